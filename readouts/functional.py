@@ -1,0 +1,170 @@
+"""The readouts as functions: mathematics, value contract, validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from readouts import ops
+from readouts.kernels import ELEMENTARY
+from readouts.segments import Segments
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+
+
+def readout(
+    x: Tensor,
+    batch: Tensor | Segments | None = None,
+    reduce: str | Sequence[str] = "mean",
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    exact: bool = True,
+    empty: float = 0,
+) -> Tensor:
+    r"""Reduce the nodes of every graph to one row: the same bits for every order of the nodes.
+
+    With n the number of nodes of a graph and mu the float64 mean:
+
+    - ``sum``: sum_i x_i, ``mean``: sum_i x_i / n; the exact values, rounded once to the dtype of x;
+    - ``max``, ``min``: the extreme value as it is, with -0 below +0;
+    - ``var``: sum_i (x_i - mu)^2 / n, the exact mean of the float64 squares, rounded once (ddof = 0);
+    - ``std``: the square root of ``var`` in float64, rounded once.
+
+    NaN makes its graph and feature NaN and nothing else; infinities follow IEEE 754; a sum that is
+    zero is +0. Gradients flow to first and second order; ties of max and min share theirs equally,
+    and the gradient of ``std`` is 0 where ``std`` is 0.
+
+    Args:
+        x: node features [N, *features], any real dtype. float16 and bfloat16 are accumulated
+            without loss and rounded once.
+        batch: graph of every node, int64 or int32 [N], in any order, or `Segments` to share among
+            readouts; None, with `ptr` None, for one graph.
+        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, or several of them,
+            made in one pass over x.
+        ptr: borders of sorted graphs, int64 or int32 [B + 1], in the place of `batch`.
+        size: number of graphs B; by default taken from `batch`, which makes a GPU wait.
+        exact: True for exact sums rounded once; False for plain floating-point accumulation (in
+            float32 for the 16-bit dtypes), whose bits depend on the order of the nodes.
+        empty: value of a graph without nodes.
+
+    Returns:
+        [B, *features]; for several reductions [B, *features[:-1], R * features[-1]] (and [B, R] for
+        one-dimensional x), blocks in the order given. The dtype is that of x; integers and bool give
+        int64 sums and mean, var and std in the default float dtype.
+
+    Raises:
+        TypeError: an argument has a type or dtype that cannot be used.
+        ValueError: an argument has a value or shape that cannot be used.
+        IndexError: `batch` names a graph that is not there.
+
+    Source: Xu et al., "How powerful are graph neural networks?" (arXiv 1810.00826) for what sum, mean
+    and max can tell apart.
+
+    Example:
+        >>> x = torch.tensor([[1.0], [2.0], [4.0]])
+        >>> readout(x, torch.tensor([0, 0, 1]), reduce=("sum", "mean", "max"))
+        tensor([[3.0000, 1.5000, 2.0000],
+                [4.0000, 4.0000, 4.0000]])
+    """
+    _check_x(x)
+    names = _names(reduce)
+    segments = _segments(x, batch, ptr, size)
+    rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+    out = ops.reduce(rows, segments.index, segments.count, names, exact)
+    if empty != 0:
+        _check_empty(empty, out.dtype)
+        out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
+    out = out.unflatten(2, x.shape[1:]) if x.dim() > 1 else out
+    if isinstance(reduce, str):
+        return out.squeeze(1).squeeze(1) if x.dim() == 1 else out.squeeze(1)
+    return out.movedim(1, -2).flatten(-2)
+
+
+def global_add_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
+    """Sum the nodes of every graph; the signature of `torch_geometric.nn.global_add_pool`.
+
+    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    """
+    return _global_pool(x, batch, size, "sum")
+
+
+def global_mean_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
+    """Average the nodes of every graph; the signature of `torch_geometric.nn.global_mean_pool`.
+
+    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    """
+    return _global_pool(x, batch, size, "mean")
+
+
+def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
+    """Take the maximum over the nodes of every graph; the signature of `torch_geometric.nn.global_max_pool`.
+
+    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    """
+    return _global_pool(x, batch, size, "max")
+
+
+def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str) -> Tensor:
+    _check_x(x)
+    dim = -1 if x.dim() == 1 else -2
+    out = readout(x.movedim(dim, 0), batch, reduce, size=size).movedim(0, dim)
+    return out.squeeze(dim) if batch is None and x.dim() > 2 else out
+
+
+def _check_x(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATS + INTEGERS:
+        raise TypeError(f"x: expected a real dtype, one of {_listed(FLOATS + INTEGERS)}, got {x.dtype}")
+    if x.dim() == 0:
+        raise ValueError("x: expected node features [N, *features], got a scalar")
+
+
+def _names(reduce: str | Sequence[str]) -> tuple[str, ...]:
+    names = (reduce,) if isinstance(reduce, str) else reduce
+    if not isinstance(names, tuple | list):
+        raise TypeError(f"reduce: expected a name or a sequence of names, got {type(reduce).__name__}")
+    if not names:
+        raise ValueError(f"reduce: expected at least one of {_listed(ELEMENTARY)}, got none")
+    for name in names:
+        if name not in ELEMENTARY:
+            raise ValueError(f"reduce: expected one of {_listed(ELEMENTARY)}, got {name!r}")
+    return tuple(names)
+
+
+def _segments(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None) -> Segments:
+    if batch is not None and ptr is not None:
+        raise ValueError("batch, ptr: expected one of the two, got both")
+    if ptr is not None:
+        segments = Segments.from_ptr(ptr, x.shape[0])
+    elif isinstance(batch, Segments):
+        segments = batch
+    elif batch is not None:
+        segments = Segments.from_batch(batch, size)
+    else:
+        segments = Segments.single(x.shape[0], x.device)
+    if segments.num_nodes != x.shape[0]:
+        raise ValueError(
+            f"batch: expected one graph index for each of the {x.shape[0]} nodes, got {segments.num_nodes}"
+        )
+    if segments.index.device != x.device:
+        raise ValueError(
+            f"batch: expected a tensor on the device of x, {x.device}, got {segments.index.device}"
+        )
+    if size is not None and segments.size != size:
+        raise ValueError(f"size: expected {segments.size}, the number of graphs, got {size}")
+    return segments
+
+
+def _check_empty(empty: float, dtype: torch.dtype) -> None:
+    if not dtype.is_floating_point and (not math.isfinite(empty) or empty != int(empty)):
+        raise ValueError(f"empty: expected a value of dtype {dtype}, got {empty}")
+
+
+def _listed(names: Sequence[object]) -> str:
+    return ", ".join(str(name) for name in names)

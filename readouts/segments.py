@@ -1,0 +1,110 @@
+"""`Segments`: which node belongs to which graph."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from readouts import ops
+
+INDEX_DTYPES = (torch.int64, torch.int32)
+
+
+class Segments:
+    """The graphs of a batch: built and checked once, shared by all readouts of the batch.
+
+    Attributes:
+        index: graph of every node, int64 [N].
+        count: number of nodes of every graph, int64 [B]; a graph without nodes has count 0.
+
+    Use `from_batch`, `from_ptr` or `single`; the bare constructor checks nothing.
+    """
+
+    def __init__(self, index: Tensor, count: Tensor) -> None:
+        """Take tensors that are known to be right."""
+        self.index = index
+        self.count = count
+
+    @classmethod
+    def from_batch(cls, batch: Tensor, size: int | None = None) -> Segments:
+        """Make segments from a batch vector.
+
+        Args:
+            batch: graph of every node, int64 or int32 [N], in any order.
+            size: number of graphs B; without it `batch.max() + 1`, which on a GPU waits for the
+                device. With it nothing waits, and there an index out of range is caught by
+                PyTorch's device-side assertion instead of an exception.
+
+        Raises:
+            TypeError: `batch` is no tensor or has another dtype, `size` is no integer.
+            ValueError: `batch` is not one-dimensional, `size` is negative.
+            IndexError: an index is negative or not below `size`.
+        """
+        _check_index("batch", batch)
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | torch.SymInt)):
+            raise TypeError(f"size: expected an integer, got {type(size).__name__}")
+        if size is not None and size < 0:
+            raise ValueError(f"size: expected the number of graphs, got {size}")
+        index = batch.detach().long()
+        if size is None:  # at least 1 where there are nodes: a negative index is the operator's to report
+            size = max(int(index.max()) + 1, 1) if index.shape[0] else 0
+        return cls(index, ops.count(index, size))
+
+    @classmethod
+    def from_ptr(cls, ptr: Tensor, num_nodes: int) -> Segments:
+        """Make segments from the borders of sorted graphs: graph b has the nodes ptr[b] to ptr[b + 1] - 1.
+
+        Args:
+            ptr: int64 or int32 [B + 1], from 0 to `num_nodes`, not decreasing.
+            num_nodes: number of nodes N.
+
+        Raises:
+            TypeError: `ptr` is no tensor or has another dtype.
+            ValueError: `ptr` is not one-dimensional, is empty, decreases, or does not span the nodes.
+        """
+        _check_index("ptr", ptr)
+        if ptr.shape[0] == 0:
+            raise ValueError("ptr: expected B + 1 borders, got an empty tensor")
+        index = ops.expand_ptr(ptr.detach().long(), num_nodes)
+        return cls(index, ops.count(index, ptr.shape[0] - 1))
+
+    @classmethod
+    def single(cls, num_nodes: int, device: torch.device | None = None) -> Segments:
+        """Make the segments of one graph that holds all nodes."""
+        index = torch.zeros(num_nodes, dtype=torch.int64, device=device)
+        return cls(index, torch.full((1,), num_nodes, dtype=torch.int64, device=device))
+
+    @property
+    def size(self) -> int:
+        """Number of graphs B."""
+        return self.count.shape[0]
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes N."""
+        return self.index.shape[0]
+
+    @cached_property
+    def order(self) -> Tensor:
+        """Nodes graph by graph, int64 [N]: graph b has the nodes order[ptr[b] : ptr[b + 1]]."""
+        return self.index.argsort(stable=True)
+
+    @cached_property
+    def ptr(self) -> Tensor:
+        """Borders of the graphs in `order`, int64 [B + 1]."""
+        return torch.nn.functional.pad(self.count.cumsum(0), (1, 0))
+
+    def __repr__(self) -> str:
+        """Show the sizes."""
+        return f"Segments(size={self.size}, num_nodes={self.num_nodes})"
+
+
+def _check_index(name: str, index: Tensor) -> None:
+    if not isinstance(index, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(index).__name__}")
+    if index.dtype not in INDEX_DTYPES:
+        raise TypeError(f"{name}: expected int64 or int32, got {index.dtype}")
+    if index.dim() != 1:
+        raise ValueError(f"{name}: expected one dimension, got shape {tuple(index.shape)}")

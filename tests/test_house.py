@@ -1,0 +1,108 @@
+"""The order of the house: arrows between modules, weight of the import, public names, documentation."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import readouts
+import readouts.nn
+
+ROOT = Path(__file__).parent.parent
+FLOORS = [  # every module imports from its own floor or a lower one
+    ["readouts.kernels"],
+    ["readouts.ops"],
+    ["readouts.segments"],
+    ["readouts.functional"],
+    ["readouts"],
+    ["readouts.nn"],
+    ["datasets"],
+    ["experiments"],
+]
+SOURCES = [
+    path for top in ("readouts", "datasets", "experiments") for path in sorted((ROOT / top).rglob("*.py"))
+]
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor(name):
+    """Return the floor of the longest listed prefix; `readouts` stands for its __init__ alone."""
+    matches = [
+        (len(prefix), level)
+        for level, prefixes in enumerate(FLOORS)
+        for prefix in prefixes
+        if name == prefix or (name.startswith(prefix + ".") and prefix != "readouts")
+    ]
+    return max(matches)[1] if matches else None
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if (ROOT / full.replace(".", "/")).with_suffix(".py").exists() else node.module
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_point_one_way(path):
+    level = floor(module_name(path))
+    assert level is not None, f"{path} is on no floor: name it in FLOORS"
+    for name in imported_modules(path):
+        if name.partition(".")[0] in ("readouts", "datasets", "experiments"):
+            assert floor(name) is not None, f"{path} imports {name}, which is on no floor"
+            assert floor(name) <= level, f"{path} imports {name} from a floor above"
+
+
+def test_import_is_light():
+    code = (
+        "import sys, readouts\n"
+        "heavy = {'triton', 'numba', 'matplotlib', 'torch_geometric', 'networkx'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_init_files_only_re_export():
+    for package in ("readouts", "readouts/nn", "readouts/kernels"):
+        body = ast.parse((ROOT / package / "__init__.py").read_text()).body
+        allowed = (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef)
+        assert all(isinstance(node, allowed) for node in body)
+
+
+@pytest.mark.parametrize("package", ["readouts", "readouts.nn"])
+def test_public_names_are_there_and_documented(package):
+    module = importlib.import_module(package)
+    assert module.__all__ == sorted(module.__all__)
+    for name in module.__all__:
+        documented = getattr(module, name)
+        assert inspect.getdoc(documented), name
+        for attribute, member in vars(documented).items() if inspect.isclass(documented) else ():
+            if not attribute.startswith("_") and callable(member):
+                assert inspect.getdoc(member), f"{name}.{attribute}"
+
+
+def test_version_is_stated_once_more_and_the_same():
+    assert f'version = "{readouts.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_doctest_of_readout():
+    import doctest
+
+    import torch
+
+    results = doctest.testmod(readouts.functional, extraglobs={"torch": torch})
+    assert results.attempted == 2
+    assert results.failed == 0

@@ -1,0 +1,152 @@
+"""What PyTorch does to models: compile, export, vmap, functional derivatives, DDP, fake tensors."""
+
+import pytest
+import torch
+from bits import assert_same_bits
+
+from readouts import Segments, global_mean_pool, ops, readout
+from readouts.kernels import ELEMENTARY
+from readouts.nn import MeanReadout, MultiReadout
+
+X = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
+INDEX = torch.tensor([3, 0, 0, 1, 3, 3, 0])
+PTR = torch.tensor([0, 2, 2, 7])
+
+
+def with_gradient(function, x):
+    x = x.clone().requires_grad_()
+    out = function(x)
+    out.square().sum().backward()
+    return out.detach(), x.grad
+
+
+FUNCTIONS = {
+    "batch": lambda x: readout(x, INDEX, ("sum", "mean", "max"), size=4),
+    "all": lambda x: readout(x, INDEX, ELEMENTARY, size=4),
+    "ptr": lambda x: readout(x, ptr=PTR, reduce="std"),
+    "single graph": lambda x: readout(x, reduce="var"),
+    "segments": lambda x: readout(x, Segments.from_batch(INDEX, 4), "min"),
+    "pool": lambda x: global_mean_pool(x, INDEX, 4),
+    "empty": lambda x: readout(x, INDEX, "max", size=6, empty=-1.0),
+    "fast": lambda x: readout(x, INDEX, ("sum", "var"), size=4, exact=False),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_compile_without_graph_breaks(name):
+    torch._dynamo.reset()
+    compiled = torch.compile(FUNCTIONS[name], fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(with_gradient(compiled, X), with_gradient(FUNCTIONS[name], X), strict=True):
+        assert_same_bits(actual, expected)
+
+
+def test_compile_with_changing_sizes():
+    torch._dynamo.reset()
+    function = lambda x, index, size: readout(x, index, ("sum", "max"), size=size)  # noqa: E731
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    for nodes, size in ((5, 2), (9, 3), (17, 11)):
+        x, index = torch.randn(nodes, 3), torch.arange(nodes) % size
+        assert_same_bits(compiled(x, index, size), function(x, index, size))
+
+
+def test_compiled_code_still_checks_the_batch():
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, i: readout(x, i, size=2), fullgraph=True, backend="aot_eager")
+    with pytest.raises(IndexError, match=r"batch: .* got 3"):
+        compiled(X, INDEX)
+
+
+class Model(torch.nn.Module):
+    def __init__(self, readout):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.readout = readout
+
+    def forward(self, x, index):
+        return self.readout(self.linear(x), index, dim_size=4)
+
+
+@pytest.mark.parametrize("readout", [MeanReadout(), MultiReadout(["sum", "std"])], ids=str)
+def test_export(readout):
+    model = Model(readout)
+    nodes = torch.export.Dim("nodes", min=2)
+    program = torch.export.export(model, (X, INDEX), dynamic_shapes=({0: nodes}, {0: nodes}))
+    for rows in (7, 3):
+        assert_same_bits(program.module()(X[:rows], INDEX[:rows]), model(X[:rows], INDEX[:rows]))
+
+
+@pytest.mark.parametrize("reduce", ELEMENTARY)
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_vmap_over_features(reduce, dim):
+    x = torch.randn(7, 3, 5).movedim(1, dim)
+    actual = torch.func.vmap(lambda x: readout(x, INDEX, reduce, size=4), in_dims=dim)(x)
+    expected = torch.stack([readout(part, INDEX, reduce, size=4) for part in x.unbind(dim)])
+    assert_same_bits(actual, expected)
+
+
+def test_vmap_over_batches():
+    indices = torch.stack([INDEX, INDEX.flip(0), 3 - INDEX])
+    actual = torch.func.vmap(lambda index: readout(X, index, ("sum", "max"), size=4))(indices)
+    assert_same_bits(actual, torch.stack([readout(X, index, ("sum", "max"), size=4) for index in indices]))
+    borders = torch.tensor([[0, 2, 7], [0, 0, 7]])
+    actual = torch.func.vmap(lambda ptr: readout(X, ptr=ptr))(borders)
+    assert_same_bits(actual, torch.stack([readout(X, ptr=ptr) for ptr in borders]))
+
+
+@pytest.mark.parametrize("reduce", ELEMENTARY)
+def test_functional_derivatives(reduce):
+    x = torch.randn(5, 2, dtype=torch.float64)
+    index = torch.tensor([0, 1, 0, 1, 1])
+    function = lambda x: readout(x, index, reduce, size=2)  # noqa: E731
+    torch.testing.assert_close(
+        torch.func.jacrev(function)(x), torch.autograd.functional.jacobian(function, x), rtol=0, atol=0
+    )
+    total = lambda x: (function(x) ** 2).sum()  # noqa: E731
+    actual = torch.func.jacrev(torch.func.jacrev(total))(x)
+    torch.testing.assert_close(actual, torch.autograd.functional.hessian(total, x), rtol=1e-12, atol=1e-12)
+
+
+def test_distributed_data_parallel(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        model = Model(MeanReadout())
+        twin = torch.nn.parallel.DistributedDataParallel(model)
+        twin(X, INDEX).square().sum().backward()
+        gradient = model.linear.weight.grad.clone()
+        model.zero_grad()
+        model(X, INDEX).square().sum().backward()
+        assert_same_bits(gradient, model.linear.weight.grad)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_operators_keep_the_rules_of_torch_library():
+    x, grad = torch.randn(7, 2), torch.randn(4, 2, 2)
+    count = ops.count(INDEX, 4)
+    torch.library.opcheck(torch.ops.readouts.count.default, (INDEX, 4))
+    torch.library.opcheck(torch.ops.readouts.expand_ptr.default, (PTR, 7))
+    for names in (("sum", "mean"), ("max", "std")):
+        torch.library.opcheck(torch.ops.readouts.reduce.default, (x, INDEX, count, names, True))
+        arguments = (grad, x, INDEX, count, names, True)
+        torch.library.opcheck(torch.ops.readouts.reduce_backward.default, arguments)
+
+
+def test_nothing_waits_for_a_device_when_the_size_is_given():
+    """A meta tensor has no values, so that every read of one (which would wait on a GPU) raises."""
+    x, index = torch.empty(7, 4, device="meta"), torch.empty(7, device="meta", dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=r"meta tensors"):
+        readout(x, index)
+    for exact in (True, False):
+        x.requires_grad_()
+        out = readout(x, index, ELEMENTARY, size=4, exact=exact)
+        assert out.shape == (4, 24)
+        out.sum().backward()
+    assert readout(x, ptr=torch.empty(5, device="meta", dtype=torch.int64)).shape == (4, 4)
+
+
+def test_devices_without_float64_go_through_the_cpu(monkeypatch):
+    monkeypatch.setattr(ops, "_WITHOUT_FLOAT64", {"cpu"})
+    assert_same_bits(
+        ops._through_cpu(ops._reduce)(X, INDEX, ops.count(INDEX, 4), ("sum",), True),
+        ops.reduce(X, INDEX, ops.count(INDEX, 4), ("sum",), True),
+    )
