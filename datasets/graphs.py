@@ -15,7 +15,7 @@ class GraphSet:
     Every graph is a PyG `Data` with `x` (one-hot node labels, float32 [n, L]), `node_label`
     (int64 [n]), `edge_index` (int64 [2, E], both directions of every edge, sorted, no duplicates,
     no self-loops) and `y` (class index, int64 [1]); `edge_label` (int64 [E]), `node_attr`
-    (float32 [n, A]) and `name` (str) where the set has them.
+    (float32 [n, A]), `edge_attr` (float32 [E, A]) and `name` (str) where the set has them.
     """
 
     name: str

@@ -18,7 +18,7 @@ def test_contents(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = [name for name in wheel.namelist() if ".dist-info/" not in name]
-        entry_points = next(wheel.read(name) for name in wheel.namelist() if name.endswith("entry_points.txt"))
+        (entry_points,) = [wheel.read(name) for name in wheel.namelist() if name.endswith("entry_points.txt")]
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "readouts").rglob("*.py")}
     assert set(names) == package | {"readouts/py.typed", "readouts_pytest.py"}
     assert b"readouts = readouts_pytest" in entry_points
