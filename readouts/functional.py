@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from readouts import ops
-from readouts.kernels import ELEMENTARY
-from readouts.segments import Segments
+from readouts.kernels.contract import ELEMENTARY
+from readouts.segments import Segments, check_size
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -48,8 +48,8 @@ def readout(
             made in one pass over x.
         ptr: borders of sorted graphs, int64 or int32 [B + 1], in the place of `batch`.
         size: number of graphs B; by default taken from `batch`, which makes a GPU wait.
-        exact: True for exact sums rounded once; False for plain floating-point accumulation (in
-            float32 for the 16-bit dtypes), whose bits depend on the order of the nodes.
+        exact: True for exact sums rounded once; False for plain floating-point accumulation in the
+            dtype of x or a wider one, whose bits may depend on the order of the nodes.
         empty: value of a graph without nodes.
 
     Returns:
@@ -72,12 +72,13 @@ def readout(
                 [4.0000, 4.0000, 4.0000]])
     """
     _check_x(x)
-    names = _names(reduce)
+    names = reduce_names(reduce)
+    check_exact_and_empty(exact, empty)
     segments = _segments(x, batch, ptr, size)
     rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
     out = ops.reduce(rows, segments.index, segments.count, names, exact)
     if empty != 0:
-        _check_empty(empty, out.dtype)
+        _check_fits(empty, out.dtype)
         out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
     out = out.unflatten(2, x.shape[1:]) if x.dim() > 1 else out
     if isinstance(reduce, str):
@@ -112,6 +113,7 @@ def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) ->
 def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str) -> Tensor:
     _check_x(x)
     dim = -1 if x.dim() == 1 else -2
+    size = None if batch is None else size  # PyG, too, looks at the size of a batch only
     out = readout(x.movedim(dim, 0), batch, reduce, size=size).movedim(0, dim)
     return out.squeeze(dim) if batch is None and x.dim() > 2 else out
 
@@ -121,11 +123,14 @@ def _check_x(x: Tensor) -> None:
         raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
     if x.dtype not in FLOATS + INTEGERS:
         raise TypeError(f"x: expected a real dtype, one of {_listed(FLOATS + INTEGERS)}, got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(f"x: expected a dense tensor, got layout {x.layout}")
     if x.dim() == 0:
         raise ValueError("x: expected node features [N, *features], got a scalar")
 
 
-def _names(reduce: str | Sequence[str]) -> tuple[str, ...]:
+def reduce_names(reduce: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of reductions as a tuple; raise if there are none, or unknown ones."""
     names = (reduce,) if isinstance(reduce, str) else reduce
     if not isinstance(names, tuple | list):
         raise TypeError(f"reduce: expected a name or a sequence of names, got {type(reduce).__name__}")
@@ -138,6 +143,7 @@ def _names(reduce: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _segments(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None) -> Segments:
+    check_size(size)
     if batch is not None and ptr is not None:
         raise ValueError("batch, ptr: expected one of the two, got both")
     if ptr is not None:
@@ -161,8 +167,24 @@ def _segments(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, si
     return segments
 
 
-def _check_empty(empty: float, dtype: torch.dtype) -> None:
-    if not dtype.is_floating_point and (not math.isfinite(empty) or empty != int(empty)):
+def check_exact_and_empty(exact: bool, empty: float) -> None:
+    """Raise unless `exact` is a bool and `empty` a real number."""
+    if not isinstance(exact, bool):
+        raise TypeError(f"exact: expected True or False, got {exact!r}")
+    if not isinstance(empty, int | float):
+        raise TypeError(f"empty: expected a real number, got {type(empty).__name__}")
+
+
+def _check_fits(empty: float, dtype: torch.dtype) -> None:
+    """Raise unless a number of this dtype is, or for floats is next to, `empty`."""
+    if dtype.is_floating_point:
+        fits = not math.isfinite(empty) or abs(empty) <= torch.finfo(dtype).max
+    elif dtype == torch.bool:
+        fits = empty in (0, 1)
+    else:
+        limits = torch.iinfo(dtype)
+        fits = math.isfinite(empty) and empty == int(empty) and limits.min <= empty <= limits.max
+    if not fits:
         raise ValueError(f"empty: expected a value of dtype {dtype}, got {empty}")
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from readouts.kernels import plain, result_dtype
+from readouts.kernels import plain
+from readouts.kernels.contract import result_dtype
 
 _library = torch.library.Library("readouts", "DEF")
-_NEEDS_X = {"max", "min", "var", "std"}  # reductions whose gradient depends on x
+_NEEDS_X, _NEEDS_OUT = {"max", "min", "var", "std"}, {"max", "min"}  # what gradients depend on
 _WITHOUT_FLOAT64 = {"mps"}
 
 
@@ -44,14 +46,25 @@ def reduce(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact
 
     An empty graph gives 0. The exact values are those of `readouts.kernels.reference`.
     """
-    return _call_reduce(x, index, count, reduce, exact)
+    call = _Reduce.apply if _transforming() else torch.ops.readouts.reduce.default
+    return call(x, index, count, reduce, exact)
 
 
 def reduce_backward(
-    grad: Tensor, x: Tensor | None, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    count: Tensor,
+    reduce: Sequence[str],
+    exact: bool,
 ) -> Tensor:
-    """Return the gradient [N, F] of `reduce` for x, given that of its output [B, R, F]."""
-    return _call_reduce_backward(grad, x, index, count, reduce, exact)
+    """Return the gradient [N, F] of `reduce` for x, given that of its output, and `out` [B, R, F] itself.
+
+    x may be None for sum and mean, and out for all but max and min, whose gradients do not depend on it.
+    """
+    call = _ReduceBackward.apply if _transforming() else torch.ops.readouts.reduce_backward.default
+    return call(grad, x, out, index, count, reduce, exact)
 
 
 def _count(index: Tensor, size: int) -> Tensor:
@@ -79,15 +92,31 @@ def _expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
 def _reduce(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool) -> Tensor:
     if x.numel() == 0 or len(count) == 0:
         return _reduce_shape(x, index, count, reduce, exact).zero_()
+    if x.device.type == "cpu":
+        from readouts.kernels import cpu  # loads Numba
+
+        if cpu.supports(x.dtype, reduce):
+            return cpu.reduce(x, index, count, reduce, exact)
     return plain.reduce(x, index, count, reduce, exact)
 
 
 def _reduce_backward(
-    grad: Tensor, x: Tensor | None, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    count: Tensor,
+    reduce: Sequence[str],
+    exact: bool,
 ) -> Tensor:
     if grad.numel() == 0 or len(index) == 0:
-        return _reduce_backward_shape(grad, x, index, count, reduce, exact)
-    return plain.reduce_backward(grad, x, index, count, reduce, exact)
+        return _reduce_backward_shape(grad, x, out, index, count, reduce, exact)
+    if grad.device.type == "cpu":
+        from readouts.kernels import cpu  # loads Numba
+
+        if cpu.supports(grad.dtype, reduce):
+            return cpu.reduce_backward(grad, x, out, index, count, reduce)
+    return plain.reduce_backward(grad, x, out, index, count, reduce, exact)
 
 
 def _through_cpu(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -108,7 +137,13 @@ def _reduce_shape(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str]
 
 
 def _reduce_backward_shape(
-    grad: Tensor, x: Tensor | None, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    count: Tensor,
+    reduce: Sequence[str],
+    exact: bool,
 ) -> Tensor:
     return grad.new_empty(index.shape[0], grad.shape[2])
 
@@ -128,7 +163,8 @@ _define(
     "reduce(Tensor x, Tensor index, Tensor count, str[] reduce, bool exact) -> Tensor", _reduce, _reduce_shape
 )
 _define(
-    "reduce_backward(Tensor grad, Tensor? x, Tensor index, Tensor count, str[] reduce, bool exact) -> Tensor",
+    "reduce_backward(Tensor grad, Tensor? x, Tensor? out, Tensor index, Tensor count, str[] reduce, "
+    "bool exact) -> Tensor",
     _reduce_backward,
     _reduce_backward_shape,
 )
@@ -136,60 +172,110 @@ _define(
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, index, count, ctx.reduce, ctx.exact = inputs
-    ctx.save_for_backward(x if _NEEDS_X.intersection(ctx.reduce) else None, index, count)
+    x = x if _NEEDS_X.intersection(ctx.reduce) else None
+    out = output if _NEEDS_OUT.intersection(ctx.reduce) else None
+    ctx.save_for_backward(x, out, index, count)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, index, count = ctx.saved_tensors
-    return reduce_backward(grad, x, index, count, ctx.reduce, ctx.exact), None, None, None, None
+    x, out, index, count = ctx.saved_tensors
+    out = None if out is None else out.detach()  # tells the winners, which have no derivative
+    return reduce_backward(grad, x, out, index, count, ctx.reduce, ctx.exact), None, None, None, None
 
 
 def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, x, index, count, ctx.reduce, ctx.exact = inputs
-    ctx.save_for_backward(grad, x, index, count)
+    grad, x, out, index, count, ctx.reduce, ctx.exact = inputs
+    ctx.save_for_backward(grad, x, out, index, count)
 
 
 def _double_backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiate `reduce_backward`, in terms of operators that can be differentiated again.
+    grad, x, out, index, count = ctx.saved_tensors
+    slopes = _Slopes(x, out, index, count, ctx.reduce, ctx.exact)
+    along = None if x is None else slopes.bend(grad, tangent)
+    return slopes.along(tangent), along, None, None, None, None, None
 
-    With v the tangent, a = x - mean(x), s = std(x) and z = a / s: the gradient of the sum sees
-    sum(v), of the mean mean(v), of max and min the mean of v over the ties, of the variance
-    2 mean(v a), of the standard deviation mean(v z). Only the last two depend on x:
-    2 g / n (v - mean(v)), and g / (n s) (v - mean(v) - z mean(v z)).
+
+class _Slopes:
+    """First and second directional derivatives, in terms of operators that can be differentiated again.
+
+    With v a direction, a = x - mean(x), s = std(x) and z = a / s: along v the sum changes by sum(v),
+    the mean by mean(v), max and min by the mean of v over the ties, the variance by 2 mean(v a), the
+    standard deviation by mean(v z). The gradients of the last two, 2 g a / n and g z / n, change by
+    2 g / n (v - mean(v)) and g / (n s) (v - mean(v) - z mean(v z)).
     """
-    grad, x, index, count = ctx.saved_tensors
-    v, nodes = tangent.double(), count.clamp(min=1).view(-1, 1)
 
-    def over_graphs(values: Tensor, name: str = "mean") -> Tensor:
-        return reduce(values, index, count, (name,), ctx.exact)[:, 0]
+    def __init__(
+        self,
+        x: Tensor | None,
+        out: Tensor | None,
+        index: Tensor,
+        count: Tensor,
+        names: Sequence[str],
+        exact: bool,
+    ) -> None:
+        self.index, self.count, self.names, self.exact = index, count, names, exact
+        self.x, self.out = (None if t is None else t.to(_wide(t)) for t in (x, out))
 
-    def to_nodes(values: Tensor) -> Tensor:
-        return reduce_backward(values.unsqueeze(1), None, index, count, ("sum",), ctx.exact)
+    def along(self, v: Tensor) -> Tensor:
+        """Return the change [B, R, F] of the output for a direction v [N, F] of x."""
+        wide = v.to(_wide(v))
+        blocks = [self._along(name, block, v, wide).to(v.dtype) for block, name in enumerate(self.names)]
+        return torch.stack(blocks, dim=1)
 
-    blocks: list[Tensor] = []
-    grad_x = torch.zeros_like(v)
-    for g, name in zip(grad.double().unbind(1), ctx.reduce, strict=True):
+    def _along(self, name: str, block: int, v: Tensor, wide: Tensor) -> Tensor:
         if name in ("sum", "mean"):
-            blocks.append(over_graphs(v, name))
-        elif name in ("max", "min"):
-            shares = reduce_backward(
-                torch.ones_like(g).unsqueeze(1), x.double(), index, count, (name,), ctx.exact
-            )
-            blocks.append(over_graphs(v * shares, "sum"))
-        else:
-            a = x.double() - to_nodes(over_graphs(x.double()))
-            centred = v - to_nodes(over_graphs(v))
+            return self._over_graphs(v, name)
+        if name in ("max", "min"):
+            assert self.out is not None
+            winner = self.out[:, block : block + 1]
+            ones = torch.ones_like(winner)
+            shares = reduce_backward(ones, self.x, winner, self.index, self.count, (name,), self.exact)
+            return self._over_graphs(wide * shares, "sum")
+        if name == "var":
+            return 2 * self._over_graphs(wide * self._deviations)
+        return self._over_graphs(wide * self._scores)
+
+    def bend(self, grad: Tensor, v: Tensor) -> Tensor:
+        """Return the change [N, F] of the gradient of x, given that of the output, for a direction v of x."""
+        wide = v.to(_wide(v))
+        nodes = self.count.clamp(min=1).view(-1, 1)
+        total = torch.zeros_like(wide)
+        for g, name in zip(grad.to(wide.dtype).unbind(1), self.names, strict=True):
+            if name not in ("var", "std"):
+                continue
+            centred = wide - self._to_nodes(self._over_graphs(wide))
             if name == "var":
-                blocks.append(2 * over_graphs(v * a))
-                grad_x = grad_x + to_nodes(2 * g / nodes) * centred
+                total = total + self._to_nodes(2 * g / nodes) * centred
             else:
-                std = over_graphs(x.double(), "std")
-                inverse = torch.where(std == 0, 0, 1 / torch.where(std == 0, 1, std))
-                z = a * to_nodes(inverse)
-                blocks.append(over_graphs(v * z))
-                grad_x = grad_x + to_nodes(g * inverse / nodes) * (centred - z * to_nodes(blocks[-1]))
-    grad_grad = torch.stack(blocks, dim=1).to(grad.dtype)
-    return grad_grad, None if x is None else grad_x.to(grad.dtype), None, None, None, None
+                parallel = self._scores * self._to_nodes(self._over_graphs(wide * self._scores))
+                total = total + self._to_nodes(g * self._inverse_std / nodes) * (centred - parallel)
+        return total.to(v.dtype)
+
+    @functools.cached_property
+    def _deviations(self) -> Tensor:
+        assert self.x is not None
+        return self.x - self._to_nodes(self._over_graphs(self.x))
+
+    @functools.cached_property
+    def _inverse_std(self) -> Tensor:
+        assert self.x is not None
+        std = self._over_graphs(self.x, "std")
+        return torch.where(std == 0, 0, 1 / torch.where(std == 0, 1, std))
+
+    @functools.cached_property
+    def _scores(self) -> Tensor:
+        return self._deviations * self._to_nodes(self._inverse_std)
+
+    def _over_graphs(self, values: Tensor, name: str = "mean") -> Tensor:
+        return reduce(values, self.index, self.count, (name,), self.exact)[:, 0]
+
+    def _to_nodes(self, values: Tensor) -> Tensor:
+        grad = values.unsqueeze(1)
+        return reduce_backward(grad, None, None, self.index, self.count, ("sum",), self.exact)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.device.type in _WITHOUT_FLOAT64 else torch.float64
 
 
 def _map(operator: Callable[..., Tensor], floats: int) -> Callable[..., tuple[Tensor, int]]:
@@ -205,7 +291,7 @@ def _map(operator: Callable[..., Tensor], floats: int) -> Callable[..., tuple[Te
             _as_features(a, d, info.batch_size) for a, d in zip(arguments, in_dims[:floats], strict=False)
         ]
         out = operator(*wide, *arguments[floats:])
-        out = out.unflatten(-1, (info.batch_size, out.shape[-1] // info.batch_size))
+        out = out.unflatten(-1, (info.batch_size, out.shape[-1] // max(info.batch_size, 1)))
         return out, out.dim() - 2
 
     return rule
@@ -224,37 +310,68 @@ def _select(arguments: tuple[Any, ...], in_dims: tuple[Any, ...], position: int)
     return [a.select(dim, position) if isinstance(dim, int) else a for a, dim in pairs]
 
 
-def _differentiable(
-    name: str,
-    wrapper: Callable[..., Tensor],
-    floats: int,
-    backward: Callable[..., Any],
-    save: Callable[..., Any],
-) -> Callable[..., Tensor]:
-    """Give an operator its derivative twice.
+class _Reduce(torch.autograd.Function):
+    """`reduce` for the transforms of torch.func and for forward-mode derivatives."""
 
-    Once through the dispatcher, quick and known to torch.compile and torch.export; once as an
-    autograd Function for the transforms of torch.func, which refuse the first.
-    """
-    operator = getattr(torch.ops.readouts, name).default
-    torch.library.register_autograd(f"readouts::{name}", backward, setup_context=save, lib=_library)
-    members = {"forward": lambda *inputs: operator(*inputs), "backward": backward, "setup_context": save}
-    members["vmap"] = _map(wrapper, floats)
-    function = type(
-        name, (torch.autograd.Function,), {key: staticmethod(value) for key, value in members.items()}
-    )
+    @staticmethod
+    def forward(x: Any, index: Any, count: Any, names: Any, exact: Any) -> Tensor:
+        return torch.ops.readouts.reduce.default(x, index, count, names, exact)
 
-    def call(*inputs: Any) -> Tensor:
-        if torch._C._are_functorch_transforms_active():
-            return function.apply(*inputs)  # type: ignore[attr-defined]
-        return operator(*inputs)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _save_for_backward(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0], output, *inputs[1:3])
 
-    return call
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, grad)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *rest: None) -> Tensor:
+        x, out, index, count = ctx.saved_tensors
+        return _Slopes(x, out, index, count, ctx.reduce, ctx.exact).along(tangent)
+
+    vmap = staticmethod(_map(reduce, floats=1))
 
 
+class _ReduceBackward(torch.autograd.Function):
+    """`reduce_backward` for the transforms of torch.func and for forward-mode derivatives."""
+
+    @staticmethod
+    def forward(grad: Any, x: Any, out: Any, index: Any, count: Any, names: Any, exact: Any) -> Tensor:
+        return torch.ops.readouts.reduce_backward.default(grad, x, out, index, count, names, exact)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _save_for_double_backward(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[:5])
+
+    @staticmethod
+    def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
+        return _double_backward(ctx, tangent)
+
+    @staticmethod
+    def jvp(ctx: Any, grad_tangent: Tensor | None, x_tangent: Tensor | None, *rest: None) -> Tensor:
+        grad, x, out, index, count = ctx.saved_tensors
+        changes = []
+        if grad_tangent is not None:
+            changes.append(reduce_backward(grad_tangent, x, out, index, count, ctx.reduce, ctx.exact))
+        if x_tangent is not None:
+            changes.append(_Slopes(x, out, index, count, ctx.reduce, ctx.exact).bend(grad, x_tangent))
+        return sum(changes[1:], changes[0])
+
+    vmap = staticmethod(_map(reduce_backward, floats=3))
+
+
+def _transforming() -> bool:
+    """Tell whether torch.func or forward-mode derivatives are at work, which pass operators by."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+for _name, _save, _derivative in (
+    ("reduce", _save_for_backward, _backward),
+    ("reduce_backward", _save_for_double_backward, _double_backward),
+):
+    torch.library.register_autograd(f"readouts::{_name}", _derivative, setup_context=_save, lib=_library)
 for _name, _wrapper in (("count", count), ("expand_ptr", expand_ptr)):
     torch.library.register_vmap(f"readouts::{_name}", _map(_wrapper, floats=0), lib=_library)
-_call_reduce = _differentiable("reduce", reduce, 1, _backward, _save_for_backward)
-_call_reduce_backward = _differentiable(
-    "reduce_backward", reduce_backward, 2, _double_backward, _save_for_double_backward
-)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,14 +44,11 @@ class Segments:
             IndexError: an index is negative or not below `size`.
         """
         _check_index("batch", batch)
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int | torch.SymInt)):
-            raise TypeError(f"size: expected an integer, got {type(size).__name__}")
-        if size is not None and size < 0:
-            raise ValueError(f"size: expected the number of graphs, got {size}")
+        check_size(size)
         index = batch.detach().long()
         if size is None:  # at least 1 where there are nodes: a negative index is the operator's to report
             size = max(int(index.max()) + 1, 1) if index.shape[0] else 0
-        return cls(index, ops.count(index, size))
+        return cls(index, ops.count(index, size if isinstance(size, torch.SymInt) else int(size)))
 
     @classmethod
     def from_ptr(cls, ptr: Tensor, num_nodes: int) -> Segments:
@@ -65,6 +63,7 @@ class Segments:
             ValueError: `ptr` is not one-dimensional, is empty, decreases, or does not span the nodes.
         """
         _check_index("ptr", ptr)
+        check_size(num_nodes, "num_nodes")
         if ptr.shape[0] == 0:
             raise ValueError("ptr: expected B + 1 borders, got an empty tensor")
         index = ops.expand_ptr(ptr.detach().long(), num_nodes)
@@ -73,6 +72,7 @@ class Segments:
     @classmethod
     def single(cls, num_nodes: int, device: torch.device | None = None) -> Segments:
         """Make the segments of one graph that holds all nodes."""
+        check_size(num_nodes, "num_nodes")
         index = torch.zeros(num_nodes, dtype=torch.int64, device=device)
         return cls(index, torch.full((1,), num_nodes, dtype=torch.int64, device=device))
 
@@ -101,9 +101,21 @@ class Segments:
         return f"Segments(size={self.size}, num_nodes={self.num_nodes})"
 
 
+def check_size(size: int | None, name: str = "size") -> None:
+    """Raise unless a number of graphs or nodes is an integer that is not negative, or None."""
+    if size is None:
+        return
+    if isinstance(size, bool) or not isinstance(size, int | np.integer | torch.SymInt):
+        raise TypeError(f"{name}: expected an integer, got {type(size).__name__}")
+    if size < 0:
+        raise ValueError(f"{name}: expected an integer that is not negative, got {size}")
+
+
 def _check_index(name: str, index: Tensor) -> None:
     if not isinstance(index, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(index).__name__}")
+    if index.layout != torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got layout {index.layout}")
     if index.dtype not in INDEX_DTYPES:
         raise TypeError(f"{name}: expected int64 or int32, got {index.dtype}")
     if index.dim() != 1:

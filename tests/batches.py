@@ -7,10 +7,17 @@ from bits import AS_INTEGERS
 from hypothesis import strategies as st
 from torch import Tensor
 
-from readouts.kernels import ELEMENTARY
+from readouts.kernels.contract import ELEMENTARY
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-MULTIPLE = (*[(name,) for name in ELEMENTARY], ("sum", "mean", "max"), ELEMENTARY, ELEMENTARY[::-1])
+MULTIPLE = (
+    *[(name,) for name in ELEMENTARY],
+    ("sum", "mean", "max"),
+    ("min", "sum", "max", "mean"),
+    ("max", "mean", "max"),
+    ELEMENTARY,
+    ELEMENTARY[::-1],
+)
 
 
 class Batch(NamedTuple):

@@ -6,7 +6,8 @@ import hypothesis
 import pytest
 import torch
 
-from readouts.kernels import plain
+from readouts import ops
+from readouts.kernels import cpu, plain
 
 pytest_plugins = ["pytester"]
 
@@ -14,7 +15,28 @@ hypothesis.settings.register_profile("default", max_examples=60, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-KERNELS = {"plain": plain}
+
+class Dispatched:
+    """The kernel that the operators choose, with as many tasks as there may be or only one."""
+
+    def __init__(self, threads):
+        self.threads = threads
+
+    def __getattr__(self, name):
+        def run(*arguments):
+            grain, before = cpu.GRAIN, torch.get_num_threads()
+            cpu.GRAIN = 1
+            torch.set_num_threads(self.threads)
+            try:
+                return getattr(ops, f"_{name}")(*arguments)
+            finally:
+                cpu.GRAIN = grain
+                torch.set_num_threads(before)
+
+        return run
+
+
+KERNELS = {"plain": plain, "one-thread": Dispatched(1), "three-threads": Dispatched(3)}
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 

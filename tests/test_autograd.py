@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from readouts import readout
-from readouts.kernels import ELEMENTARY
+from readouts.kernels.contract import ELEMENTARY
 
 INDEX = torch.tensor([0, 2, 0, 2, 2, 0, 4])  # graphs 1 and 3 are empty
 REDUCTIONS = (*ELEMENTARY, ("sum", "mean", "max"), ELEMENTARY)
@@ -73,6 +73,29 @@ def test_energies_and_forces(reduce):
     expected = force_loss(lambda x: in_plain_torch(x, reduce))
     assert expected.abs().max() > 0
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS, ids=str)
+def test_forward_mode(reduce):
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+
+    def function(x):
+        return readout(x, INDEX[:6], reduce, size=5)
+
+    assert gradcheck(function, x, check_forward_ad=True)
+    assert gradgradcheck(function, x, check_fwd_over_rev=True)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones(6, 3, dtype=torch.float64))
+        assert torch.autograd.forward_ad.unpack_dual(function(dual)).tangent is not None
+
+
+def test_sums_of_second_order_are_rounded_once():
+    values = torch.tensor([[1.0], [2.0**-24], [2.0**-80]])
+    for name in ("sum", "mean"):
+        x, weight = torch.zeros(3, 1, requires_grad=True), torch.ones(1, 1, requires_grad=True)
+        (grad,) = torch.autograd.grad(readout(x, None, name), x, weight, create_graph=True)
+        (second,) = torch.autograd.grad(grad, weight, values)
+        assert second.equal(readout(values, None, name))
 
 
 @pytest.mark.parametrize("reduce", ["max", "min"])

@@ -9,7 +9,7 @@ import torch
 from bits import assert_same_bits
 
 from readouts import Segments, global_add_pool, readout
-from readouts.kernels import ELEMENTARY
+from readouts.kernels.contract import ELEMENTARY
 from readouts.nn import MeanReadout, MultiReadout, SumReadout
 
 NAN, INF = math.nan, math.inf
@@ -178,7 +178,8 @@ def test_only_what_the_gradient_needs_is_saved():
         return sum(saved)
 
     assert saved_elements(("sum", "mean")) == 1000 + 10  # index and count
-    assert saved_elements(("sum", "max")) == 1000 + 10 + 8000
+    assert saved_elements(("sum", "std")) == 1000 + 10 + 8000  # x too
+    assert saved_elements(("sum", "max")) == 1000 + 10 + 8000 + 160  # and the output
 
 
 def test_modules_survive_copies_and_pickles():

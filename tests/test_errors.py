@@ -1,10 +1,11 @@
 """Every wrong argument gets one error that names the argument, the expectation and what came."""
 
+import numpy as np
 import pytest
 import torch
 
 from readouts import Segments, global_mean_pool, readout
-from readouts.nn import SumReadout
+from readouts.nn import MultiReadout, SumReadout
 
 X = torch.ones(4, 2)
 BATCH = torch.tensor([0, 0, 1, 1])
@@ -29,6 +30,19 @@ BATCH = torch.tensor([0, 0, 1, 1])
         (dict(batch=BATCH, size=2.0), TypeError, r"size: expected an integer, got float"),
         (dict(batch=BATCH, size=True), TypeError, r"size: expected an integer, got bool"),
         (dict(size=2), ValueError, r"size: expected 1.* got 2"),
+        (dict(size="2"), TypeError, r"size: expected an integer, got str"),
+        (dict(size=True), TypeError, r"size: expected an integer, got bool"),
+        (dict(ptr=torch.tensor([0, 4]), size=1.0), TypeError, r"size: expected an integer, got float"),
+        (dict(exact="yes"), TypeError, r"exact: expected True or False, got 'yes'"),
+        (dict(empty=None), TypeError, r"empty: expected a real number, got NoneType"),
+        (dict(empty=1j), TypeError, r"empty: expected a real number, got complex"),
+        (dict(empty=1e300), ValueError, r"empty: .*float32, got 1e\+300"),
+        (dict(x=X.half(), empty=1e10), ValueError, r"empty: .*float16, got 10000000000.0"),
+        (dict(x=X.byte(), reduce="max", empty=-1), ValueError, r"empty: .*uint8, got -1"),
+        (dict(x=X.bool(), reduce="max", empty=2), ValueError, r"empty: .*bool, got 2"),
+        (dict(x=X.long(), reduce="sum", empty=2**70), ValueError, r"empty: .*int64, got"),
+        (dict(x=X.to_sparse()), TypeError, r"x: expected a dense tensor, got layout torch.sparse_coo"),
+        (dict(batch=BATCH.to_sparse()), TypeError, r"batch: expected a dense tensor"),
         (
             dict(ptr=torch.tensor([0, 3, 2, 4])),
             ValueError,
@@ -67,6 +81,28 @@ def test_readout(arguments, error, message):
 def test_tensors_on_two_devices():
     with pytest.raises(ValueError, match=r"batch: .*device of x, cpu, got meta"):
         readout(X, Segments(BATCH.to("meta"), torch.tensor([2, 2])))
+
+
+def test_modules_check_their_settings_when_made():
+    with pytest.raises(ValueError, match=r"reduce: .* got 'summ'"):
+        MultiReadout(["summ"])
+    with pytest.raises(ValueError, match=r"reduce: .* got none"):
+        MultiReadout([])
+    with pytest.raises(TypeError, match=r"empty: .* got str"):
+        SumReadout(empty="x")
+
+
+def test_numpy_integers_are_integers():
+    assert readout(X, BATCH, size=np.int64(3)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("change", [5, -1, 0])
+def test_batch_that_changed_after_it_was_checked(change):
+    batch = torch.tensor([0, 0, 1, 1])
+    segments = Segments.from_batch(batch)
+    batch[2] = change
+    with pytest.raises(IndexError, match=r"batch: expected the graphs that were counted"):
+        readout(X, segments)
 
 
 def test_pools_and_modules_pass_the_errors_on():

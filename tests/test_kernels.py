@@ -1,16 +1,18 @@
 """Every kernel returns the bits of the reference, forward and backward."""
 
+import math
 from fractions import Fraction
 
 import pytest
 import torch
-from batches import FLOATS, MULTIPLE, batches
+from batches import FLOATS, MULTIPLE, batches, floats
 from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
 from readouts import ops
-from readouts.kernels import ELEMENTARY, exact, plain, reference
+from readouts.kernels import exact, plain, reference
+from readouts.kernels.contract import ELEMENTARY
 
 ONE_GRAPH = torch.tensor([0])
 
@@ -38,8 +40,15 @@ def test_forward(kernel, dtype, data):
 def test_backward(kernel, dtype, data):
     x, index, count = data.draw(batches(dtype))
     reduce = data.draw(st.sampled_from(MULTIPLE))
-    grad = torch.randn(len(count), len(reduce), x.shape[1]).to(dtype)
-    actual = kernel.reduce_backward(grad, x, index, count, reduce, True)
+    shape = len(count), len(reduce), x.shape[1]
+    numbers = math.prod(shape)
+    grad = (
+        torch.tensor(data.draw(st.lists(floats(dtype), min_size=numbers, max_size=numbers)))
+        .to(dtype)
+        .view(shape)
+    )
+    out = reference.reduce(x, index, count, reduce)
+    actual = kernel.reduce_backward(grad, x, out, index, count, reduce, True)
     assert_same_bits(actual, reference.reduce_backward(grad, x, index, count, reduce))
 
 
@@ -48,7 +57,7 @@ def test_backward_of_linear_reductions_needs_no_features(kernel, dtype, name):
     index = torch.tensor([1, 0, 1, 1])
     grad = torch.randn(3, 1, 2).to(dtype)
     count = torch.bincount(index, minlength=3)
-    actual = kernel.reduce_backward(grad, None, index, count, (name,), True)
+    actual = kernel.reduce_backward(grad, None, None, index, count, (name,), True)
     features = torch.randn(4, 2).to(dtype)
     assert_same_bits(actual, reference.reduce_backward(grad, features, index, count, (name,)))
 
@@ -91,6 +100,7 @@ LARGEST = torch.finfo(torch.float32).max
         (2.0**-149, 2.0**-149, 2.0**-149),
         (2.0**-149, -(2.0**-149)),
         (2.0**100, 1.0, -(2.0**100), 2.0**-60),
+        (-(2.0**-149), 0.0, 0.0),
     ],
     ids=str,
 )
@@ -145,7 +155,7 @@ def test_no_work(shape):
     index, count = torch.zeros(nodes, dtype=torch.int64), torch.zeros(size, dtype=torch.int64)
     x, grad = torch.ones(nodes, features), torch.ones(size, 2, features)
     assert_same_bits(ops.reduce(x, index, count, ("sum", "max"), True), torch.zeros(size, 2, features))
-    actual = ops.reduce_backward(grad, x, index, count, ("sum", "max"), True)
+    actual = ops.reduce_backward(grad, x, grad, index, count, ("sum", "max"), True)
     assert_same_bits(actual, torch.zeros(nodes, features))
 
 

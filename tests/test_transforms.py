@@ -5,7 +5,7 @@ import torch
 from bits import assert_same_bits
 
 from readouts import Segments, global_mean_pool, ops, readout
-from readouts.kernels import ELEMENTARY
+from readouts.kernels.contract import ELEMENTARY
 from readouts.nn import MeanReadout, MultiReadout
 
 X = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
@@ -102,8 +102,25 @@ def test_functional_derivatives(reduce):
         torch.func.jacrev(function)(x), torch.autograd.functional.jacobian(function, x), rtol=0, atol=0
     )
     total = lambda x: (function(x) ** 2).sum()  # noqa: E731
-    actual = torch.func.jacrev(torch.func.jacrev(total))(x)
-    torch.testing.assert_close(actual, torch.autograd.functional.hessian(total, x), rtol=1e-12, atol=1e-12)
+    expected = torch.autograd.functional.hessian(total, x)
+    for hessian in (torch.func.jacrev(torch.func.jacrev(total)), torch.func.hessian(total)):
+        torch.testing.assert_close(hessian(x), expected, rtol=1e-12, atol=1e-12)
+    _, tangent = torch.func.jvp(function, (x,), (torch.ones_like(x),))
+    expected = torch.autograd.functional.jvp(function, x, torch.ones_like(x))[1]
+    torch.testing.assert_close(tangent, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap"])
+def test_compiled_transforms(transform):
+    torch._dynamo.reset()
+    x, index = torch.randn(3, 4, 2), torch.tensor([0, 0, 1, 1])
+    if transform == "grad":
+        function = torch.func.grad(lambda x: readout(x, index, "std", size=2).sum())
+        x = x[0]
+    else:
+        function = torch.func.vmap(lambda x: readout(x, index, "max", size=2))
+    compiled = torch.compile(function, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), function(x), rtol=0, atol=0)
 
 
 def test_distributed_data_parallel(tmp_path):
@@ -127,7 +144,7 @@ def test_operators_keep_the_rules_of_torch_library():
     torch.library.opcheck(torch.ops.readouts.expand_ptr.default, (PTR, 7))
     for names in (("sum", "mean"), ("max", "std")):
         torch.library.opcheck(torch.ops.readouts.reduce.default, (x, INDEX, count, names, True))
-        arguments = (grad, x, INDEX, count, names, True)
+        arguments = (grad, x, torch.randn(4, 2, 2), INDEX, count, names, True)
         torch.library.opcheck(torch.ops.readouts.reduce_backward.default, arguments)
 
 

@@ -68,7 +68,8 @@ def _add_block(limbs: Tensor, rest: Tensor, index: Tensor, least: int) -> int:
         constant = 1.5 * 2.0 ** (grid - shift + 52)
         multiples = (scaled + constant) - constant
         sums = segment_sum(multiples, index, limbs.shape[1])
-        limbs[limb] += _scaled(sums, torch.tensor(shift - grid, device=sums.device)).long()
+        units = shift - grid
+        limbs[limb] += (sums * 2.0 ** (units // 2) * 2.0 ** (units - units // 2)).long()
         rest = (
             rest - multiples
             if shift == 0

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from readouts.kernels import ELEMENTARY, result_dtype
+from readouts.kernels.contract import ELEMENTARY, result_dtype
 from readouts.kernels.exact import exact_sums, rounded, segment_sum
 
 NAN_KEY = torch.iinfo(torch.int64).max
@@ -24,17 +24,21 @@ def reduce(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact
 
 
 def reduce_backward(
-    grad: Tensor, x: Tensor | None, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    count: Tensor,
+    reduce: Sequence[str],
+    exact: bool,
 ) -> Tensor:
-    """Return the gradient [N, F] of `reduce` with respect to x, given that of its output [B, R, F].
-
-    `x` may be None where only sum and mean are asked for, whose gradients do not depend on it.
-    """
+    """Return the gradient [N, F] of `reduce` for x, given that of its output; see `readouts.ops`."""
     total = grad.new_zeros(len(index), grad.shape[2], dtype=torch.float64)
     sums = _Sums(total if x is None else x, index, count, exact)
     for name in ELEMENTARY:
         for block in (position for position, other in enumerate(reduce) if other == name):
-            total += _sensitivity(name, grad[:, block].double(), sums)
+            winners = None if out is None else out[:, block]
+            total += _sensitivity(name, grad[:, block].double(), winners, sums)
     return _narrowed(total, grad.dtype)
 
 
@@ -137,7 +141,7 @@ def _unsorted(keys: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits).view(dtype)
 
 
-def _sensitivity(name: str, grad: Tensor, sums: _Sums) -> Tensor:
+def _sensitivity(name: str, grad: Tensor, winners: Tensor | None, sums: _Sums) -> Tensor:
     """Return what one reduction's gradient [B, F] adds to the gradient [N, F] of x, in float64."""
     index, nodes = sums.index, sums.count.clamp(min=1).view(-1, 1)
     match name:
@@ -146,8 +150,9 @@ def _sensitivity(name: str, grad: Tensor, sums: _Sums) -> Tensor:
         case "mean":
             return (grad / nodes)[index]
         case "max" | "min":
-            extreme = _extreme(name, sums.x, index, sums.count)[index]
-            tied = (sums.x == extreme) | (sums.x.isnan() & extreme.isnan())
+            assert winners is not None
+            winner = winners[index]
+            tied = (sums.x == winner) | (sums.x.isnan() & winner.isnan())
             ties = segment_sum(tied.long(), index, len(nodes)).clamp(min=1)
             return torch.where(tied, (grad / ties)[index], 0)
         case "var":

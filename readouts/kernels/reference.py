@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from readouts.kernels import ELEMENTARY, result_dtype
+from readouts.kernels.contract import ELEMENTARY, result_dtype
 
 Column = list[float] | list[int]
 

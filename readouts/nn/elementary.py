@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch_geometric.nn.aggr import Aggregation
 
-from readouts.functional import readout
+from readouts.functional import check_exact_and_empty, readout, reduce_names
 
 
 class _ElementaryReadout(Aggregation):
@@ -15,6 +15,8 @@ class _ElementaryReadout(Aggregation):
 
     def __init__(self, reduce: str | Sequence[str], exact: bool, empty: float) -> None:
         super().__init__()
+        reduce_names(reduce)
+        check_exact_and_empty(exact, empty)
         self.reduce = reduce if isinstance(reduce, str) else tuple(reduce)
         self.exact = exact
         self.empty = empty
@@ -116,7 +118,7 @@ class MultiReadout(_ElementaryReadout):
 
     def __init__(self, reduce: Sequence[str], exact: bool = True, empty: float = 0) -> None:
         """Set the names, whether sums are exact and the value of an empty graph."""
-        super().__init__(reduce, exact, empty)
+        super().__init__(reduce_names(reduce), exact, empty)
 
     def _settings(self) -> list[str]:
         return [str(list(self.reduce)), *super()._settings()]

@@ -1,0 +1,220 @@
+"""The command line: `python -m experiments NAME --data SET SET ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from experiments.console import UserError, say, tracked
+
+if TYPE_CHECKING:
+    from datasets import GraphSet
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+class DeviceName(StrEnum):
+    """Where the networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class ManyData(TyperCommand):
+    """A command whose `--data` takes all the names that follow it: `--data A B` is `--data A --data B`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before the parser sees it."""
+        return super().parse_args(ctx, repeat_option("--data", args))
+
+
+def repeat_option(option: str, arguments: Sequence[str]) -> list[str]:
+    """Write `option A B` as `option A option B`, up to the next option."""
+    result: list[str] = []
+    values_seen = 0
+    inside = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument == option or argument.startswith(f"{option}=")
+            values_seen = 1 if "=" in argument else 0
+        elif inside:
+            if values_seen:
+                result.append(option)
+            values_seen += 1
+        result.append(argument)
+    return result
+
+
+DataNames = Annotated[
+    list[str], typer.Option(metavar="NAME...", help="Data sets: rings (built in), or any TU set by its name.")
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(envvar="READOUTS_TU_MIRROR", help="A folder or URL with NAME.zip files, for TU sets."),
+]
+Out = Annotated[Path, typer.Option(help="The folder for rows and figures; a rerun continues there.")]
+Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes CUDA if there is one.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31, help="The number that everything random starts from.")]
+RINGS = ["rings"]
+RESULTS = Path("results")
+
+app = typer.Typer(
+    help="Experiments that show what sum, mean and max readouts can and cannot see.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command(cls=ManyData)
+def collisions(
+    data: DataNames = RINGS,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+    pairs: Annotated[bool, typer.Option("--pairs", help="List the pairs that mean confuses.")] = False,
+) -> None:
+    """Count the graphs that a readout cannot tell apart, and the accuracy ceiling that follows.
+
+    Counting is exact: nothing here depends on --device or --seed.
+    """
+    sets = load_sets(data, mirror)
+    resolve(device)
+    from experiments import collisions as experiment
+    from experiments.rows import RowLog
+
+    with RowLog(out, "collisions") as log:
+        rows = experiment.measure(sets, log)
+    say(*experiment.tables(rows))
+    if pairs:
+        for graphs in sets:
+            say(*experiment.pair_lines(graphs))
+    say_paths(log.path, *experiment.figure(rows, out))
+
+
+@app.command(cls=ManyData)
+def tower(
+    data: DataNames = RINGS,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many random networks.")] = 3,
+) -> None:
+    """Place molecules that share all neighbourhoods: mean and max put them on one point, the sum does not."""
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    from experiments import tower as experiment
+    from experiments import tower_picture
+    from experiments.rows import RowLog
+
+    towers = [tower for graphs in sets for tower in experiment.find_towers(graphs)]
+    with RowLog(out, "tower", where) as log:
+        rows = experiment.measure(towers, log, where, range(seed, seed + seeds))
+    say(*experiment.tables(rows), *experiment.remarks(towers))
+    say_paths(log.path, *tower_picture.save(rows, towers, out))
+
+
+@app.command(cls=ManyData)
+def copies(
+    data: DataNames = RINGS,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="How many copies.", show_default="enough to outgrow every molecule, at most 12"
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 4,
+    epochs: Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")] = 100,
+) -> None:
+    """Train networks to tell a molecule from k copies of it, and test them on held-out molecules."""
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    from experiments import copies as experiment
+    from experiments.rows import RowLog
+
+    tasks = [experiment.choose(graphs, k, seed) for graphs in sets]
+    with RowLog(out, "copies", where) as log:
+        rows = experiment.measure(tasks, log, where, seed, folds, epochs)
+    say(*experiment.tables(rows), *(task.sentence for task in tasks))
+    say_paths(log.path, *experiment.figure(rows, out))
+
+
+@app.command(cls=ManyData)
+def demo(
+    data: DataNames = RINGS,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+) -> None:
+    """Run collisions, tower and copies, and sum them up in three lines."""
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    from experiments import demo as experiment
+
+    say_paths(*experiment.run(sets, out, where, seed))
+
+
+def load_sets(names: Sequence[str], mirror: str | None) -> list[GraphSet]:
+    """Load each set once, in the order given, and tell what loading did to it."""
+    from datasets import load
+    from datasets.errors import DataError
+
+    try:
+        sets = [load(name, mirror) for name in tracked(list(dict.fromkeys(names)), "loading")]
+    except DataError as problem:
+        raise UserError(str(problem)) from problem
+    say(*(f"{graphs.name}: {note}" for graphs in sets for note in graphs.notes))
+    return sets
+
+
+def resolve(device: DeviceName) -> str:
+    """The device to use; `auto` is CUDA where there is one."""
+    import torch
+
+    if device is DeviceName.cuda and not torch.cuda.is_available():
+        raise UserError(f"--device cuda: PyTorch {torch.__version__} finds no CUDA device here.")
+    return "cuda" if device is not DeviceName.cpu and torch.cuda.is_available() else "cpu"
+
+
+def say_paths(*paths: Path) -> None:
+    """Tell where the results are."""
+    say(*(f"wrote {path}" for path in paths))
+
+
+def complain(sentence: str) -> int:
+    """Say it in one line on stderr; the exit code is that of bad input."""
+    print(" ".join(sentence.split()), file=sys.stderr)
+    return BAD_INPUT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; bad input is one sentence on stderr and exit code 2, a bug keeps its traceback."""
+    try:
+        app(arguments, standalone_mode=False)
+    except UserError as problem:
+        return complain(str(problem))
+    except UsageError as problem:
+        return complain(problem.format_message())  # type: ignore[attr-defined]
+    except (typer.Abort, KeyboardInterrupt):
+        print("Interrupted; rows so far are kept, and a rerun continues.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Results as JSON lines: a row is one number, and a rerun continues where a kill struck.
+
+Rows are only ever appended. A row still counts if measuring again would give the same number:
+the same work (experiment, data, readout, metric, seed, fold and the experiment's own settings),
+done by the same code on the same versions and device. *Code* is a digest of the sources that the
+number depends on, so that a commit which only touches the documentation makes nothing stale, and an
+edit that was never committed does. Rows of other code stay in the file as history; nobody reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from experiments.console import UserError, writing
+
+Row = dict[str, Any]
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTCOME = ("value", "commit", "date")
+
+
+class RowLog:
+    """The rows of one experiment in `folder/<experiment>.jsonl`, to be continued."""
+
+    def __init__(self, folder: Path, experiment: str, device: str = "cpu") -> None:
+        """Open the file, mend its end, and read what is there already."""
+        self.path = folder / f"{experiment}.jsonl"
+        self._stamp = {
+            "experiment": experiment,
+            "code": code_digest(experiment),
+            "versions": versions(),
+            "device": device,
+        }
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            cut_torn_line(self._file)
+            self._known = {identity(row): row for row in read_rows(self.path)}
+
+    def measure(
+        self, work: Mapping[str, Any], metrics: Iterable[str], compute: Callable[[], Mapping[str, Any]]
+    ) -> list[Row]:
+        """Rows of this work, one a metric; `compute` runs only when one of them is missing.
+
+        `work` names data, readout, seed and fold (`None` where there is none) and the settings.
+        """
+        wanted = [{**self._stamp, **work, "metric": metric} for metric in metrics]
+        missing = [row for row in wanted if identity(row) not in self._known]
+        if missing:
+            values = compute()
+            self._append([{**row, "value": values[row["metric"]]} for row in missing])
+        return [self._known[identity(row)] for row in wanted]
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        """One write for all lines: a kill leaves whole lines and at most one torn one."""
+        when = {"commit": commit(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        lines = [json.dumps(row | when, allow_nan=False) for row in rows]
+        content = "".join(f"{line}\n" for line in lines).encode()
+        with writing(self.path):
+            written = os.write(self._file, content)
+            if written < len(content):
+                raise OSError(f"only {written} of {len(content)} bytes fit")
+            os.fsync(self._file)
+        self._known |= {identity(row): row for row in map(json.loads, lines)}
+
+    def __enter__(self) -> RowLog:
+        """Open in `with RowLog(...) as log`."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+def identity(row: Row) -> str:
+    """What makes two rows the same result: everything but the outcome."""
+    return json.dumps({key: value for key, value in row.items() if key not in OUTCOME}, sort_keys=True)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """All rows of a file, in the order they were measured."""
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number} is no result row: move the file away or mend the line.")
+        yield row
+
+
+def cut_torn_line(file: int) -> None:
+    """Drop what a kill left after the last newline."""
+    size = os.fstat(file).st_size
+    content = os.pread(file, size, 0)
+    if not content.endswith(b"\n"):
+        os.ftruncate(file, content.rfind(b"\n") + 1)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions that a number may depend on; that of `readouts` is the clone's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "pyg": metadata.version("torch_geometric"),
+        "readouts": project["version"],
+    }
+
+
+@cache
+def code_digest(experiment: str) -> str:
+    """A digest of the library, the data sets, the models and the experiment itself."""
+    sources = [
+        *sorted((ROOT / "readouts").rglob("*.py")),
+        *sorted((ROOT / "datasets").rglob("*.py")),
+        ROOT / "experiments" / "models.py",
+        ROOT / "experiments" / f"{experiment}.py",
+    ]
+    digest = hashlib.sha256()
+    for source in sources:
+        if source.exists():
+            digest.update(f"{source.relative_to(ROOT)}\0".encode() + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+@cache
+def commit() -> str:
+    """The commit of this clone, or "unknown" outside of one."""
+    answer = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() if answer.returncode == 0 else "unknown"
+
+
+def pick(rows: Iterable[Row], **conditions: Any) -> Any:
+    """The value of the one row that fulfils the conditions."""
+    values = [row["value"] for row in rows if conditions.items() <= row.items()]
+    if len(values) != 1:
+        raise LookupError(f"{len(values)} rows with {conditions}, where there should be one")
+    return values[0]

@@ -1,0 +1,61 @@
+"""The whole demo on the rings: three lines that anyone understands, figures, and nothing done twice."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.__main__ import main
+
+NAMES = ("collisions", "tower", "copies")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def output(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        printed = []
+        patch.setattr("rich.console.Console.print", lambda self, thing, **style: printed.append(thing))
+        assert main(["demo", "--out", str(folder)]) == 0
+    return [line for line in printed if isinstance(line, str)]
+
+
+def test_headline(output):
+    start = next(number for number, line in enumerate(output) if line.startswith("Sum"))
+    assert [line.split("  ")[0] for line in output[start : start + 3]] == ["Sum", "Mean", "Max"]
+    assert "100.0 %  tells a molecule from its copies" in output[start]
+    assert " 50.0 %  cannot tell a molecule from its copies" in output[start + 1]
+    assert " 50.0 %  cannot tell a molecule from its copies" in output[start + 2]
+
+
+def test_paths_are_printed_and_exist(output, folder):
+    paths = [folder / f"{name}.{kind}" for name in NAMES for kind in ("jsonl", "svg", "png")]
+    assert [line for line in output if line.startswith("wrote")] == [f"wrote {path}" for path in paths]
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_show_something(output, folder, name):
+    pixels = np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
+    assert pixels.shape[1] >= 900
+    assert (pixels[0, 0] == 255).all()
+    assert 0.005 < (pixels < 200).any(axis=2).mean() < 0.5
+    drawing = ElementTree.parse(folder / f"{name}.svg").getroot()
+    assert sum(element.tag.endswith("path") for element in drawing.iter()) > 20
+
+
+def test_rerun_measures_nothing(output, folder, monkeypatch):
+    before = {name: (folder / f"{name}.jsonl").read_bytes() for name in NAMES}
+    figures = {path: path.read_bytes() for path in folder.glob("*.*g")}
+    monkeypatch.setattr("experiments.copies.train_and_judge", pytest.fail)
+    monkeypatch.setattr("experiments.tower.embed", pytest.fail)
+    assert main(["demo", "--out", str(folder)]) == 0
+    assert {name: (folder / f"{name}.jsonl").read_bytes() for name in NAMES} == before
+    assert {path: path.read_bytes() for path in folder.glob("*.*g")} == figures
