@@ -49,12 +49,15 @@ def tracked(items: Sequence[Item], description: str) -> Iterable[Item]:
 
 
 def table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int = 1) -> Table:
-    """Lay out lines under columns; the first `text_columns` are text, the others numbers."""
+    """Lay out lines under columns, ruled off at empty lines; the first `text_columns` are text."""
     result = Table(title=title, title_justify="left", title_style="bold")
     for position, column in enumerate(columns):
         result.add_column(column, justify="left" if position < text_columns else "right")
     for line in lines:
-        result.add_row(*line)
+        if line:
+            result.add_row(*line)
+        else:
+            result.add_section()
     return result
 
 

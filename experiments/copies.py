@@ -47,7 +47,10 @@ class Task:
     def sentence(self) -> str:
         """What is asked, and on how many of the molecules."""
         sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
-        return f"{self.data}: {len(self.graphs)} graphs{sample}, each against {self.k} copies of it."
+        return (
+            f"{self.data}: {len(self.graphs)} graphs{sample}, each against {self.k} copies of it; "
+            "the smallest and the largest of each kind are always trained on."
+        )
 
 
 def choose(graphs: GraphSet, k: int | None, seed: int) -> Task:
@@ -195,7 +198,7 @@ def per_fold(rows: Sequence[Row], data: str, readout: str, metric: str) -> list[
 
 
 def percent(value: float) -> str:
-    """A share in percent with one decimal; what is not exactly 50 or 100 never reads as such."""
+    """A share in percent with one decimal."""
     return f"{100 * value:.1f}"
 
 

@@ -157,13 +157,13 @@ def compare(
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """One line a tower: the ratio of the sums, and the largest distance of other readouts, over all seeds."""
+    """One line a graph: the ratio of the sums and the distance of the others, the worst over all seeds."""
     others = [readout for readout in READOUTS if readout != "sum"]
     seeds = len({row["seed"] for row in rows})
     return [
         table(
             f"Towers in {data}: distance to the smallest, in units of its norm ({seeds} random networks)",
-            ("tower", "graphs", "largest k", "sum: ratio", "sum - k smallest", *others),
+            ("graph", "nodes", "k", "sum: ratio", "sum - k first", *others),
             table_lines([row for row in rows if row["data"] == data], others),
             text_columns=1,
         )
@@ -172,18 +172,18 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def table_lines(rows: Sequence[Row], others: Sequence[str]) -> Iterator[list[str]]:
-    """From each tower's rows to the cells of its line."""
-    for tower in dict.fromkeys(row["tower"] for row in rows):
-        inside = [row for row in rows if row["tower"] == tower]
-        members = {row["position"]: row for row in inside}
-        ratios = {
-            row["value"] for row in chosen(inside, "sum", "norm ratio") if row["position"] == max(members)
-        }
+    """From each graph's rows to the cells of its line; an empty line parts the towers."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["tower"], row["position"]].append(row)
+    for (_, position), inside in groups.items():
+        if position == 0:
+            yield []
         yield [
-            tower,
-            str(len(members)),
-            f"{members[max(members)]['factor']:g}",
-            f"{max(ratios):.4f}",
+            inside[0]["member"],
+            str(inside[0]["nodes"]),
+            f"{inside[0]['factor']:.4g}",
+            f"{largest(inside, 'sum', 'norm ratio'):.4g}",
             small(largest(inside, "sum", "deviation")),
             *(small(largest(inside, readout, "distance")) for readout in others),
         ]

@@ -139,10 +139,16 @@ def add_part(high, low, broken, part):
 
 
 @compiled
-def largest_size(smax, umax, magnitude):
+def largest_of(smax, umax, magnitude):
     """Return the bits of the largest magnitude, given the largest bits as signed and as unsigned."""
-    below = umax & magnitude
-    return max(np.int64(smax), np.int64(0), np.int64(below) if below != umax else np.int64(0))
+    above, below = np.int64(smax.max()), umax.max()
+    return max(above, np.int64(below & magnitude)) if below > magnitude else above
+
+
+@compiled
+def gap_of(size, least):
+    """Return how far the exponents of a largest and a least magnitude lie apart; 0 is no magnitude."""
+    return (size >> 23) - max((np.int64(least) + 1) >> 23, 1)
 
 
 @compiled
@@ -151,56 +157,57 @@ def finish(graph, n, state, smax, umin, umax, results, result_bits, columns, har
     high, low, broken = state[0], state[1], state[2]
     to_sum, to_mean, to_max, to_min = columns
     magnitude, infinity = limits[0], limits[1]
-    bad = False
-    for f in range(len(high)):
-        size = largest_size(smax[f], umax[f], magnitude)
-        bad |= size > infinity or (size == infinity and (to_sum >= 0 or to_mean >= 0))
+    features = len(high)
+    size, trace = largest_of(smax, umax, magnitude), np.int64(0)
+    bad = size > infinity
     if to_sum >= 0 or to_mean >= 0:
-        for f in range(len(high)):
+        for f in range(features):
             high[f], low[f] = two_sum(high[f], low[f])
-            bad |= broken[f] != 0.0
+            trace |= bits_of(broken[f])
             if is_wide(results):
-                bad |= abs(high[f]) > 2.0**990 or (high[f] != 0.0 and abs(high[f]) < 2.0**-900)
+                trace |= abs(high[f]) > 2.0**990 or (high[f] != 0.0 and abs(high[f]) < 2.0**-900)
+        bad |= size == infinity or trace != 0
     hard[graph] = bad
     if bad:
         return
     if to_sum >= 0:
-        for f in range(len(high)):
-            results[graph, to_sum, f] = high[f] if is_wide(results) else to_odd(high[f], low[f])
+        out = results[graph, to_sum]
+        for f in range(features):
+            out[f] = high[f] if is_wide(results) else to_odd(high[f], low[f])
     if to_mean >= 0:
-        for f in range(len(high)):
+        out = results[graph, to_mean]
+        for f in range(features):
             quotient, rest, left = divide(high[f], low[f], n)
             if is_wide(results):
-                results[graph, to_mean, f] = nearest(quotient, rest, left, n)
+                out[f] = nearest(quotient, rest, left, n)
             else:
-                results[graph, to_mean, f] = np.float32(to_odd(quotient, rest + left)) + np.float32(0.0)
-    for f in range(len(high)):
-        if to_max >= 0:
-            result_bits[graph, to_max, f] = umin[f]
+                out[f] = np.float32(to_odd(quotient, rest + left)) + np.float32(0.0)
+    if to_max >= 0:
+        bits = result_bits[graph, to_max]
+        for f in range(features):
+            bits[f] = umin[f]
             if smax[f] >= 0:
-                result_bits[graph, to_max, f] = smax[f]
-        if to_min >= 0:
-            below_zero = umax[f] & magnitude != umax[f]
-            result_bits[graph, to_min, f] = umax[f] if below_zero else umin[f]
+                bits[f] = smax[f]
+    if to_min >= 0:
+        bits = result_bits[graph, to_min]
+        for f in range(features):
+            bits[f] = umax[f] if umax[f] & magnitude != umax[f] else umin[f]
 
 
 @compiled
-def certify(rows, order, start, stop, state, smax, umax, least, magnitude):
+def certify(rows, order, start, stop, state, part, smax, umax, least, magnitude):
     """Add a tile's sums to high + low, after a second look at its rows where the first was not exact.
 
     With |x| < 2**(m - 126) and nonzero |x| >= 2**(l - 127), m and l the biased exponents, the sums of
     2**7 rows need m - l + 31 bits of the 53; split at a multiple of 2**(m - 171), m - l - 15.
     """
     high, low, broken = state[0], state[1], state[2]
-    part, rest, constant = state[3], state[4], state[5]
-    spread = 0
-    for f in range(len(high)):
-        exponent = largest_size(smax[f], umax[f], magnitude) >> 23
-        gap = exponent - max((np.int64(least[f]) + 1) >> 23, 1)
-        spread = max(spread, gap)
-        broken[f] += gap > WIDE
-        constant[f] = 1.5 * from_bits((exponent - 119 + 1023) << 52)
-    if spread > NARROW:
+    rest, constant = state[3], state[4]
+    if gap_of(largest_of(smax, umax, magnitude), least.min()) > NARROW:
+        for f in range(len(high)):
+            size = largest_of(smax[f : f + 1], umax[f : f + 1], magnitude)
+            broken[f] += gap_of(size, least[f]) > WIDE
+            constant[f] = 1.5 * from_bits(((size >> 23) - 119 + 1023) << 52)
         part[:] = 0.0
         rest[:] = 0.0
         for position in range(start, stop):
@@ -224,11 +231,11 @@ def forward(
     magnitude = limits[0]
     sums = columns[0] >= 0 or columns[1] >= 0
     certified = sums and exact and not is_wide(rows)
-    state = np.empty((6, features))
-    high, low, broken, part = state[0], state[1], state[2], state[3]
+    state = np.empty((5, features))
+    high, low, broken, part = state[0], state[1], state[2], np.empty(features)
     smax = np.empty(features, row_signed.dtype)
-    unsigned = np.empty((3, features), row_unsigned.dtype)
-    umin, umax, least = unsigned[0], unsigned[1], unsigned[2]
+    umin, umax = np.empty(features, row_unsigned.dtype), np.empty(features, row_unsigned.dtype)
+    least = np.empty(features, row_unsigned.dtype)
     graph = np.searchsorted(ptr, begin, side="right") - 1
     first = begin
     while first < end:
@@ -263,7 +270,7 @@ def forward(
                     for f in range(features):
                         high[f] += rows[node, f]
             if certified:
-                certify(rows, order, start, stop, state, smax, umax, least, magnitude)
+                certify(rows, order, start, stop, state, part, smax, umax, least, magnitude)
         if last - first == ptr[graph + 1] - ptr[graph]:
             n = float(last - first)
             finish(graph, n, state, smax, umin, umax, results, result_bits, columns, hard, limits)
@@ -272,7 +279,7 @@ def forward(
             cut_graphs[task, side] = graph
             cut_sums[task, side] = state[:3]
             cut_smax[task, side] = smax
-            cut_unsigned[task, side] = unsigned[:2]
+            cut_unsigned[task, side, 0], cut_unsigned[task, side, 1] = umin, umax
         first = last
 
 

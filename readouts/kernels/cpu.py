@@ -30,7 +30,7 @@ from readouts.kernels import compiled, plain
 from readouts.kernels.threads import run_in_parallel
 
 NAMES = ("sum", "mean", "max", "min")
-GRAIN = 2**16  # elements that are worth a thread
+GRAIN = 2**18  # elements that are worth a thread
 
 
 def supports(dtype: torch.dtype, reduce: Sequence[str]) -> bool:

@@ -13,11 +13,12 @@ from readouts.functional import check_exact_and_empty, readout, reduce_names
 class _ElementaryReadout(Aggregation):
     """A readout without parameters; works as the end of a model and as `aggr=` of a convolution."""
 
-    def __init__(self, reduce: str | Sequence[str], exact: bool, empty: float) -> None:
+    reduce: str | tuple[str, ...]
+
+    def __init__(self, exact: bool = True, empty: float = 0) -> None:
+        """Set whether sums are exact (max and min always are) and the value of an empty graph."""
         super().__init__()
-        reduce_names(reduce)
         check_exact_and_empty(exact, empty)
-        self.reduce = reduce if isinstance(reduce, str) else tuple(reduce)
         self.exact = exact
         self.empty = empty
 
@@ -58,9 +59,7 @@ class SumReadout(_ElementaryReadout):
     Source: Xu et al., arXiv 1810.00826.
     """
 
-    def __init__(self, exact: bool = True, empty: float = 0) -> None:
-        """Set whether sums are exact and the value of an empty graph."""
-        super().__init__("sum", exact, empty)
+    reduce = "sum"
 
 
 class MeanReadout(_ElementaryReadout):
@@ -69,33 +68,25 @@ class MeanReadout(_ElementaryReadout):
     Global average pooling on graphs (Lin et al., "Network in network", arXiv 1312.4400).
     """
 
-    def __init__(self, exact: bool = True, empty: float = 0) -> None:
-        """Set whether sums are exact and the value of an empty graph."""
-        super().__init__("mean", exact, empty)
+    reduce = "mean"
 
 
 class MaxReadout(_ElementaryReadout):
     """max_i x_i: sees which kinds of nodes are there. Tied nodes share the gradient. Empty graph: `empty`."""
 
-    def __init__(self, exact: bool = True, empty: float = 0) -> None:
-        """Set the value of an empty graph; `exact` changes nothing, a maximum is exact."""
-        super().__init__("max", exact, empty)
+    reduce = "max"
 
 
 class MinReadout(_ElementaryReadout):
     """min_i x_i. Tied nodes share the gradient. Empty graph: `empty`."""
 
-    def __init__(self, exact: bool = True, empty: float = 0) -> None:
-        """Set the value of an empty graph; `exact` changes nothing, a minimum is exact."""
-        super().__init__("min", exact, empty)
+    reduce = "min"
 
 
 class VarReadout(_ElementaryReadout):
     """sum_i (x_i - mu)^2 / n, the population variance about the mean mu. Empty graph: `empty`."""
 
-    def __init__(self, exact: bool = True, empty: float = 0) -> None:
-        """Set whether sums are exact and the value of an empty graph."""
-        super().__init__("var", exact, empty)
+    reduce = "var"
 
 
 class StdReadout(_ElementaryReadout):
@@ -104,9 +95,7 @@ class StdReadout(_ElementaryReadout):
     Its gradient is 0 where it is 0.
     """
 
-    def __init__(self, exact: bool = True, empty: float = 0) -> None:
-        """Set whether sums are exact and the value of an empty graph."""
-        super().__init__("std", exact, empty)
+    reduce = "std"
 
 
 class MultiReadout(_ElementaryReadout):
@@ -114,11 +103,14 @@ class MultiReadout(_ElementaryReadout):
 
     Args:
         reduce: names such as ``["sum", "mean", "max"]``; blocks come out in this order.
+        exact: whether sums are exact.
+        empty: value of an empty graph.
     """
 
     def __init__(self, reduce: Sequence[str], exact: bool = True, empty: float = 0) -> None:
         """Set the names, whether sums are exact and the value of an empty graph."""
-        super().__init__(reduce_names(reduce), exact, empty)
+        super().__init__(exact, empty)
+        self.reduce = reduce_names(reduce)
 
     def _settings(self) -> list[str]:
         return [str(list(self.reduce)), *super()._settings()]

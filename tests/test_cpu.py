@@ -1,0 +1,104 @@
+"""The CPU kernel as a guest: many threads, forks, folders that cannot be written to, awkward rows."""
+
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from bits import assert_same_bits
+
+from readouts import readout
+from readouts.kernels import cpu, plain, reference
+
+NAMES = ("sum", "mean", "max", "min")
+
+
+def workload(seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(20_000, 16, generator=generator)
+    index = torch.randint(0, 50, (20_000,), generator=generator)
+    return x, index
+
+
+def results(seed):
+    x, index = workload(seed)
+    x.requires_grad_()
+    out = readout(x, index, NAMES, size=50)
+    out.square().sum().backward()
+    return out.detach(), x.grad
+
+
+def test_eight_python_threads_at_once(monkeypatch):
+    monkeypatch.setattr(cpu, "GRAIN", 1000)
+    expected = [results(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for actual, wanted in zip(pool.map(results, range(8)), expected, strict=True):
+                assert_same_bits(actual[0], wanted[0])
+                assert_same_bits(actual[1], wanted[1])
+
+
+def send_results(connection, seed):
+    connection.send([tensor.numpy() for tensor in results(seed)])
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_children_forked_after_use(monkeypatch):
+    monkeypatch.setattr(cpu, "GRAIN", 1000)
+    expected = results(3)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=send_results, args=(theirs, 3))
+    child.start()
+    assert ours.poll(60), "the forked child hangs"
+    for actual, wanted in zip(ours.recv(), expected, strict=True):
+        assert_same_bits(torch.from_numpy(actual), wanted)
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_read_only_installation(tmp_path):
+    """Numba without a folder for its cache compiles anew, and works."""
+    code = (
+        "import numba.core.caching as caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "import torch, readouts\n"
+        "assert readouts.readout(torch.ones(3, 2), reduce='max').tolist() == [[1.0, 1.0]]\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("spread", [0, 20, 40, 60, 100])
+def test_any_spread_of_magnitudes(dtype, spread):
+    """From certified tiles over split ones to those that the plain kernel has to redo."""
+    scales = torch.pow(2.0, torch.rand(600, 3, dtype=torch.float64) * spread - spread / 2)
+    x = (torch.randn(600, 3, dtype=torch.float64) * scales).to(dtype)
+    index = torch.arange(600) // 290
+    count = torch.bincount(index)
+    assert_same_bits(cpu.reduce(x, index, count, NAMES, True), reference.reduce(x, index, count, NAMES))
+
+
+def test_ordinary_rows_need_no_second_kernel(monkeypatch):
+    monkeypatch.setattr(plain, "reduce", None)
+    x, index = torch.randn(100_000, 8), torch.arange(100_000) // 25_000
+    readout(x.double(), index, NAMES)
+    x[::7] *= 1e-9  # as the tails of smooth activations are
+    readout(x, index, NAMES)
+
+
+def test_one_graph_cut_by_every_thread(monkeypatch):
+    monkeypatch.setattr(cpu, "GRAIN", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    x = torch.randn(1001, 2)
+    x[100:900:3] = x.amax(0)  # ties on both sides of every cut
+    x.requires_grad_()
+    index = torch.zeros(1001, dtype=torch.int64)
+    readout(x, index, NAMES).sum().backward()
+    grad = torch.ones(1, 4, 2)
+    expected = reference.reduce_backward(grad, x.detach(), index, torch.tensor([1001]), NAMES)
+    assert_same_bits(x.grad, expected)
