@@ -35,7 +35,7 @@ def test_commands_exist():
 
 
 def test_links_lead_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md", "docs/readouts.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "docs/readouts.md", "docs/exactness.md"):
         page = ROOT / name
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             exists = target.startswith("https://") or (page.parent / target).exists()
