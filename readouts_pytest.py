@@ -6,6 +6,7 @@ starting pytest costs nothing.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def _positive(text: str) -> int:
+    """Read a number of permutations; with none, a test would check nothing."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return int(text)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options --readouts-permutations and --readouts-seed."""
     group = parser.getgroup("readouts", "permutation invariance of graph readouts")
     group.addoption(
         "--readouts-permutations",
-        type=int,
+        type=_positive,
         default=10,
         metavar="N",
         help="number of permutations that node_permutations gives (default: 10)",

@@ -34,6 +34,8 @@ def raw_folder(name: str, mirror: str | Path | None = None, cache: str | Path | 
         raise DataError(f"{name!r} is not the name of a data set: these have letters, digits, - and _ only")
     root = Path(cache or os.environ.get("READOUTS_CACHE") or _default_cache()).expanduser()
     source = str(mirror or os.environ.get("READOUTS_TU_MIRROR") or SITE)
+    if mirror and not str(mirror).startswith(("http://", "https://")):
+        _local(str(mirror))  # a mistyped folder is an error, also where the cache makes it needless
     if name in checksums.DIGESTS and (root / name).is_dir():
         return root / name
     if source.startswith(("http://", "https://")):
@@ -83,6 +85,11 @@ def _from_site(name: str, site: str, root: Path) -> Path:
             except NotOnSiteError as error:
                 hint = _did_you_mean(name, tu_names.SITE)
                 raise DataError(f"there is no data set {name!r} at {site}{hint}") from error
+            except DamagedArchiveError:
+                raise
+            except DataError as error:
+                hint = "" if name in tu_names.SITE else _did_you_mean(name, (*tu_names.SITE, "rings"))
+                raise DataError(f"{error}{hint}") from error
     return target
 
 

@@ -54,7 +54,10 @@ def repeat_option(option: str, arguments: Sequence[str]) -> list[str]:
 
 
 DataNames = Annotated[
-    list[str], typer.Option(metavar="NAME...", help="Data sets: rings (built in), or any TU set by its name.")
+    list[str],
+    typer.Option(
+        metavar="NAME...", help="One or more names: rings (built in), or TU sets, as in --data MUTAG PTC_MR."
+    ),
 ]
 Mirror = Annotated[
     str | None,
@@ -94,11 +97,12 @@ def collisions(
 
     with RowLog(out, "collisions") as log:
         rows = experiment.measure(sets, log)
+    figures = experiment.figure(rows, out)
     say(*experiment.tables(rows))
     if pairs:
         for graphs in sets:
             say(*experiment.pair_lines(graphs))
-    say_paths(log.path, *experiment.figure(rows, out))
+    say_paths(log.path, *figures)
 
 
 @app.command(cls=ManyData)
@@ -120,8 +124,9 @@ def tower(
     towers = [tower for graphs in sets for tower in experiment.find_towers(graphs)]
     with RowLog(out, "tower", where) as log:
         rows = experiment.measure(towers, log, where, range(seed, seed + seeds))
+    figures = tower_picture.save(rows, towers, out)
     say(*experiment.tables(rows), *experiment.remarks(towers))
-    say_paths(log.path, *tower_picture.save(rows, towers, out))
+    say_paths(log.path, *figures)
 
 
 @app.command(cls=ManyData)
@@ -149,8 +154,9 @@ def copies(
     tasks = [experiment.choose(graphs, k, seed) for graphs in sets]
     with RowLog(out, "copies", where) as log:
         rows = experiment.measure(tasks, log, where, seed, folds, epochs)
+    figures = experiment.figure(rows, out)
     say(*experiment.tables(rows), *(task.sentence for task in tasks))
-    say_paths(log.path, *experiment.figure(rows, out))
+    say_paths(log.path, *figures)
 
 
 @app.command(cls=ManyData)
@@ -205,15 +211,16 @@ def complain(sentence: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; bad input is one sentence on stderr and exit code 2, a bug keeps its traceback."""
     try:
-        app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except UserError as problem:
         return complain(str(problem))
     except UsageError as problem:
         return complain(problem.format_message())  # type: ignore[attr-defined]
     except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # Typer returns it in the place of KeyboardInterrupt
         print("Interrupted; rows so far are kept, and a rerun continues.", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -118,8 +118,12 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     panels[0].set_ylabel("accuracy ceiling [%]")
     figures.legend(
         drawing,
-        {view: (figures.COLOURS[view], "-") for view in VIEWS}
-        | {"with mean aggregation": (figures.INK, "--"), "majority class": (figures.GREY, ":")},
+        {f"{view} readout": (figures.COLOURS[view], "-") for view in VIEWS}
+        | {
+            "solid: injective aggregation": (figures.INK, "-"),
+            "dashed: mean aggregation": (figures.INK, "--"),
+        }
+        | {"majority class": (figures.GREY, ":")},
     )
     return figures.save(drawing, out, "collisions")
 

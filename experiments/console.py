@@ -52,7 +52,10 @@ def table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]], te
     """Lay out lines under columns, ruled off at empty lines; the first `text_columns` are text."""
     result = Table(title=title, title_justify="left", title_style="bold")
     for position, column in enumerate(columns):
-        result.add_column(column, justify="left" if position < text_columns else "right")
+        if position < text_columns:
+            result.add_column(column, overflow="fold")
+        else:
+            result.add_column(column, justify="right", no_wrap=True)
     for line in lines:
         if line:
             result.add_row(*line)

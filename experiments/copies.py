@@ -49,7 +49,7 @@ class Task:
         sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
         return (
             f"{self.data}: {len(self.graphs)} graphs{sample}, each against {self.k} copies of it; "
-            "the smallest and the largest of each kind are always trained on."
+            "the smallest and the largest of each class or family are always trained on."
         )
 
 
@@ -172,7 +172,7 @@ def accuracy(scores: Tensor) -> float:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Accuracies in percent, averaged over folds, with the worst and best fold."""
-    columns = ("set", "readout", "train", "held out", "folds from - to", "copies ranked above")
+    columns = ("set", "readout", "train", "held out", "folds from - to", "copies score higher")
     return [table("A molecule or its copies? Accuracy [%]", columns, table_lines(rows), text_columns=2)]
 
 

@@ -52,8 +52,8 @@ def headline(rows: Sequence[Row]) -> Iterator[str]:
 def verdict(accuracies: Sequence[float]) -> str:
     """What the accuracies of all folds amount to; 50 % is what guessing gets."""
     if all(accuracy == 0.5 for accuracy in accuracies):
-        return "cannot tell a molecule from its copies: as good as guessing, in every fold"
+        return "cannot tell a held-out molecule from its copies: as good as guessing, in every fold"
     if all(accuracy == 1 for accuracy in accuracies):
-        return "tells a molecule from its copies, every time"
+        return "tells every held-out molecule from its copies"
     share = "nearly all" if mean(accuracies) > 0.95 else "some"
     return f"tells {share} molecules from their copies"

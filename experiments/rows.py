@@ -28,6 +28,7 @@ Row = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTCOME = ("value", "commit", "date")
+OUTCOME_AND_WORK = {*OUTCOME, "experiment", "data", "readout", "metric", "seed", "fold", "versions", "device"}
 
 
 class RowLog:
@@ -95,7 +96,8 @@ def read_rows(path: Path) -> Iterator[Row]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict):
+        value = row.get("value") if isinstance(row, dict) else None
+        if not isinstance(value, int | float) or not OUTCOME_AND_WORK.issubset(row):
             raise UserError(f"{path}, line {number} is no result row: move the file away or mend the line.")
         yield row
 

@@ -17,9 +17,9 @@ from experiments.rows import Row
 from experiments.tower import Member, Tower, chosen, largest
 
 DRAWN = 6
-GLOSSES = {"sum": "counts the units", "mean": "sees proportions", "max": "sees the set"}
+GLOSSES = {"sum": "counts the units", "mean": "sees proportions", "max": "sees which are there"}
 SHADES = ("#1b2a6b", "#2a5fa5", "#2e93a8", "#4db38a", "#a3c95b", "#f0d03c")
-NOTE = "the same atoms\nand neighbours\nin each of them"
+NOTE = "the same atoms\nand neighbours, in\nequal proportions\n(H not drawn)"
 LEFT, RIGHT, HEIGHT = 1.3, 7.95, 4.0
 LINE, TALLEST, LONGEST_BOND = 0.19, 1.15, 0.34
 MOLECULES, NAMES, ROWS = 3.36, 2.6, (1.8, 1.1, 0.42)

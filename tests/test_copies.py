@@ -70,7 +70,9 @@ def test_large_sets_are_sampled_and_it_is_said(monkeypatch):
     monkeypatch.setattr(copies, "SAMPLE", 10)
     task = copies.choose(load("rings"), 2, seed=0)
     said = "rings: 10 graphs (a seeded sample of 40), each against 2 copies of it; "
-    assert task.sentence == said + "the smallest and the largest of each kind are always trained on."
+    assert (
+        task.sentence == said + "the smallest and the largest of each class or family are always trained on."
+    )
     assert task.strata != copies.choose(load("rings"), 2, seed=1).strata
 
 

@@ -118,3 +118,12 @@ def test_full_disk_behind_standard_output(tmp_path):
         )
     assert run.returncode == BAD_INPUT
     assert run.stderr == "Cannot write to standard output: No space left on device.\n"
+
+
+def test_interruption_is_said_and_told_by_the_exit_code(tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.collisions.measure", interrupt)
+    assert main(["collisions", "--out", str(tmp_path)]) == 130
+    assert "Interrupted; rows so far are kept" in capsys.readouterr().err

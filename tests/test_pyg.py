@@ -125,6 +125,12 @@ def test_whole_model_gives_the_same_bits_for_relabelled_nodes(node_permutations)
             assert_same_bits(parameter.grad, gradient)
 
 
+def test_segments_in_the_place_of_an_index():
+    x, segments = torch.randn(6, 4), readouts.Segments.from_batch(INDEX, 6)
+    for readout, _ in TWINS:
+        assert_same_bits(readout(x, segments), readout(x, INDEX, dim_size=6))
+
+
 def test_readouts_inside_pyg_multi_aggregation():
     x = torch.randn(6, 4)
     both = aggr.MultiAggregation([SumReadout(), MaxReadout()])

@@ -25,6 +25,13 @@ def test_fixture_gives_seeded_permutations(pytester):
     assert lines[0] == lines[1] != lines[2]
 
 
+def test_no_permutations_are_no_test(pytester):
+    for number in ("0", "-3", "many"):
+        run = pytester.runpytest(f"--readouts-permutations={number}")
+        assert run.ret == 4
+        run.stderr.fnmatch_lines([f"*expected an integer of at least 1, got '{number}'*"])
+
+
 def test_starting_pytest_does_not_import_torch():
     code = "import pytest, sys, readouts_pytest; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -151,8 +151,19 @@ def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
             log.measure(work(), ("a",), lambda: {"a": 1})
 
 
-def test_a_damaged_line_is_named(tmp_path):
-    (tmp_path / "damaged.jsonl").write_text('{"value": 1}\nnot json\n{"value": 2}\n')
+@pytest.mark.parametrize("damage", ["not json", "[1]", "{}", '{"value": 1}', "no value", "no number"])
+def test_a_damaged_line_is_named(tmp_path, damage):
+    path = tmp_path / "damaged.jsonl"
+    with RowLog(tmp_path, "damaged") as log:
+        log.measure(work(), ("a",), lambda: {"a": 1})
+    row = json.loads(path.read_text())
+    damaged = {
+        "no value": {key: row[key] for key in row if key != "value"},
+        "no number": row | {"value": "abc"},
+    }
+    with path.open("a") as file:
+        file.write(json.dumps(damaged[damage]) if damage in damaged else damage)
+        file.write("\n" + json.dumps(row) + "\n")
     with pytest.raises(UserError, match="line 2 is no result row"):
         RowLog(tmp_path, "damaged")
 

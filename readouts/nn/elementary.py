@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 from torch_geometric.nn.aggr import Aggregation
 
 from readouts.functional import check_exact_and_empty, readout, reduce_names
+from readouts.segments import Segments
 
 
 class _ElementaryReadout(Aggregation):
@@ -15,17 +18,25 @@ class _ElementaryReadout(Aggregation):
 
     reduce: str | tuple[str, ...]
 
-    def __init__(self, exact: bool = True, empty: float = 0) -> None:
+    def __init__(self, *, exact: bool = True, empty: float = 0) -> None:
         """Set whether sums are exact (max and min always are) and the value of an empty graph."""
         super().__init__()
         check_exact_and_empty(exact, empty)
         self.exact = exact
         self.empty = empty
 
+    def __call__(
+        self, x: Tensor, index: Tensor | Segments | None = None, *arguments: Any, **options: Any
+    ) -> Tensor:
+        """Take `Segments` in the place of an index, too; PyG's checks are for tensors."""
+        if isinstance(index, Segments):
+            return Module.__call__(self, x, index, *arguments, **options)
+        return super().__call__(x, index, *arguments, **options)
+
     def forward(
         self,
         x: Tensor,
-        index: Tensor | None = None,
+        index: Tensor | Segments | None = None,
         ptr: Tensor | None = None,
         dim_size: int | None = None,
         dim: int = -2,
@@ -34,7 +45,7 @@ class _ElementaryReadout(Aggregation):
 
         Args:
             x: node features [..., N, ...].
-            index: graph of every node, int64 or int32 [N], in any order.
+            index: graph of every node, int64 or int32 [N], in any order, or `Segments`.
             ptr: borders of sorted graphs, int64 or int32 [B + 1]; not needed where `index` is given.
             dim_size: number of graphs B.
             dim: dimension of the nodes.
@@ -103,13 +114,15 @@ class MultiReadout(_ElementaryReadout):
 
     Args:
         reduce: names such as ``["sum", "mean", "max"]``; blocks come out in this order.
+            As `aggr=` of a convolution it widens the messages R times, which most convolutions do not
+            expect; where PyG takes a list, ``aggr=[SumReadout(), MaxReadout()]`` fits.
         exact: whether sums are exact.
         empty: value of an empty graph.
     """
 
-    def __init__(self, reduce: Sequence[str], exact: bool = True, empty: float = 0) -> None:
+    def __init__(self, reduce: Sequence[str], *, exact: bool = True, empty: float = 0) -> None:
         """Set the names, whether sums are exact and the value of an empty graph."""
-        super().__init__(exact, empty)
+        super().__init__(exact=exact, empty=empty)
         self.reduce = reduce_names(reduce)
 
     def _settings(self) -> list[str]:
