@@ -120,8 +120,8 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
         drawing,
         {f"{view} readout": (figures.COLOURS[view], "-") for view in VIEWS}
         | {
-            "solid: injective aggregation": (figures.INK, "-"),
-            "dashed: mean aggregation": (figures.INK, "--"),
+            "injective aggregation": (figures.INK, "-"),
+            "mean aggregation": (figures.INK, "--"),
         }
         | {"majority class": (figures.GREY, ":")},
     )

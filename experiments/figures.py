@@ -57,7 +57,10 @@ def sheet(width: float, height: float) -> tuple[Figure, Axes]:
 def legend(figure: Figure, entries: Mapping[str, tuple[str, str]]) -> None:
     """A legend below all panels: label to colour and dashes."""
     handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in entries.values()]
-    figure.legend(handles, list(entries), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    columns = 3 if figure.get_figwidth() > 6 else 2
+    figure.legend(
+        handles, list(entries), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
