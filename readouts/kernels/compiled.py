@@ -250,21 +250,19 @@ def forward(
             least[:] = magnitude
             for position in range(start, stop):
                 node = order[position] if len(order) else position
-                if certified:
-                    for f in range(features):
-                        bits = row_unsigned[node, f]
-                        part[f] += rows[node, f]
-                        smax[f] = max(smax[f], row_signed[node, f])
-                        umin[f] = min(umin[f], bits)
-                        umax[f] = max(umax[f], bits)
-                        least[f] = min(least[f], least.dtype.type((bits & magnitude) - 1))
-                    continue
+                for f in range(features):
+                    smax[f] = max(smax[f], row_signed[node, f])
                 for f in range(features):
                     bits = row_unsigned[node, f]
-                    smax[f] = max(smax[f], row_signed[node, f])
                     umin[f] = min(umin[f], bits)
                     umax[f] = max(umax[f], bits)
-                if sums and exact:
+                if certified:
+                    for f in range(features):
+                        part[f] += rows[node, f]
+                    for f in range(features):
+                        bits = row_unsigned[node, f] & magnitude
+                        least[f] = min(least[f], least.dtype.type(bits - 1))  # 0 becomes the largest
+                elif sums and exact:
                     add_part(high, low, broken, rows[node])
                 elif sums:
                     for f in range(features):
