@@ -1,4 +1,7 @@
-"""The loops of `readouts.kernels.cpu`, compiled by Numba; see there for the method."""
+"""The loops of `readouts.kernels.cpu`, compiled by Numba; see there for the method.
+
+All in one file, for Numba's cache watches the file of a function, and not those of what it calls.
+"""
 
 # mypy: allow-untyped-defs
 from __future__ import annotations
