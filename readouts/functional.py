@@ -76,7 +76,7 @@ def readout(
     check_exact_and_empty(exact, empty)
     segments = _segments(x, batch, ptr, size)
     rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
-    out = ops.reduce(rows, segments.index, segments.count, names, exact)
+    out = ops.reduce(rows, segments.index, segments.ptr, segments.order, names, exact)
     if empty != 0:
         _check_fits(empty, out.dtype)
         out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
@@ -150,6 +150,7 @@ def _segments(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, si
         segments = Segments.from_ptr(ptr, x.shape[0])
     elif isinstance(batch, Segments):
         segments = batch
+        segments.check_unchanged()
     elif batch is not None:
         segments = Segments.from_batch(batch, size)
     else:

@@ -1,8 +1,8 @@
 """The operators behind every readout: schema, shapes, derivatives, and the one choice of a kernel.
 
 They are registered with `torch.library`, so that torch.compile, torch.export and torch.func see
-one opaque node each. Arguments are as `readouts.functional` has checked them: x [N, F], index
-int64 [N] and count int64 [B] as in `Segments`, reduce a sequence of the names in `ELEMENTARY`.
+one opaque node each. Arguments are as `readouts.functional` has checked them: x [N, F]; index, ptr
+and order as in `Segments`; reduce a sequence of the names in `ELEMENTARY`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_map
 
 from readouts.kernels import plain
 from readouts.kernels.contract import result_dtype
@@ -23,13 +24,13 @@ _NEEDS_X, _NEEDS_OUT = {"max", "min", "var", "std"}, {"max", "min"}  # what grad
 _WITHOUT_FLOAT64 = {"mps"}
 
 
-def count(index: Tensor, size: int) -> Tensor:
-    """Return the number of nodes of every graph, int64 [B].
+def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return ptr [B + 1] and order [N], int64: graph b has the nodes order[ptr[b] : ptr[b + 1]].
 
     Raises:
         IndexError: on the CPU, if an index is negative or not below `size`.
     """
-    return torch.ops.readouts.count.default(index, size)
+    return torch.ops.readouts.group.default(index, size)
 
 
 def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
@@ -41,13 +42,15 @@ def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
     return torch.ops.readouts.expand_ptr.default(ptr, num_nodes)
 
 
-def reduce(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool) -> Tensor:
+def reduce(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
+) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R, F], a block for every name in `reduce`.
 
     An empty graph gives 0. The exact values are those of `readouts.kernels.reference`.
     """
     call = _Reduce.apply if _transforming() else torch.ops.readouts.reduce.default
-    return call(x, index, count, reduce, exact)
+    return call(x, index, ptr, order, reduce, exact)
 
 
 def reduce_backward(
@@ -55,7 +58,8 @@ def reduce_backward(
     x: Tensor | None,
     out: Tensor | None,
     index: Tensor,
-    count: Tensor,
+    ptr: Tensor,
+    order: Tensor | None,
     reduce: Sequence[str],
     exact: bool,
 ) -> Tensor:
@@ -64,16 +68,16 @@ def reduce_backward(
     x may be None for sum and mean, and out for all but max and min, whose gradients do not depend on it.
     """
     call = _ReduceBackward.apply if _transforming() else torch.ops.readouts.reduce_backward.default
-    return call(grad, x, out, index, count, reduce, exact)
+    return call(grad, x, out, index, ptr, order, reduce, exact)
 
 
-def _count(index: Tensor, size: int) -> Tensor:
-    if index.device.type == "cpu" and len(index):
-        least, largest = (int(bound) for bound in index.aminmax())
-        if least < 0 or largest >= size:
-            wrong = least if least < 0 else largest
-            raise IndexError(f"batch: expected graphs from 0 to {size - 1} (size {size}), got {wrong}")
-    return index.new_zeros(size).scatter_add_(0, index, torch.ones_like(index))
+def _group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    if index.device.type == "cpu":
+        from readouts.kernels import cpu  # loads Numba
+
+        return cpu.group(index, size)
+    ptr = index.new_zeros(size + 1).scatter_add_(0, index + 1, torch.ones_like(index))
+    return ptr.cumsum_(0), index.argsort(stable=True)
 
 
 def _expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
@@ -89,15 +93,15 @@ def _expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
     return torch.bucketize(nodes, ptr[1:].contiguous(), right=True)
 
 
-def _reduce(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool) -> Tensor:
-    if x.numel() == 0 or len(count) == 0:
-        return _reduce_shape(x, index, count, reduce, exact).zero_()
-    if x.device.type == "cpu":
-        from readouts.kernels import cpu  # loads Numba
-
-        if cpu.supports(x.dtype, reduce):
-            return cpu.reduce(x, index, count, reduce, exact)
-    return plain.reduce(x, index, count, reduce, exact)
+def _reduce(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
+) -> Tensor:
+    if x.numel() == 0 or len(ptr) == 1:
+        return _reduce_shape(x, index, ptr, order, reduce, exact).zero_()
+    kernel = _kernel_for(x)
+    if kernel is None:
+        return plain.reduce(x, index, ptr.diff(), reduce, exact)
+    return kernel.reduce(x, index, ptr, order, reduce, exact)
 
 
 def _reduce_backward(
@@ -105,35 +109,46 @@ def _reduce_backward(
     x: Tensor | None,
     out: Tensor | None,
     index: Tensor,
-    count: Tensor,
+    ptr: Tensor,
+    order: Tensor | None,
     reduce: Sequence[str],
     exact: bool,
 ) -> Tensor:
     if grad.numel() == 0 or len(index) == 0:
-        return _reduce_backward_shape(grad, x, out, index, count, reduce, exact)
-    if grad.device.type == "cpu":
+        return _reduce_backward_shape(grad, x, out, index, ptr, order, reduce, exact)
+    kernel = _kernel_for(grad)
+    if kernel is None:
+        return plain.reduce_backward(grad, x, out, index, ptr.diff(), reduce, exact)
+    return kernel.reduce_backward(grad, x, out, index, ptr, order, reduce, exact)
+
+
+def _kernel_for(x: Tensor) -> Any:
+    """Return the fused kernel for a tensor's device and dtype, None where there is only the plain one."""
+    if x.device.type == "cpu":
         from readouts.kernels import cpu  # loads Numba
 
-        if cpu.supports(grad.dtype, reduce):
-            return cpu.reduce_backward(grad, x, out, index, count, reduce)
-    return plain.reduce_backward(grad, x, out, index, count, reduce, exact)
+        return cpu if cpu.supports(x.dtype) else None
+    return None
 
 
-def _through_cpu(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _through_cpu(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Run a kernel on the CPU for tensors of devices without float64."""
 
-    def run(*arguments: Any) -> Tensor:
+    def run(*arguments: Any) -> Any:
         device = arguments[0].device
         if device.type not in _WITHOUT_FLOAT64:
             return kernel(*arguments)
-        return kernel(*(a.cpu() if isinstance(a, Tensor) else a for a in arguments)).to(device)
+        result = kernel(*(a.cpu() if isinstance(a, Tensor) else a for a in arguments))
+        return tree_map(lambda tensor: tensor.to(device), result)
 
     return run
 
 
-def _reduce_shape(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool) -> Tensor:
+def _reduce_shape(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
+) -> Tensor:
     dtype = functools.reduce(torch.promote_types, (result_dtype(name, x.dtype) for name in reduce))
-    return x.new_empty(count.shape[0], len(reduce), x.shape[1], dtype=dtype)
+    return x.new_empty(ptr.shape[0] - 1, len(reduce), x.shape[1], dtype=dtype)
 
 
 def _reduce_backward_shape(
@@ -141,58 +156,72 @@ def _reduce_backward_shape(
     x: Tensor | None,
     out: Tensor | None,
     index: Tensor,
-    count: Tensor,
+    ptr: Tensor,
+    order: Tensor | None,
     reduce: Sequence[str],
     exact: bool,
 ) -> Tensor:
     return grad.new_empty(index.shape[0], grad.shape[2])
 
 
-def _define(schema: str, kernel: Callable[..., Tensor], shape: Callable[..., Tensor]) -> None:
+def _define(schema: str, kernel: Callable[..., Any], shape: Callable[..., Any]) -> None:
     name = schema.partition("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, _through_cpu(kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"readouts::{name}", shape, lib=_library)
 
 
-_define("count(Tensor index, SymInt size) -> Tensor", _count, lambda index, size: index.new_empty(size))
+_define(
+    "group(Tensor index, SymInt size) -> (Tensor, Tensor)",
+    _group,
+    lambda index, size: (index.new_empty(size + 1), torch.empty_like(index)),
+)
 _define(
     "expand_ptr(Tensor ptr, SymInt num_nodes) -> Tensor", _expand_ptr, lambda ptr, num: ptr.new_empty(num)
 )
 _define(
-    "reduce(Tensor x, Tensor index, Tensor count, str[] reduce, bool exact) -> Tensor", _reduce, _reduce_shape
+    "reduce(Tensor x, Tensor index, Tensor ptr, Tensor? order, str[] reduce, bool exact) -> Tensor",
+    _reduce,
+    _reduce_shape,
 )
 _define(
-    "reduce_backward(Tensor grad, Tensor? x, Tensor? out, Tensor index, Tensor count, str[] reduce, "
-    "bool exact) -> Tensor",
+    "reduce_backward(Tensor grad, Tensor? x, Tensor? out, Tensor index, Tensor ptr, Tensor? order, "
+    "str[] reduce, bool exact) -> Tensor",
     _reduce_backward,
     _reduce_backward_shape,
 )
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, index, count, ctx.reduce, ctx.exact = inputs
+    x, index, ptr, order, ctx.reduce, ctx.exact = inputs
     x = x if _NEEDS_X.intersection(ctx.reduce) else None
     out = output if _NEEDS_OUT.intersection(ctx.reduce) else None
-    ctx.save_for_backward(x, out, index, count)
+    ctx.save_for_backward(x, out, index, ptr, order)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, out, index, count = ctx.saved_tensors
+    x, out, index, ptr, order = ctx.saved_tensors
     out = None if out is None else out.detach()  # tells the winners, which have no derivative
-    return reduce_backward(grad, x, out, index, count, ctx.reduce, ctx.exact), None, None, None, None
+    return (
+        reduce_backward(grad, x, out, index, ptr, order, ctx.reduce, ctx.exact),
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, x, out, index, count, ctx.reduce, ctx.exact = inputs
-    ctx.save_for_backward(grad, x, out, index, count)
+    *tensors, ctx.reduce, ctx.exact = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _double_backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
-    grad, x, out, index, count = ctx.saved_tensors
-    slopes = _Slopes(x, out, index, count, ctx.reduce, ctx.exact)
+    grad, x, out, index, ptr, order = ctx.saved_tensors
+    slopes = _Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact)
     along = None if x is None else slopes.bend(grad, tangent)
-    return slopes.along(tangent), along, None, None, None, None, None
+    return slopes.along(tangent), along, None, None, None, None, None, None
 
 
 class _Slopes:
@@ -208,12 +237,11 @@ class _Slopes:
         self,
         x: Tensor | None,
         out: Tensor | None,
-        index: Tensor,
-        count: Tensor,
+        groups: tuple[Tensor, Tensor, Tensor | None],
         names: Sequence[str],
         exact: bool,
     ) -> None:
-        self.index, self.count, self.names, self.exact = index, count, names, exact
+        self.groups, self.names, self.exact = groups, names, exact
         self.x, self.out = (None if t is None else t.to(_wide(t)) for t in (x, out))
 
     def along(self, v: Tensor) -> Tensor:
@@ -229,7 +257,7 @@ class _Slopes:
             assert self.out is not None
             winner = self.out[:, block : block + 1]
             ones = torch.ones_like(winner)
-            shares = reduce_backward(ones, self.x, winner, self.index, self.count, (name,), self.exact)
+            shares = reduce_backward(ones, self.x, winner, *self.groups, (name,), self.exact)
             return self._over_graphs(wide * shares, "sum")
         if name == "var":
             return 2 * self._over_graphs(wide * self._deviations)
@@ -238,7 +266,7 @@ class _Slopes:
     def bend(self, grad: Tensor, v: Tensor) -> Tensor:
         """Return the change [N, F] of the gradient of x, given that of the output, for a direction v of x."""
         wide = v.to(_wide(v))
-        nodes = self.count.clamp(min=1).view(-1, 1)
+        nodes = self.groups[1].diff().clamp(min=1).view(-1, 1)
         total = torch.zeros_like(wide)
         for g, name in zip(grad.to(wide.dtype).unbind(1), self.names, strict=True):
             if name not in ("var", "std"):
@@ -267,11 +295,11 @@ class _Slopes:
         return self._deviations * self._to_nodes(self._inverse_std)
 
     def _over_graphs(self, values: Tensor, name: str = "mean") -> Tensor:
-        return reduce(values, self.index, self.count, (name,), self.exact)[:, 0]
+        return reduce(values, *self.groups, (name,), self.exact)[:, 0]
 
     def _to_nodes(self, values: Tensor) -> Tensor:
         grad = values.unsqueeze(1)
-        return reduce_backward(grad, None, None, self.index, self.count, ("sum",), self.exact)
+        return reduce_backward(grad, None, None, *self.groups, ("sum",), self.exact)
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -297,6 +325,11 @@ def _map(operator: Callable[..., Tensor], floats: int) -> Callable[..., tuple[Te
     return rule
 
 
+def _map_group(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], Any]:
+    groups = [group(*_select(arguments, in_dims, i)) for i in range(info.batch_size)]
+    return tuple(torch.stack(tensors) for tensors in zip(*groups, strict=True)), (0, 0)
+
+
 def _as_features(x: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     """Merge the mapped dimension, or `size` repetitions, with the last."""
     if x is None:
@@ -314,13 +347,13 @@ class _Reduce(torch.autograd.Function):
     """`reduce` for the transforms of torch.func and for forward-mode derivatives."""
 
     @staticmethod
-    def forward(x: Any, index: Any, count: Any, names: Any, exact: Any) -> Tensor:
-        return torch.ops.readouts.reduce.default(x, index, count, names, exact)
+    def forward(x: Any, index: Any, ptr: Any, order: Any, names: Any, exact: Any) -> Tensor:
+        return torch.ops.readouts.reduce.default(x, index, ptr, order, names, exact)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _save_for_backward(ctx, inputs, output)
-        ctx.save_for_forward(inputs[0], output, *inputs[1:3])
+        ctx.save_for_forward(inputs[0], output, *inputs[1:4])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -328,8 +361,8 @@ class _Reduce(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *rest: None) -> Tensor:
-        x, out, index, count = ctx.saved_tensors
-        return _Slopes(x, out, index, count, ctx.reduce, ctx.exact).along(tangent)
+        x, out, index, ptr, order = ctx.saved_tensors
+        return _Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact).along(tangent)
 
     vmap = staticmethod(_map(reduce, floats=1))
 
@@ -338,13 +371,15 @@ class _ReduceBackward(torch.autograd.Function):
     """`reduce_backward` for the transforms of torch.func and for forward-mode derivatives."""
 
     @staticmethod
-    def forward(grad: Any, x: Any, out: Any, index: Any, count: Any, names: Any, exact: Any) -> Tensor:
-        return torch.ops.readouts.reduce_backward.default(grad, x, out, index, count, names, exact)
+    def forward(
+        grad: Any, x: Any, out: Any, index: Any, ptr: Any, order: Any, names: Any, exact: Any
+    ) -> Tensor:
+        return torch.ops.readouts.reduce_backward.default(grad, x, out, index, ptr, order, names, exact)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _save_for_double_backward(ctx, inputs, output)
-        ctx.save_for_forward(*inputs[:5])
+        ctx.save_for_forward(*inputs[:6])
 
     @staticmethod
     def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
@@ -352,12 +387,12 @@ class _ReduceBackward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, grad_tangent: Tensor | None, x_tangent: Tensor | None, *rest: None) -> Tensor:
-        grad, x, out, index, count = ctx.saved_tensors
+        grad, x, out, index, ptr, order = ctx.saved_tensors
         changes = []
         if grad_tangent is not None:
-            changes.append(reduce_backward(grad_tangent, x, out, index, count, ctx.reduce, ctx.exact))
+            changes.append(reduce_backward(grad_tangent, x, out, index, ptr, order, ctx.reduce, ctx.exact))
         if x_tangent is not None:
-            changes.append(_Slopes(x, out, index, count, ctx.reduce, ctx.exact).bend(grad, x_tangent))
+            changes.append(_Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact).bend(grad, x_tangent))
         return sum(changes[1:], changes[0])
 
     vmap = staticmethod(_map(reduce_backward, floats=3))
@@ -373,5 +408,5 @@ for _name, _save, _derivative in (
     ("reduce_backward", _save_for_double_backward, _double_backward),
 ):
     torch.library.register_autograd(f"readouts::{_name}", _derivative, setup_context=_save, lib=_library)
-for _name, _wrapper in (("count", count), ("expand_ptr", expand_ptr)):
-    torch.library.register_vmap(f"readouts::{_name}", _map(_wrapper, floats=0), lib=_library)
+torch.library.register_vmap("readouts::expand_ptr", _map(expand_ptr, floats=0), lib=_library)
+torch.library.register_vmap("readouts::group", _map_group, lib=_library)

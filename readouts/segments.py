@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,15 +16,19 @@ class Segments:
 
     Attributes:
         index: graph of every node, int64 [N].
-        count: number of nodes of every graph, int64 [B]; a graph without nodes has count 0.
+        ptr: borders of the graphs in `order`, int64 [B + 1].
+        order: nodes graph by graph, int64 [N]: graph b has the nodes order[ptr[b] : ptr[b + 1]]; None if
+            they are known to lie so already.
 
     Use `from_batch`, `from_ptr` or `single`; the bare constructor checks nothing.
     """
 
-    def __init__(self, index: Tensor, count: Tensor) -> None:
+    def __init__(self, index: Tensor, ptr: Tensor, order: Tensor | None = None) -> None:
         """Take tensors that are known to be right."""
         self.index = index
-        self.count = count
+        self.ptr = ptr
+        self.order = order
+        self._version = _version(index)
 
     @classmethod
     def from_batch(cls, batch: Tensor, size: int | None = None) -> Segments:
@@ -48,7 +50,7 @@ class Segments:
         index = batch.detach().long()
         if size is None:  # at least 1 where there are nodes: a negative index is the operator's to report
             size = max(int(index.max()) + 1, 1) if index.shape[0] else 0
-        return cls(index, ops.count(index, size if isinstance(size, torch.SymInt) else int(size)))
+        return cls(index, *ops.group(index, size if isinstance(size, torch.SymInt) else int(size)))
 
     @classmethod
     def from_ptr(cls, ptr: Tensor, num_nodes: int) -> Segments:
@@ -66,35 +68,35 @@ class Segments:
         check_size(num_nodes, "num_nodes")
         if ptr.shape[0] == 0:
             raise ValueError("ptr: expected B + 1 borders, got an empty tensor")
-        index = ops.expand_ptr(ptr.detach().long(), num_nodes)
-        return cls(index, ops.count(index, ptr.shape[0] - 1))
+        ptr = ptr.detach().long()
+        return cls(ops.expand_ptr(ptr, num_nodes), ptr)
 
     @classmethod
     def single(cls, num_nodes: int, device: torch.device | None = None) -> Segments:
         """Make the segments of one graph that holds all nodes."""
         check_size(num_nodes, "num_nodes")
         index = torch.zeros(num_nodes, dtype=torch.int64, device=device)
-        return cls(index, torch.full((1,), num_nodes, dtype=torch.int64, device=device))
+        return cls(index, torch.tensor([0, num_nodes], device=device))
 
     @property
     def size(self) -> int:
         """Number of graphs B."""
-        return self.count.shape[0]
+        return self.ptr.shape[0] - 1
 
     @property
     def num_nodes(self) -> int:
         """Number of nodes N."""
         return self.index.shape[0]
 
-    @cached_property
-    def order(self) -> Tensor:
-        """Nodes graph by graph, int64 [N]: graph b has the nodes order[ptr[b] : ptr[b + 1]]."""
-        return self.index.argsort(stable=True)
+    @property
+    def count(self) -> Tensor:
+        """Number of nodes of every graph, int64 [B]; a graph without nodes has count 0."""
+        return self.ptr.diff()
 
-    @cached_property
-    def ptr(self) -> Tensor:
-        """Borders of the graphs in `order`, int64 [B + 1]."""
-        return torch.nn.functional.pad(self.count.cumsum(0), (1, 0))
+    def check_unchanged(self) -> None:
+        """Raise an IndexError if the batch vector has been written to since the segments were made."""
+        if _version(self.index) != self._version:
+            raise IndexError("batch: expected the graphs that were counted when the segments were made")
 
     def __repr__(self) -> str:
         """Show the sizes."""
@@ -109,6 +111,11 @@ def check_size(size: int | None, name: str = "size") -> None:
         raise TypeError(f"{name}: expected an integer, got {type(size).__name__}")
     if size < 0:
         raise ValueError(f"{name}: expected an integer that is not negative, got {size}")
+
+
+def _version(index: Tensor) -> int:
+    """Return the number of times that a tensor was written to, 0 where nobody counts them."""
+    return 0 if torch.compiler.is_compiling() or index.is_inference() else index._version
 
 
 def _check_index(name: str, index: Tensor) -> None:

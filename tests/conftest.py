@@ -22,18 +22,22 @@ class Dispatched:
     def __init__(self, threads):
         self.threads = threads
 
-    def __getattr__(self, name):
-        def run(*arguments):
-            grain, before = cpu.GRAIN, torch.get_num_threads()
-            cpu.GRAIN = 1
-            torch.set_num_threads(self.threads)
-            try:
-                return getattr(ops, f"_{name}")(*arguments)
-            finally:
-                cpu.GRAIN = grain
-                torch.set_num_threads(before)
+    def reduce(self, x, index, count, names, exact):
+        return self._run(ops._reduce, x, index, *ops.group(index, len(count)), names, exact)
 
-        return run
+    def reduce_backward(self, grad, x, out, index, count, names, exact):
+        groups = ops.group(index, len(count))
+        return self._run(ops._reduce_backward, grad, x, out, index, *groups, names, exact)
+
+    def _run(self, operator, *arguments):
+        grain, before = cpu.GRAIN, torch.get_num_threads()
+        cpu.GRAIN = 1
+        torch.set_num_threads(self.threads)
+        try:
+            return operator(*arguments)
+        finally:
+            cpu.GRAIN = grain
+            torch.set_num_threads(before)
 
 
 KERNELS = {"plain": plain, "one-thread": Dispatched(1), "three-threads": Dispatched(3)}

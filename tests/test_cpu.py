@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from batches import FLOATS
 from bits import assert_same_bits
 
-from readouts import readout
+from readouts import ops, readout
 from readouts.kernels import cpu, plain, reference
-
-NAMES = ("sum", "mean", "max", "min")
+from readouts.kernels.contract import ELEMENTARY as NAMES
 
 
 def workload(seed):
@@ -72,23 +72,46 @@ def test_read_only_installation(tmp_path):
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("spread", [0, 20, 40, 60, 100])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("spread", [0, 20, 40, 60, 100, 140, 180])
 def test_any_spread_of_magnitudes(dtype, spread):
     """From certified tiles over split ones to those that the plain kernel has to redo."""
     scales = torch.pow(2.0, torch.rand(600, 3, dtype=torch.float64) * spread - spread / 2)
-    x = (torch.randn(600, 3, dtype=torch.float64) * scales).to(dtype)
+    x = (torch.randn(600, 3, dtype=torch.float64) * scales).clamp(-6e4, 6e4).to(dtype)
     index = torch.arange(600) // 290
     count = torch.bincount(index)
-    assert_same_bits(cpu.reduce(x, index, count, NAMES, True), reference.reduce(x, index, count, NAMES))
+    grad = torch.randn(3, len(NAMES), 3).to(dtype)
+    groups = index, *ops.group(index, 3)
+    expected = reference.reduce(x, index, count, NAMES)
+    assert_same_bits(cpu.reduce(x, *groups, NAMES, True), expected)
+    actual = cpu.reduce_backward(grad, x, expected, *groups, NAMES, True)
+    assert_same_bits(actual, plain.reduce_backward(grad, x, expected, index, count, NAMES, True))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("features", [1, 5, 15, 16, 17, 31, 33, 300])
+def test_any_number_of_features(dtype, features):
+    x = torch.randn(70, features).to(dtype)
+    index = torch.randint(0, 4, (70,))
+    count = torch.bincount(index, minlength=5)
+    groups = index, *ops.group(index, 5)
+    assert_same_bits(cpu.reduce(x, *groups, NAMES, True), plain.reduce(x, index, count, NAMES, True))
+    out, grad = plain.reduce(x, index, count, NAMES, True), torch.randn(5, len(NAMES), features).to(dtype)
+    for names, block in ((NAMES, slice(None)), (NAMES[:2], slice(2))):
+        actual = cpu.reduce_backward(grad[:, block], x, out[:, block], *groups, names, True)
+        expected = plain.reduce_backward(grad[:, block], x, out[:, block], index, count, names, True)
+        assert_same_bits(actual, expected)
 
 
 def test_ordinary_rows_need_no_second_kernel(monkeypatch):
     monkeypatch.setattr(plain, "reduce", None)
     x, index = torch.randn(100_000, 8), torch.arange(100_000) // 25_000
-    assert readout(x.double(), index, NAMES).shape == (4, 32)
+    assert readout(x.double(), index, NAMES).shape == (4, 48)
+    assert readout(x.bfloat16(), index, NAMES).shape == (4, 48)
     x[::7] *= 1e-9  # as the tails of smooth activations are
-    assert readout(x, index, NAMES).shape == (4, 32)
+    assert readout(x, index, NAMES).shape == (4, 48)
+    x[::7] = torch.inf
+    assert readout(x, index, NAMES).isnan().any()
 
 
 def test_one_graph_cut_by_every_thread(monkeypatch):
@@ -97,8 +120,19 @@ def test_one_graph_cut_by_every_thread(monkeypatch):
     x = torch.randn(1001, 2)
     x[100:900:3] = x.amax(0)  # ties on both sides of every cut
     x.requires_grad_()
-    index = torch.zeros(1001, dtype=torch.int64)
-    readout(x, index, NAMES).sum().backward()
-    grad = torch.ones(1, 4, 2)
-    expected = reference.reduce_backward(grad, x.detach(), index, torch.tensor([1001]), NAMES)
-    assert_same_bits(x.grad, expected)
+    index, count = torch.zeros(1001, dtype=torch.int64), torch.tensor([1001])
+    out = readout(x, index, NAMES)
+    assert_same_bits(out.view(1, 6, 2), reference.reduce(x.detach(), index, count, NAMES))
+    out.sum().backward()
+    grad = torch.ones(1, 6, 2)
+    assert_same_bits(
+        x.grad, plain.reduce_backward(grad, x.detach(), out.view(1, 6, 2), index, count, NAMES, True)
+    )
+
+
+def test_an_index_that_was_tampered_with_is_no_crash():
+    index = torch.tensor([0, 1, 1])
+    groups = index, *ops.group(index, 2)
+    index.numpy()[1] = 7  # unseen by PyTorch
+    with pytest.raises(IndexError, match=r"batch: expected the graphs that were there"):
+        cpu.reduce_backward(torch.ones(2, 1, 4), None, None, *groups, ("sum",), True)

@@ -152,10 +152,11 @@ def test_variance_far_from_zero(kernel):
 @pytest.mark.parametrize("shape", [(0, 3, 2), (4, 0, 2), (0, 0, 1), (0, 2, 0)], ids=str)
 def test_no_work(shape):
     nodes, features, size = shape
-    index, count = torch.zeros(nodes, dtype=torch.int64), torch.zeros(size, dtype=torch.int64)
+    index = torch.zeros(nodes, dtype=torch.int64)
+    groups = index, torch.zeros(size + 1, dtype=torch.int64), None
     x, grad = torch.ones(nodes, features), torch.ones(size, 2, features)
-    assert_same_bits(ops.reduce(x, index, count, ("sum", "max"), True), torch.zeros(size, 2, features))
-    actual = ops.reduce_backward(grad, x, grad, index, count, ("sum", "max"), True)
+    assert_same_bits(ops.reduce(x, *groups, ("sum", "max"), True), torch.zeros(size, 2, features))
+    actual = ops.reduce_backward(grad, x, grad, *groups, ("sum", "max"), True)
     assert_same_bits(actual, torch.zeros(nodes, features))
 
 

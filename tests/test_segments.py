@@ -28,7 +28,8 @@ def test_ptr_and_batch_say_the_same(index):
     again = Segments.from_ptr(segments.ptr.int(), len(index))
     assert again.index.equal(index)
     assert again.count.equal(segments.count)
-    assert again.index.dtype == again.count.dtype == again.ptr.dtype == again.order.dtype == torch.int64
+    assert again.index.dtype == again.count.dtype == again.ptr.dtype == segments.order.dtype == torch.int64
+    assert again.order is None  # the nodes are in order as they are
 
 
 def test_sizes_without_nodes():

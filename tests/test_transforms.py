@@ -139,13 +139,13 @@ def test_distributed_data_parallel(tmp_path):
 
 def test_operators_keep_the_rules_of_torch_library():
     x, grad = torch.randn(7, 2), torch.randn(4, 2, 2)
-    count = ops.count(INDEX, 4)
+    groups = INDEX, *ops.group(INDEX, 4)
     operators = torch.ops.readouts
-    calls = [(operators.count, (INDEX, 4)), (operators.expand_ptr, (PTR, 7))]
+    calls = [(operators.group, (INDEX, 4)), (operators.expand_ptr, (PTR, 7))]
     for names in (("sum", "mean"), ("max", "std")):
         out = torch.randn(4, 2, 2)
-        calls.append((operators.reduce, (x, INDEX, count, names, True)))
-        calls.append((operators.reduce_backward, (grad, x, out, INDEX, count, names, True)))
+        calls.append((operators.reduce, (x, *groups, names, True)))
+        calls.append((operators.reduce_backward, (grad, x, out, *groups, names, True)))
     for operator, arguments in calls:
         verdicts = torch.library.opcheck(operator.default, arguments)
         assert set(verdicts.values()) == {"SUCCESS"}
@@ -166,7 +166,5 @@ def test_nothing_waits_for_a_device_when_the_size_is_given():
 
 def test_devices_without_float64_go_through_the_cpu(monkeypatch):
     monkeypatch.setattr(ops, "_WITHOUT_FLOAT64", {"cpu"})
-    assert_same_bits(
-        ops._through_cpu(ops._reduce)(X, INDEX, ops.count(INDEX, 4), ("sum",), True),
-        ops.reduce(X, INDEX, ops.count(INDEX, 4), ("sum",), True),
-    )
+    arguments = X, INDEX, *ops.group(INDEX, 4), ("sum",), True
+    assert_same_bits(ops._through_cpu(ops._reduce)(*arguments), ops.reduce(*arguments))

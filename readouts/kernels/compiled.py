@@ -1,6 +1,21 @@
 """The loops of `readouts.kernels.cpu`, compiled by Numba; see there for the method.
 
-All in one file, for Numba's cache watches the file of a function, and not those of what it calls.
+All in one file, for Numba's cache watches the file of a function, and not those of what it calls
+(`readouts.kernels.vectors` is the vocabulary, and has to stay as it is as long as this file does).
+
+Names used throughout: `rows` [N, F] are the node features; a *block* is LANES columns, the last of
+which overlaps its neighbour where F is no multiple; `column` is a block's first column and `slot` its
+place in the scratch matrices, whose blocks do not overlap:
+
+- `sums` [5, slots]: HIGH + LOW + THIRD is the sum of a graph, not rounded, unless BROKEN; PART is
+  the sum of a tile.
+- `extremes` [4, slots], as bits: largest as signed, least and largest as unsigned of a graph, and the
+  least magnitude minus 1 of a tile, as unsigned, which makes zeros the largest.
+- `answers` [3, slots]: sum, mean, and the mean rounded to float64. The first two are rounded to
+  odd where they are to be narrowed.
+
+`entries` [2, R] are the reductions (their places in ELEMENTARY, in ascending order) and their blocks in
+the results; `layout` is what `cpu.LAYOUTS` tells of the dtype.
 """
 
 # mypy: allow-untyped-defs
@@ -13,8 +28,36 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from readouts.kernels.vectors import (
+    LANES,
+    Matrix,
+    above,
+    any_of,
+    bits_of,
+    differs,
+    extend,
+    fill,
+    floats_of,
+    load,
+    load_some,
+    narrow,
+    pointer_to,
+    prefetch,
+    rows_from,
+    signed_max,
+    signed_min,
+    store,
+    store_some,
+    unsigned_max,
+    unsigned_min,
+    where,
+    widen,
+)
+
 TILE = 128  # rows whose certificate is checked at once, 2**7
-NARROW, WIDE = 22, 68  # ranges of exponents that one and two float64 sums of a tile can hold
+SUM, MEAN, MAX, MIN, VAR, STD = range(6)
+HIGH, LOW, THIRD, BROKEN, PART = range(5)
+SIGNED, LEAST, LARGEST, MAGNITUDE = range(4)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -37,44 +80,87 @@ def _bitcast(source: Any, target: Any) -> Any:
     return intrinsic(cast)
 
 
-bits_of = _bitcast(types.float64, types.int64)
-from_bits = _bitcast(types.int64, types.float64)
+pattern_of = _bitcast(types.float64, types.int64)
+from_pattern = _bitcast(types.int64, types.float64)
 
 
 def is_wide(rows: Any) -> bool:
-    """Tell float64 from float32 while compiling."""
+    """Tell float64 from the narrower dtypes while compiling."""
     raise NotImplementedError("only for compiled code")
 
 
 @overload(is_wide)
 def _is_wide(rows):
-    wide = rows.dtype == types.float64
+    wide = rows.types[0].dtype == types.float64
     return lambda rows: wide
 
 
+# --- grouping ---
+
+
 @compiled
-def group(index, ptr):
-    """Return the nodes graph by graph (or nothing, if they are so already), and whether ptr is theirs."""
+def group(index, ptr, order):
+    """Write the borders of the graphs and their nodes, graph by graph; return whether index is right."""
     nodes, size = len(index), len(ptr) - 1
-    nothing = np.empty(0, np.int64)
+    ptr[:] = 0
     in_order = True
     for node in range(nodes):
-        if index[node] < 0 or index[node] >= size:
-            return nothing, False
-        in_order &= node == 0 or index[node - 1] <= index[node]
-    sound = ptr[size] == nodes
-    if in_order or not sound:
+        graph = index[node]
+        if graph < 0 or graph >= size:
+            return False
+        in_order &= node == 0 or index[node - 1] <= graph
+        ptr[graph + 1] += 1
+    for graph in range(size):
+        ptr[graph + 1] += ptr[graph]
+    if in_order:
         for node in range(nodes):
-            sound &= ptr[index[node]] <= node < ptr[index[node] + 1]
-        return nothing, sound
-    order, place = np.empty(nodes, np.int64), ptr[:-1].copy()
+            order[node] = node
+        return True
+    place = ptr[:-1].copy()
     for node in range(nodes):
         graph = index[node]
-        if place[graph] >= ptr[graph + 1]:
-            return nothing, False
         order[place[graph]] = node
         place[graph] += 1
-    return order, True
+    return True
+
+
+@compiled
+def matrix(array):
+    """Return the memory of an array."""
+    return Matrix(pointer_to(array), array.shape[-1])
+
+
+@compiled
+def item(numbers, row, column):
+    """Return one number of a matrix."""
+    return numbers.pointer[row * numbers.columns + column]
+
+
+@compiled
+def set_item(numbers, row, column, value):
+    """Set one number of a matrix."""
+    numbers.pointer[row * numbers.columns + column] = value
+
+
+@compiled
+def graph_at(ptr, position):
+    """Return the graph with nodes that has a position in the order."""
+    return np.searchsorted(ptr, position, side="right") - 1
+
+
+@compiled
+def node_at(order, position):
+    """Return the node at a position in the order; an empty order is that of the rows."""
+    return order.pointer[position] if order.columns else position
+
+
+@compiled
+def fetch(rows, order, position, column):
+    """Ask for the row at a position, which may be beyond the last."""
+    prefetch(rows, node_at(order, min(position, order.columns - 1) if order.columns else position), column)
+
+
+# --- exact arithmetic ---
 
 
 @compiled
@@ -102,11 +188,12 @@ def two_product(a, b):
 def to_odd(value, rest):
     """Return value + rest, where |rest| is below a unit, rounded to an odd last bit unless it is exact.
 
-    Rounding that to float32 is then as rounding value + rest: an odd bit stands for "and a little".
+    Rounding that to a narrower dtype is then as rounding value + rest: an odd bit stands for "and a
+    little".
     """
-    bits = bits_of(value)
+    pattern = pattern_of(value)
     step = 1 if (rest > 0.0) == (value > 0.0) else -1
-    return from_bits(bits + (step if rest != 0.0 and bits & 1 == 0 else 0))
+    return from_pattern(pattern + (step if rest != 0.0 and pattern & 1 == 0 else 0))
 
 
 @compiled
@@ -120,290 +207,668 @@ def divide(high, low, n):
 
 
 @compiled
-def nearest(quotient, rest, low, n):
-    """Return the float64 nearest to quotient + (rest + low) / n, ties to even."""
-    total = rest + low
+def nearest(quotient, rest, low, third, n):
+    """Return the float64 nearest to quotient + (rest + low + third) / n, ties to even."""
+    total = (rest + low) + third
     if total == 0.0:
         return quotient
-    bits = bits_of(quotient)
-    neighbour = from_bits(bits + (1 if (total > 0.0) == (quotient > 0.0) else -1))
+    pattern = pattern_of(quotient)
     side = 1.0 if total > 0.0 else -1.0
-    over = (2.0 * side * rest - abs(neighbour - quotient) * n) + 2.0 * side * low
-    return neighbour if over > 0.0 or (over == 0.0 and bits & 1 != 0) else quotient
+    neighbour = from_pattern(pattern + (1 if (total > 0.0) == (quotient > 0.0) else -1))
+    over = ((2.0 * side * rest - abs(neighbour - quotient) * n) + 2.0 * side * low) + 2.0 * side * third
+    return neighbour if over > 0.0 or (over == 0.0 and pattern & 1 != 0) else quotient
 
 
 @compiled
-def add_part(high, low, broken, part):
-    """Add a part [F] to high + low without an error, or leave a trace in `broken`."""
-    for f in range(len(high)):
-        high[f], error = two_sum(high[f], part[f])
-        low[f], error = two_sum(low[f], error)
-        broken[f] += abs(error)
+def grid_of(values, layout):
+    """Return the biased exponents of the units in the last place that values have in the dtype."""
+    digits, least = layout[0], layout[1]
+    exponents = (bits_of(values) >> 52) & 2047
+    return signed_max(exponents - (digits - 1), fill(exponents, least + 1023))
 
 
 @compiled
-def largest_of(smax, umax, magnitude):
-    """Return the bits of the largest magnitude, given the largest bits as signed and as unsigned."""
-    above, below = np.int64(smax.max()), umax.max()
-    return max(above, np.int64(below & magnitude)) if below > magnitude else above
+def power(exponents):
+    """Return 2 to the power of biased exponents."""
+    return floats_of(exponents << 52)
 
 
 @compiled
-def gap_of(size, least):
-    """Return how far the exponents of a largest and a least magnitude lie apart; 0 is no magnitude."""
-    return (size >> 23) - max((np.int64(least) + 1) >> 23, 1)
+def one_and_half(exponents):
+    """Return 1.5 times 2 to the power of biased exponents."""
+    return floats_of((exponents << 52) | 2**51)
 
 
 @compiled
-def finish(graph, n, state, smax, umin, umax, results, result_bits, columns, hard, limits):
-    """Write the results of one graph of n nodes, or that it is a hard one."""
-    high, low, broken = state[0], state[1], state[2]
-    to_sum, to_mean, to_max, to_min = columns
-    magnitude, infinity = limits[0], limits[1]
-    features = len(high)
-    size, trace = largest_of(smax, umax, magnitude), np.int64(0)
-    bad = size > infinity
-    if to_sum >= 0 or to_mean >= 0:
-        for f in range(features):
-            high[f], low[f] = two_sum(high[f], low[f])
-            trace |= bits_of(broken[f])
-            if is_wide(results):
-                trace |= abs(high[f]) > 2.0**990 or (high[f] != 0.0 and abs(high[f]) < 2.0**-900)
-        bad |= size == infinity or trace != 0
-    hard[graph] = bad
-    if bad:
-        return
-    if to_sum >= 0:
-        out = results[graph, to_sum]
-        for f in range(features):
-            out[f] = high[f] if is_wide(results) else to_odd(high[f], low[f])
-    if to_mean >= 0:
-        out = results[graph, to_mean]
-        for f in range(features):
-            quotient, rest, left = divide(high[f], low[f], n)
-            if is_wide(results):
-                out[f] = nearest(quotient, rest, left, n)
-            else:
-                out[f] = np.float32(to_odd(quotient, rest + left)) + np.float32(0.0)
-    if to_max >= 0:
-        bits = result_bits[graph, to_max]
-        for f in range(features):
-            bits[f] = umin[f]
-            if smax[f] >= 0:
-                bits[f] = smax[f]
-    if to_min >= 0:
-        bits = result_bits[graph, to_min]
-        for f in range(features):
-            bits[f] = umax[f] if umax[f] & magnitude != umax[f] else umin[f]
+def on_grid(values, layout):
+    """Round float64 to the precision of a narrower dtype, ties to even."""
+    constant = one_and_half(grid_of(values, layout) + 52)
+    finite = ((bits_of(values) >> 52) & 2047) < 2047
+    return where(finite, (values + constant) - constant, values)
 
 
 @compiled
-def certify(rows, order, start, stop, state, part, smax, umax, least, magnitude):
-    """Add a tile's sums to high + low, after a second look at its rows where the first was not exact.
+def is_tie(values, layout):
+    """Tell which values lie in the middle of two numbers of a narrower dtype."""
+    distance = on_grid(values, layout) - values
+    half = power(grid_of(values, layout) - 1)
+    return (distance == half) | (distance + half == 0.0)
 
-    With |x| < 2**(m - 126) and nonzero |x| >= 2**(l - 127), m and l the biased exponents, the sums of
-    2**7 rows need m - l + 31 bits of the 53; split at a multiple of 2**(m - 171), m - l - 15.
+
+# --- rows and blocks ---
+
+
+@compiled
+def column_of(block, features):
+    """Return the first column of a block."""
+    return max(min(block * LANES, features - LANES), 0)
+
+
+@compiled
+def blocks_of(features):
+    """Return the number of blocks."""
+    return (features + LANES - 1) // LANES
+
+
+@compiled
+def read(rows, node, column):
+    """Return a block of a row, float32 or float64."""
+    if rows.columns >= LANES:
+        return load(rows, node, column)
+    return load_some(rows, node, column, rows.columns)
+
+
+@compiled
+def write(rows, node, column, values):
+    """Write a block of a row; numbers for 16-bit floats must be representable."""
+    if rows.columns >= LANES:
+        store(rows, node, column, values)
+    else:
+        store_some(rows, node, column, values, rows.columns)
+
+
+@compiled
+def put(rows, node, column, values, layout, like):
+    """Round float64 once to the dtype of rows and write it; a zero is +0."""
+    if is_wide(rows):
+        write(rows, node, column, narrow(values + 0.0, like))
+    else:
+        write(rows, node, column, narrow(on_grid(values, layout) + 0.0, like))
+
+
+@compiled
+def chunk_of(features):
+    """Return a number of rows that are read block by block while they are in the nearest cache."""
+    return min(max(2048 // features, 4), TILE)
+
+
+# --- sums and extremes of a graph ---
+
+
+@compiled
+def scan(rows, order, begin, end, column, slot, fresh, new_tile, exact, layout, sums, extremes):
+    """Bring PART and the extremes of a block up to date with the rows from `begin` to `end`."""
+    ahead = 2 * chunk_of(rows.columns)
+    total = load(sums, PART, slot)
+    largest_signed, largest = load(extremes, SIGNED, slot), load(extremes, LARGEST, slot)
+    least, magnitude = load(extremes, LEAST, slot), load(extremes, MAGNITUDE, slot)
+    if new_tile:
+        total, magnitude = fill(total, 0.0), fill(magnitude, -1)
+    if fresh:
+        largest_signed, largest = fill(largest, ~layout[4]), fill(largest, 0)
+        least = fill(least, -1)
+    if exact:
+        for position in range(begin, end):
+            fetch(rows, order, position + ahead, column)
+            values = read(rows, node_at(order, position), column)
+            bits = bits_of(values)
+            total = total + widen(values)
+            largest_signed, largest = signed_max(largest_signed, bits), unsigned_max(largest, bits)
+            least = unsigned_min(least, bits)
+            magnitude = unsigned_min(magnitude, (bits & layout[4]) - 1)
+    else:
+        quick = narrow(fill(total, 0.0), read(rows, node_at(order, begin), column))
+        for position in range(begin, end):
+            fetch(rows, order, position + ahead, column)
+            values = read(rows, node_at(order, position), column)
+            bits = bits_of(values)
+            quick = quick + values
+            largest_signed, largest = signed_max(largest_signed, bits), unsigned_max(largest, bits)
+            least = unsigned_min(least, bits)
+        total = total + widen(quick)
+    store(sums, PART, slot, total)
+    store(extremes, SIGNED, slot, largest_signed)
+    store(extremes, LARGEST, slot, largest)
+    store(extremes, LEAST, slot, least)
+    store(extremes, MAGNITUDE, slot, magnitude)
+
+
+@compiled
+def sizes_of(extremes, slot, layout):
+    """Return the bits of the largest magnitudes of a block."""
+    largest = load(extremes, LARGEST, slot) & layout[4]
+    return signed_max(signed_max(load(extremes, SIGNED, slot), fill(largest, 0)), largest)
+
+
+@compiled
+def settle(rows, order, begin, end, column, slot, fresh, exact, layout, sums, extremes):
+    """Add the PART of a tile to a block's sum, after a second look where it may have been rounded.
+
+    With |x| < 2**(m - 126) and nonzero |x| >= 2**(l - 127), m and l the biased exponents of float32,
+    the sums of 2**7 rows need m - l + 31 bits of the 53; other dtypes have other limits.
     """
-    high, low, broken = state[0], state[1], state[2]
-    rest, constant = state[3], state[4]
-    if gap_of(largest_of(smax, umax, magnitude), least.min()) > NARROW:
-        for f in range(len(high)):
-            size = largest_of(smax[f : f + 1], umax[f : f + 1], magnitude)
-            broken[f] += gap_of(size, least[f]) > WIDE
-            constant[f] = 1.5 * from_bits(((size >> 23) - 119 + 1023) << 52)
-        part[:] = 0.0
-        rest[:] = 0.0
-        for position in range(start, stop):
-            node = order[position] if len(order) else position
-            for f in range(len(high)):
-                value = np.float64(rows[node, f])
-                multiple = (value + constant[f]) - constant[f]
-                part[f] += multiple
-                rest[f] += value - multiple
-        add_part(high, low, broken, rest)
-    add_part(high, low, broken, part)
+    gap, mantissa, bias = layout[2], layout[3], layout[6]
+    if exact:
+        exponents = extend(sizes_of(extremes, slot, layout) >> mantissa)
+        least = extend((load(extremes, MAGNITUDE, slot) + 1) >> mantissa)
+        if is_wide(rows) or any_of(exponents - signed_max(least, fill(least, 1)) > gap):
+            centre = fill(load(sums, PART, slot), 0.0)
+            look_again(rows, order, begin, end, column, slot, fresh, exponents + bias, centre, False, sums)
+            return
+    part = load(sums, PART, slot)
+    zeros = fill(part, 0.0)
+    if fresh:
+        store(sums, HIGH, slot, part)
+        store(sums, LOW, slot, zeros)
+        store(sums, THIRD, slot, zeros)
+        store(sums, BROKEN, slot, zeros)
+    elif exact:
+        absorb(sums, slot, part)
+    else:
+        store(sums, HIGH, slot, load(sums, HIGH, slot) + part)
+
+
+@compiled
+def absorb(sums, slot, part):
+    """Add float64 numbers to a block's sum without an error, or leave a trace in BROKEN."""
+    high, error = two_sum(load(sums, HIGH, slot), part)
+    low, error = two_sum(load(sums, LOW, slot), error)
+    third, error = two_sum(load(sums, THIRD, slot), error)
+    store(sums, HIGH, slot, high)
+    store(sums, LOW, slot, low)
+    store(sums, THIRD, slot, third)
+    flag_where(differs(error, fill(error, 0.0)), sums, slot)
+
+
+@compiled
+def flag_where(mask, sums, slot):
+    """Mark lanes as BROKEN."""
+    broken = load(sums, BROKEN, slot)
+    store(sums, BROKEN, slot, where(mask, fill(broken, 1.0), broken))
+
+
+@compiled
+def look_again(rows, order, begin, end, column, slot, fresh, exponents, centre, squared, sums):
+    """Add a tile's values, or the squares of their deviations from `centre`, split by pre-rounding.
+
+    Magnitudes are below 2**-7 times 2 to the biased exponents. Three numbers are split off every
+    value, on grids 46 bits apart, so that 2**7 of each add up exactly; nothing may be left.
+    """
+    if fresh:
+        for row in range(PART):
+            store(sums, row, slot, fill(centre, 0.0))
+    first = one_and_half(clipped(exponents))
+    second, third = one_and_half(clipped(exponents - 46)), one_and_half(clipped(exponents - 92))
+    upper, middle, lower = fill(centre, 0.0), fill(centre, 0.0), fill(centre, 0.0)
+    left = bits_of(centre) & 0
+    for position in range(begin, end):
+        value = widen(read(rows, node_at(order, position), column))
+        if squared:
+            value = (value - centre) * (value - centre)
+        part = (value + first) - first
+        upper, value = upper + part, value - part
+        part = (value + second) - second
+        middle, value = middle + part, value - part
+        part = (value + third) - third
+        lower, value = lower + part, value - part
+        left = left | bits_of(value)
+    flag_where(differs(left + left, fill(left, 0)) | (exponents > 2045), sums, slot)
+    absorb(sums, slot, upper)
+    absorb(sums, slot, middle)
+    absorb(sums, slot, lower)
+
+
+@compiled
+def clipped(exponents):
+    """Return biased exponents that a float64 and 1.5 times it can have."""
+    return signed_max(signed_min(exponents, fill(exponents, 2045)), fill(exponents, 1))
+
+
+@compiled
+def gather(rows, order, first, last, exact, layout, sums, extremes):
+    """Take in the rows of a graph from `first` to `last`."""
+    features, chunk = rows.columns, chunk_of(rows.columns)
+    for start in range(first, last, TILE):
+        stop = min(start + TILE, last)
+        for begin in range(start, stop, chunk):
+            end = min(begin + chunk, stop)
+            for block in range(blocks_of(features)):
+                column, slot = column_of(block, features), block * LANES
+                scan(
+                    rows, order, begin, end, column, slot, begin == first, begin == start, exact, layout,
+                    sums, extremes,
+                )  # fmt: skip
+        for block in range(blocks_of(features)):
+            column, slot = column_of(block, features), block * LANES
+            settle(
+                rows, order, start, stop, column, slot, start == first, exact, layout, sums, extremes
+            )  # fmt: skip
+
+
+@compiled
+def gather_squares(rows, order, first, last, exact, moments, sums):
+    """Take in the squares of the deviations from the mean, moments[0]; moments[1] is the largest of them."""
+    for start in range(first, last, TILE):
+        stop = min(start + TILE, last)
+        for block in range(blocks_of(rows.columns)):
+            column, slot = column_of(block, rows.columns), block * LANES
+            centre = load(moments, 0, column)
+            if exact:
+                exponents = (bits_of(load(moments, 1, column)) >> 52) + 8
+                look_again(
+                    rows, order, start, stop, column, slot, start == first, exponents, centre, True, sums
+                )
+                continue
+            total = fill(centre, 0.0)
+            for position in range(start, stop):
+                value = widen(read(rows, node_at(order, position), column)) - centre
+                total = total + value * value
+            store(sums, HIGH, slot, total if start == first else load(sums, HIGH, slot) + total)
+
+
+# --- results of a graph ---
+
+
+@compiled
+def special_value(largest_signed, largest, layout):
+    """Return what NaN or infinities among the numbers make of their sum, 0 without them."""
+    magnitude, infinity = layout[4], layout[5]
+    below = largest & magnitude if largest < 0 else 0
+    if largest_signed > infinity or below > infinity:
+        return np.nan
+    if largest_signed == infinity:
+        return np.nan if below == infinity else np.inf
+    return -np.inf if below == infinity else 0.0
+
+
+@compiled
+def conclude(n, slot, exact, squared, layout, sums, extremes, answers):
+    """Write the answers of a block; return whether they are beyond this kernel."""
+    high = load(sums, HIGH, slot)
+    mean = high / n
+    store(answers, 0, slot, high)
+    store(answers, 1, slot, mean)
+    store(answers, 2, slot, mean)
+    if not exact:
+        return False
+    zeros = fill(high, 0.0)
+    rest = differs(load(sums, LOW, slot), zeros) | differs(load(sums, THIRD, slot), zeros)
+    rest = rest | differs(load(sums, BROKEN, slot), zeros)
+    sizes = sizes_of(extremes, slot, layout)
+    if not any_of(rest) and not any_of(sizes >= layout[5]):
+        inexact = differs(mean * n, high)  # in a tie the mean has few digits, so that the product is exact
+        if layout[0] == 53 or (n < 2.0**28 and not any_of(is_tie(mean, layout) & inexact)):
+            return False
+    hard = False
+    for lane in range(slot, slot + LANES):
+        hard |= conclude_lane(n, lane, squared, layout, sums, extremes, answers)
+    return hard
+
+
+@compiled
+def conclude_lane(n, lane, squared, layout, sums, extremes, answers):
+    """Write the answers of one feature with all care; return whether they are beyond this kernel."""
+    special = special_value(item(extremes, SIGNED, lane), item(extremes, LARGEST, lane), layout)
+    if special != 0.0:
+        for row in range(3):
+            set_item(answers, row, lane, np.nan if squared else special)
+        return False
+    high, low = two_sum(item(sums, HIGH, lane), item(sums, LOW, lane))
+    low, third = two_sum(low, item(sums, THIRD, lane))
+    high, low = two_sum(high, low)
+    low, third = two_sum(low, third)
+    size = abs(high)
+    if item(sums, BROKEN, lane) != 0.0 or not size < 2.0**990 or (high != 0.0 and size < 2.0**-900):
+        return True
+    quotient, rest, left = divide(high, low, n)
+    mean = nearest(quotient, rest, left, third, n)
+    wide = layout[0] == 53
+    set_item(answers, 0, lane, nearest(high, 0.0, low, third, 1.0) if wide else to_odd(high, low))
+    set_item(answers, 1, lane, mean if wide else to_odd(quotient, (rest + left) + third))
+    set_item(answers, 2, lane, mean)
+    return False
+
+
+@compiled
+def finish(graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard):
+    """Write the sum, mean, max and min of a graph of n nodes, and what its variance needs."""
+    out = rows_from(results, graph * entries.columns)
+    for block in range(blocks_of(results.columns)):
+        column, slot = column_of(block, results.columns), block * LANES
+        if conclude(n, slot, exact, False, layout, sums, extremes, answers):
+            set_item(hard, 0, graph, np.uint8(1))
+        signed, largest = load(extremes, SIGNED, slot), load(extremes, LARGEST, slot)
+        least = load(extremes, LEAST, slot)
+        infinity = fill(signed, layout[5])
+        unordered = (signed > infinity) | above(largest, infinity | ~layout[4])
+        greatest_value = floats_of(where(signed >= 0, signed, least))
+        least_value = floats_of(where(largest < 0, largest, least))
+        nan = fill(least_value, np.nan)
+        for entry in range(entries.columns):
+            kind, place = item(entries, 0, entry), item(entries, 1, entry)
+            if kind in (SUM, MEAN):
+                put(out, place, column, load(answers, kind, slot), layout, least_value)
+            elif kind == MAX:
+                write(out, place, column, where(unordered, nan, greatest_value))
+            elif kind == MIN:
+                write(out, place, column, where(unordered, nan, least_value))
+        if needs_squares(entries):
+            mean = load(answers, 2, slot)
+            above_mean, below_mean = widen(greatest_value) - mean, widen(least_value) - mean
+            above_mean, below_mean = above_mean * above_mean, below_mean * below_mean
+            store(moments, 2 * graph, column, mean)
+            store(moments, 2 * graph + 1, column, where(above_mean > below_mean, above_mean, below_mean))
+
+
+@compiled
+def finish_squares(graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard):
+    """Write the variance and standard deviation of a graph of n nodes."""
+    out = rows_from(results, graph * entries.columns)
+    for block in range(blocks_of(results.columns)):
+        column, slot = column_of(block, results.columns), block * LANES
+        if conclude(n, slot, exact, True, layout, sums, extremes, answers):
+            set_item(hard, 0, graph, np.uint8(1))
+        store(moments, 2 * graph + 1, column, load(answers, 2, slot))
+        for lane in range(slot, slot + LANES):
+            set_item(answers, 2, lane, np.sqrt(item(answers, 2, lane)))
+        like = floats_of(load(extremes, SIGNED, slot))
+        for entry in range(entries.columns):
+            kind, place = item(entries, 0, entry), item(entries, 1, entry)
+            if kind == VAR:
+                put(out, place, column, load(answers, 1, slot), layout, like)
+            elif kind == STD:
+                put(out, place, column, load(answers, 2, slot), layout, like)
+
+
+@compiled
+def needs_squares(entries):
+    """Tell whether variances or standard deviations are asked for."""
+    return item(entries, 0, entries.columns - 1) >= VAR
+
+
+@compiled
+def clear_empty(ptr, results, hard):
+    """Set the results of graphs without nodes to 0; return whether any graph is a hard one."""
+    some = False
+    for graph in range(len(hard)):
+        if ptr[graph] == ptr[graph + 1]:
+            results[graph] = 0
+        some |= hard[graph] != 0
+    return some
 
 
 @compiled
 def forward(
-    rows, row_signed, row_unsigned, ptr, order, exact, results, result_bits, columns, hard, limits,
-    begin, end, task, cut_graphs, cut_sums, cut_smax, cut_unsigned,
+    rows_, ptr, order_, exact, entries_, layout, results_, moments_, hard_,
+    begin, end, task, cut_graphs, sums_, extremes_, answers_,
 ):  # fmt: skip
-    """Reduce the rows from `begin` to `end`; graphs that go beyond are left half done in the cut_ arrays."""
-    features = rows.shape[1]
-    magnitude = limits[0]
-    sums = columns[0] >= 0 or columns[1] >= 0
-    certified = sums and exact and not is_wide(rows)
-    state = np.empty((5, features))
-    high, low, broken, part = state[0], state[1], state[2], np.empty(features)
-    smax = np.empty(features, row_signed.dtype)
-    umin, umax = np.empty(features, row_unsigned.dtype), np.empty(features, row_unsigned.dtype)
-    least = np.empty(features, row_unsigned.dtype)
-    graph = np.searchsorted(ptr, begin, side="right") - 1
-    first = begin
+    """Reduce the rows from `begin` to `end`.
+
+    Graphs that go beyond are named in cut_graphs [tasks, 2], and left half done in the second and
+    third of a task's three parts of `sums_` and `extremes_`.
+    """
+    rows, order, entries, results = matrix(rows_), matrix(order_), matrix(entries_), matrix(results_)
+    moments, hard, answers = matrix(moments_), matrix(hard_), rows_from(matrix(answers_), 3 * task)
+    graph, first = graph_at(ptr, begin), begin
     while first < end:
         while ptr[graph + 1] <= first:
             graph += 1
         last = min(ptr[graph + 1], end)
-        state[:3] = 0.0
-        clear(smax, umin, umax, limits)
-        for start in range(first, last, TILE):
-            stop = min(start + TILE, last)
-            part[:] = 0.0
-            least[:] = magnitude
-            for position in range(start, stop):
-                node = order[position] if len(order) else position
-                for f in range(features):
-                    smax[f] = max(smax[f], row_signed[node, f])
-                for f in range(features):
-                    bits = row_unsigned[node, f]
-                    umin[f] = min(umin[f], bits)
-                    umax[f] = max(umax[f], bits)
-                if certified:
-                    for f in range(features):
-                        part[f] += rows[node, f]
-                    for f in range(features):
-                        bits = row_unsigned[node, f] & magnitude
-                        least[f] = min(least[f], least.dtype.type(bits - 1))  # 0 becomes the largest
-                elif sums and exact:
-                    add_part(high, low, broken, rows[node])
-                elif sums:
-                    for f in range(features):
-                        high[f] += rows[node, f]
-            if certified:
-                certify(rows, order, start, stop, state, part, smax, umax, least, magnitude)
-        if last - first == ptr[graph + 1] - ptr[graph]:
+        whole = last - first == ptr[graph + 1] - ptr[graph]
+        part = 3 * task + (0 if whole else 1 if first == begin else 2)
+        sums, extremes = rows_from(matrix(sums_), 5 * part), rows_from(matrix(extremes_), 4 * part)
+        gather(rows, order, first, last, exact, layout, sums, extremes)
+        if whole:
             n = float(last - first)
-            finish(graph, n, state, smax, umin, umax, results, result_bits, columns, hard, limits)
+            finish(graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard)
+            if needs_squares(entries):
+                gather_squares(rows, order, first, last, exact, rows_from(moments, 2 * graph), sums)
+                finish_squares(
+                    graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard
+                )  # fmt: skip
         else:
-            side = 0 if first == begin else 1
-            cut_graphs[task, side] = graph
-            cut_sums[task, side] = state[:3]
-            cut_smax[task, side] = smax
-            cut_unsigned[task, side, 0], cut_unsigned[task, side, 1] = umin, umax
+            cut_graphs[task, 0 if first == begin else 1] = graph
         first = last
 
 
 @compiled
+def forward_squares(rows_, ptr, order_, exact, moments_, begin, end, task, cut_graphs, sums_):
+    """Take in the squares of the graphs that the borders of a task cut."""
+    rows, order, moments = matrix(rows_), matrix(order_), matrix(moments_)
+    for side in range(2):
+        graph = cut_graphs[task, side]
+        if graph >= 0:
+            first, last = max(ptr[graph], begin), min(ptr[graph + 1], end)
+            sums = rows_from(matrix(sums_), 5 * (3 * task + 1 + side))
+            gather_squares(rows, order, first, last, exact, rows_from(moments, 2 * graph), sums)
+
+
+@compiled
 def merge(
-    ptr, results, result_bits, columns, hard, limits, cut_graphs, cut_sums, cut_smax, cut_unsigned
+    ptr, exact, squared, entries_, layout, results_, moments_, hard_, cut_graphs, sums_, extremes_, answers_
 ):  # fmt: skip
     """Put together the graphs that the borders of tasks have cut."""
-    features = results.shape[2]
-    state = np.zeros((3, features))
-    smax = np.empty(features, cut_smax.dtype)
-    umin, umax = np.empty(features, cut_unsigned.dtype), np.empty(features, cut_unsigned.dtype)
+    entries, results, moments, hard = matrix(entries_), matrix(results_), matrix(moments_), matrix(hard_)
+    sums, extremes, answers = matrix(sums_), matrix(extremes_), matrix(answers_)
     previous = -1
-    for place in range(cut_graphs.size + 1):
-        graph = cut_graphs[place // 2, place % 2] if place < cut_graphs.size else -1
-        if graph < 0 and place < cut_graphs.size:
+    for cut in range(cut_graphs.size + 1):
+        part = 3 * (cut // 2) + 1 + cut % 2
+        graph = cut_graphs[cut // 2, cut % 2] if cut < cut_graphs.size else -1
+        if graph < 0 and cut < cut_graphs.size:
             continue
-        if graph != previous:
-            if previous >= 0:
-                n = float(ptr[previous + 1] - ptr[previous])
-                finish(previous, n, state, smax, umin, umax, results, result_bits, columns, hard, limits)
-            state[:] = 0.0
-            clear(smax, umin, umax, limits)
-        if graph < 0:
-            break
+        if graph == previous:
+            add_piece(rows_from(sums, 5 * part), rows_from(extremes, 4 * part), exact, sums, extremes)
+            continue
+        if previous >= 0:
+            n = float(ptr[previous + 1] - ptr[previous])
+            if squared:
+                finish_squares(
+                    previous, n, exact, entries, layout, sums, extremes, answers, results, moments, hard
+                )  # fmt: skip
+            else:
+                finish(previous, n, exact, entries, layout, sums, extremes, answers, results, moments, hard)
         previous = graph
-        piece = cut_sums[place // 2, place % 2]
-        add_part(state[0], state[1], state[2], piece[0])
-        add_part(state[0], state[1], state[2], piece[1])
-        for f in range(features):
-            state[2, f] += piece[2, f]
-            smax[f] = max(smax[f], cut_smax[place // 2, place % 2, f])
-            umin[f] = min(umin[f], cut_unsigned[place // 2, place % 2, 0, f])
-            umax[f] = max(umax[f], cut_unsigned[place // 2, place % 2, 1, f])
+        if graph >= 0:
+            sums_[0, 0], extremes_[0, 0] = sums_[cut // 2, 1 + cut % 2], extremes_[cut // 2, 1 + cut % 2]
 
 
 @compiled
-def clear(smax, umin, umax, limits):
-    """Start the greatest and least bits of a graph."""
-    smax[:] = limits[3]
-    umin[:] = limits[2]
-    umax[:] = 0
+def add_piece(piece_sums, piece_extremes, exact, sums, extremes):
+    """Add what is known of another piece of a graph."""
+    for slot in range(0, sums.columns, LANES):
+        if exact:
+            flag_where(load(piece_sums, BROKEN, slot) > 0.0, sums, slot)
+            for row in range(BROKEN):
+                absorb(sums, slot, load(piece_sums, row, slot))
+        else:
+            store(sums, HIGH, slot, load(sums, HIGH, slot) + load(piece_sums, HIGH, slot))
+        signed, largest = load(piece_extremes, SIGNED, slot), load(piece_extremes, LARGEST, slot)
+        store(extremes, SIGNED, slot, signed_max(load(extremes, SIGNED, slot), signed))
+        store(extremes, LARGEST, slot, unsigned_max(load(extremes, LARGEST, slot), largest))
+        least = unsigned_min(load(extremes, LEAST, slot), load(piece_extremes, LEAST, slot))
+        store(extremes, LEAST, slot, least)
+
+
+# --- gradients ---
 
 
 @compiled
-def add_ties(rows, results, order, column, graph, first, last, ties):
-    """Count the nodes whose value is that of the graph's result, feature by feature."""
-    for position in range(first, last):
-        node = order[position] if len(order) else position
-        for f in range(len(ties)):
-            ties[f] += is_tied(rows[node, f], results[graph, column, f])
+def ties_of(values, winners):
+    """Tell where two vectors are equal or both NaN."""
+    return (values == winners) | (differs(values, values) & differs(winners, winners))
 
 
 @compiled
-def is_tied(value, winner):
-    """Tell whether two values are equal or both NaN."""
-    return (value == winner) | ((value != value) & (winner != winner))
+def count_ties(rows, order, first, last, entries, winners, ties):
+    """Count, for every max and min, the nodes that have its value: ties [R, slots]."""
+    chunk, ahead = chunk_of(rows.columns), 2 * chunk_of(rows.columns)
+    for begin in range(first, last, chunk):
+        end = min(begin + chunk, last)
+        for block in range(blocks_of(rows.columns)):
+            column, slot = column_of(block, rows.columns), block * LANES
+            for entry in range(entries.columns):
+                if item(entries, 0, entry) != MAX and item(entries, 0, entry) != MIN:
+                    continue
+                winner, total = read(winners, item(entries, 1, entry), column), load(ties, entry, slot)
+                zeros, ones = fill(total, 0.0), fill(total, 1.0)
+                for position in range(begin, end):
+                    fetch(rows, order, position + ahead, column)
+                    values = read(rows, node_at(order, position), column)
+                    total = total + where(ties_of(values, winner), ones, zeros)
+                store(ties, entry, slot, total)
 
 
 @compiled
-def cut_ties(rows, ptr, order, results, columns, begin, end, task, cut_graphs, ties):
+def cut_ties(rows_, ptr, order_, entries_, results_, begin, end, task, cut_graphs, ties_):
     """Count the ties in the graphs that the borders of a task cut."""
+    rows, order, entries, results = matrix(rows_), matrix(order_), matrix(entries_), matrix(results_)
     for side, border in enumerate((begin, end)):
-        graph = np.searchsorted(ptr, border, side="right") - 1
-        uncut = border == 0 or border == len(rows) or ptr[graph] == border
+        graph = graph_at(ptr, border)
+        uncut = border == 0 or border == len(rows_) or ptr[graph] == border
         if uncut or (side == 1 and ptr[graph] < begin):  # the first border has cut this graph, too
             continue
         cut_graphs[task, side] = graph
-        for extreme in range(2):
-            if columns[2 + extreme] >= 0:
-                first, last = max(ptr[graph], begin), min(ptr[graph + 1], end)
-                add_ties(
-                    rows, results, order, columns[2 + extreme], graph, first, last, ties[task, side, extreme]
-                )
+        first, last = max(ptr[graph], begin), min(ptr[graph + 1], end)
+        ties = rows_from(matrix(ties_), entries.columns * (2 * task + side))
+        count_ties(rows, order, first, last, entries, rows_from(results, graph * entries.columns), ties)
 
 
 @compiled
-def backward(rows, ptr, order, results, columns, grad, out, begin, end, cut_graphs, known_ties):
-    """Write the gradients of the rows from `begin` to `end`."""
-    features = out.shape[1]
-    to_sum, to_mean, to_max, to_min = columns
-    flat, row = np.empty(features), np.empty(features, out.dtype)
-    shares = np.empty((2, features))
-    graph = np.searchsorted(ptr, begin, side="right") - 1
-    first = begin
+def prepare(n, entries, grad, column, slot, shares):
+    """Turn the ties in `shares` [R + 1, slots] into what one node gets; the last row is for all alike."""
+    flat = fill(load(shares, 0, slot), 0.0)
+    ones = fill(flat, 1.0)
+    for entry in range(entries.columns):
+        kind = item(entries, 0, entry)
+        value = widen(read(grad, item(entries, 1, entry), column))
+        if kind == SUM:
+            flat = flat + value
+        elif kind == MEAN:
+            flat = flat + value / n
+        elif kind == VAR:
+            store(shares, entry, slot, value + value)
+        elif kind == STD:
+            store(shares, entry, slot, value)
+        else:
+            ties = load(shares, entry, slot)
+            store(shares, entry, slot, value / where(ties > 1.0, ties, ones))
+    store(shares, entries.columns, slot, flat)
+
+
+@compiled
+def spread(rows, order, first, last, n, entries, winners, moments, shares, layout, target):
+    """Write the gradients of the rows of a graph from `first` to `last`."""
+    chunk = chunk_of(rows.columns)
+    for begin in range(first, last, chunk):
+        end = min(begin + chunk, last)
+        for block in range(blocks_of(rows.columns)):
+            column, slot = column_of(block, rows.columns), block * LANES
+            flat = load(shares, entries.columns, slot)
+            zeros = fill(flat, 0.0)
+            mean, deviation = zeros, zeros
+            if needs_squares(entries):
+                mean, deviation = load(moments, 0, column), load(moments, 1, column)
+            for position in range(begin, end):
+                node = node_at(order, position)
+                values = read(rows, node, column)
+                total = flat
+                for entry in range(entries.columns):
+                    kind, place = item(entries, 0, entry), item(entries, 1, entry)
+                    share = load(shares, entry, slot)
+                    if kind in (MAX, MIN):
+                        tied = ties_of(values, read(winners, place, column))
+                        total = total + where(tied, share, zeros)
+                    elif kind == VAR:
+                        total = total + share * ((widen(values) - mean) / n)
+                    elif kind == STD:
+                        slope = share * ((widen(values) - mean) / (deviation * n))
+                        total = total + where(deviation == 0.0, zeros, slope)
+                put(target, node, column, total, layout, values)
+
+
+@compiled
+def backward(
+    rows_, ptr, order_, entries_, layout, results_, moments_, grad_, target_, begin, end, task,
+    cut_graphs, ties_, shares_,
+):  # fmt: skip
+    """Write the gradients of the rows from `begin` to `end`; moments are means and standard deviations."""
+    rows, order, entries, results = matrix(rows_), matrix(order_), matrix(entries_), matrix(results_)
+    moments, grad, target = matrix(moments_), matrix(grad_), matrix(target_)
+    shares = rows_from(matrix(shares_), (entries.columns + 1) * task)
+    graph, first = graph_at(ptr, begin), begin
     while first < end:
         while ptr[graph + 1] <= first:
             graph += 1
         last = min(ptr[graph + 1], end)
         n = ptr[graph + 1] - ptr[graph]
-        flat[:] = 0.0
-        for f in range(features):
-            if to_sum >= 0:
-                flat[f] += grad[graph, to_sum, f]
-            if to_mean >= 0:
-                flat[f] += grad[graph, to_mean, f] / float(n)
-            row[f] = flat[f]
-            row[f] += 0.0
-        for extreme in range(2):
-            if columns[2 + extreme] < 0:
-                continue
-            ties = shares[extreme]
-            ties[:] = 0.0
-            if last - first == n:
-                add_ties(rows, results, order, columns[2 + extreme], graph, first, last, ties)
-            else:
-                for place in range(cut_graphs.size):
-                    if cut_graphs[place // 2, place % 2] == graph:
-                        ties += known_ties[place // 2, place % 2, extreme]
-            for f in range(features):
-                ties[f] = grad[graph, columns[2 + extreme], f] / max(ties[f], 1.0)
-        for position in range(first, last):
-            node = order[position] if len(order) else position
-            if to_max < 0 and to_min < 0:
-                for f in range(features):
-                    out[node, f] = row[f]
-                continue
-            for f in range(features):
-                total = flat[f]
-                if to_max >= 0:
-                    total += shares[0, f] if is_tied(rows[node, f], results[graph, to_max, f]) else 0.0
-                if to_min >= 0:
-                    total += shares[1, f] if is_tied(rows[node, f], results[graph, to_min, f]) else 0.0
-                out[node, f] = total
-                out[node, f] += 0.0
+        winners = rows_from(results, graph * entries.columns)
+        clear(shares, entries.columns)
+        if last - first == n:
+            count_ties(rows, order, first, last, entries, winners, shares)
+        else:
+            for cut in range(cut_graphs.size):
+                if cut_graphs[cut // 2, cut % 2] == graph:
+                    add_rows(rows_from(matrix(ties_), entries.columns * cut), shares, entries.columns)
+        for block in range(blocks_of(rows.columns)):
+            slopes = rows_from(grad, graph * entries.columns)
+            prepare(float(n), entries, slopes, column_of(block, rows.columns), block * LANES, shares)
+        spread(
+            rows, order, first, last, float(n), entries, winners, rows_from(moments, 2 * graph), shares,
+            layout, target,
+        )  # fmt: skip
         first = last
+
+
+@compiled
+def clear(numbers, rows):
+    """Set rows of a scratch matrix to 0."""
+    for row in range(rows):
+        for slot in range(0, numbers.columns, LANES):
+            store(numbers, row, slot, fill(load(numbers, row, slot), 0.0))
+
+
+@compiled
+def add_rows(numbers, total, rows):
+    """Add rows of a scratch matrix to another."""
+    for row in range(rows):
+        for slot in range(0, total.columns, LANES):
+            store(total, row, slot, load(total, row, slot) + load(numbers, row, slot))
+
+
+@compiled
+def flat_gradients(ptr, entries_, layout, grad_, table_, shares_):
+    """Write what each node of a graph gets where all get the same: table [B, F]."""
+    entries, grad, table, shares = matrix(entries_), matrix(grad_), matrix(table_), matrix(shares_)
+    for graph in range(len(table_)):
+        n = float(max(ptr[graph + 1] - ptr[graph], 1))
+        slopes = rows_from(grad, graph * entries.columns)
+        for block in range(blocks_of(table.columns)):
+            column = column_of(block, table.columns)
+            prepare(n, entries, slopes, column, 0, shares)
+            put(
+                table, graph, column, load(shares, entries.columns, 0), layout, read(slopes, 0, column)
+            )  # fmt: skip
+
+
+@compiled
+def copy_rows(table_, index, target_, begin, end):
+    """Give the nodes from `begin` to `end` the rows of their graphs; return whether all are there."""
+    table, target = matrix(table_), matrix(target_)
+    for node in range(begin, end):
+        graph = index[node]
+        if graph < 0 or graph >= len(table_):
+            return False
+        for block in range(blocks_of(table.columns)):
+            column = column_of(block, table.columns)
+            write(target, node, column, read(table, graph, column))
+    return True

@@ -1,123 +1,219 @@
-"""Sum, mean, max and min on the CPU, fused: one pass over x, in Numba, on all threads.
+"""The elementary reductions on the CPU, fused: one pass over x, in Numba, on all threads.
 
 How a sum is exact at the speed of memory: a tile of rows is added up in float64, and beside it the
 largest and the least nonzero magnitude are tracked. With |x| < 2**e, every x a multiple of 2**q and
 n <= 2**k rows, no addition can round if e + k - q <= 53: the tile's sum is certified. If it is not,
-a second look at the tile, which is still in the cache, splits every value by pre-rounding
-(`readouts.kernels.exact`) and certifies both halves, which covers ranges of more than 60 bits.
-float64 values are added in two numbers with the error of every addition, certified by an error of
-the errors that is zero. Sums of tiles are merged in the same way, so it does not matter where
-tiles, threads and graphs are cut: hi + lo is the exact sum, and is rounded once.
+and always for float64, a second look at the tile, which is still in the cache, splits every value in
+three by pre-rounding (`readouts.kernels.exact`), and checks that nothing is left. The sums of tiles
+are merged in three float64 numbers with the error of every addition, so it does not matter where
+tiles, threads and graphs are cut: the three are the exact sum, and are rounded once. Variances take
+a second pass over the rows of a graph, with the squares of the deviations in the place of values.
 
-Graphs with NaN, infinities or still wider ranges are left to `readouts.kernels.plain`, and so are
-the reductions and dtypes that are not in `supports`.
+Wider ranges than that are left to `readouts.kernels.plain`, graph by graph.
 
 The greatest and least values come from the bit patterns as integers: read as signed, the largest is
 the greatest value if that is not negative, and read as unsigned the largest is the least value if
-that is negative; the least unsigned is the other end in both cases. So -0 is below +0.
+that is negative; the least unsigned is the other end in both cases. So -0 is below +0. 16-bit floats
+are read as float32, which changes nothing.
 """
 
 from __future__ import annotations
 
+import math
+import platform
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from llvmlite import binding
 from torch import Tensor
 
 from readouts.kernels import compiled, plain
+from readouts.kernels.contract import ELEMENTARY
 from readouts.kernels.threads import run_in_parallel
+from readouts.kernels.vectors import LANES
 
-NAMES = ("sum", "mean", "max", "min")
 GRAIN = 2**18  # elements that are worth a thread
+HUGE = 2**22  # bytes from which NumPy asks for huge pages
+_IN_ORDER = np.empty(0, np.int64)
+# digits, exponent of the least number, certified range; bits: of the mantissa, magnitude, infinity; bias
+LAYOUTS = {
+    torch.float64: (53, -1074, -1, 52, 2**63 - 1, 0x7FF << 52, 8),
+    torch.float32: (24, -149, 22, 23, 2**31 - 1, 0xFF << 23, 904),
+    torch.bfloat16: (8, -133, 38, 23, 2**31 - 1, 0xFF << 23, 904),
+    torch.float16: (11, -24, 300, 23, 2**31 - 1, 0xFF << 23, 904),  # sums of 2**7 are exact in float64
+}
 
 
-def supports(dtype: torch.dtype, reduce: Sequence[str]) -> bool:
-    """Tell whether this file computes these reductions, each at most once, of this dtype."""
-    known = set(reduce).issubset(NAMES) and len(set(reduce)) == len(reduce)
-    return known and dtype in (torch.float32, torch.float64)
+def supports(dtype: torch.dtype) -> bool:
+    """Tell whether this file computes readouts of this dtype on this machine."""
+    return dtype in LAYOUTS and (dtype != torch.float16 or _converts_float16())
 
 
-def reduce(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool) -> Tensor:
+def _converts_float16() -> bool:
+    return platform.machine() not in ("x86_64", "AMD64") or bool(binding.get_host_cpu_features().get("f16c"))
+
+
+def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the borders [B + 1] of the graphs and their nodes [N], graph by graph."""
+    ptr, order = np.empty(size + 1, np.int64), np.empty(len(index), np.int64)
+    if not compiled.group(index.contiguous().numpy(), ptr, order):
+        least, largest = (int(bound) for bound in index.aminmax())
+        wrong = least if least < 0 else largest
+        raise IndexError(f"batch: expected graphs from 0 to {size - 1} (size {size}), got {wrong}")
+    return torch.from_numpy(ptr), torch.from_numpy(order)
+
+
+def reduce(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
+) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R, F]; see `readouts.ops.reduce`."""
-    out = x.new_zeros(len(count), len(reduce), x.shape[1])
-    hard = np.zeros(len(count), np.bool_)
-    ptr, order = _grouped(index, count)
-    rows, results = x.detach().contiguous().numpy(), out.numpy()
-    signed, unsigned = (np.int32, np.uint32) if x.dtype == torch.float32 else (np.int64, np.uint64)
-    infinity = np.array(np.inf, rows.dtype).view(unsigned)[()]
-    limits = unsigned(np.iinfo(signed).max), infinity, np.iinfo(unsigned).max, np.iinfo(signed).min
-    outputs = results, results.view(unsigned), _columns(reduce), hard, limits
-    tasks = _tasks(x.numel())
-    cuts = (
-        np.full((tasks, 2), -1),  # graphs that the borders of a task cut: the first and the last, -1 for none
-        np.empty((tasks, 2, 3, x.shape[1])),
-        np.empty((tasks, 2, x.shape[1]), signed),
-        np.empty((tasks, 2, 2, x.shape[1]), unsigned),
-    )
-
-    def run(task: int) -> None:
-        inputs = rows, rows.view(signed), rows.view(unsigned), ptr, order, exact
-        compiled.forward(*inputs, *outputs, *_share(task, tasks, len(rows)), task, *cuts)
-
-    run_in_parallel(run, tasks)
-    if tasks > 1:
-        compiled.merge(ptr, *outputs, *cuts)
-    if hard.any():
-        _redo(out, torch.from_numpy(hard), x, index, count, reduce, exact)
+    out = _new((len(ptr) - 1, len(reduce), x.shape[1]), x.dtype)
+    hard, _ = _forward(x, ptr, order, reduce, exact, out)
+    if hard is not None:
+        nodes, places, count = _part(hard, index)
+        out[hard] = plain.reduce(x[nodes], places, count, reduce, exact)
     return out
 
 
-def _redo(
-    out: Tensor, hard: Tensor, x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool
-) -> None:
-    """Compute some graphs of `out` by the plain kernel."""
-    rows = hard[index]
-    place = hard.cumsum(0) - 1
-    out[hard] = plain.reduce(x[rows], place[index[rows]], count[hard], reduce, exact)
+def _forward(
+    x: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool, out: Tensor
+) -> tuple[Tensor | None, Any]:
+    """Fill `out`; return which graphs are beyond this kernel, and [B, 2, F] means and variances.
+
+    The first is None if there are no such graphs, the second is empty without var and std.
+    """
+    size, features = len(ptr) - 1, x.shape[1]
+    entries, rows = _entries(reduce), _array(x)
+    squared = entries[0, -1] >= compiled.VAR
+    slots = -(-features // LANES) * LANES
+    hard, moments = np.zeros(size, np.uint8), np.zeros((size if squared else 0, 2, max(features, LANES)))
+    tasks = _tasks(x.numel())
+    integers = np.int64 if x.dtype == torch.float64 else np.int32
+    cut_graphs = np.full((tasks, 2), -1)  # the first and the last that the borders of a task cut, -1 for none
+    sums, extremes = np.empty((tasks, 3, 5, slots)), np.empty((tasks, 3, 4, slots), integers)
+    borders = ptr.numpy(), _positions(order)
+    results = entries, LAYOUTS[x.dtype], _array(out), moments, hard
+    scratch = cut_graphs, sums, extremes, np.empty((tasks, 3, slots))
+
+    def run(task: int) -> None:
+        compiled.forward(rows, *borders, exact, *results, *_share(task, tasks, len(rows)), task, *scratch)
+
+    def run_squares(task: int) -> None:
+        share = _share(task, tasks, len(rows))
+        compiled.forward_squares(rows, *borders, exact, moments, *share, task, cut_graphs, sums)
+
+    run_in_parallel(run, tasks)
+    if tasks > 1:
+        compiled.merge(borders[0], exact, False, *results, *scratch)
+        if squared:
+            run_in_parallel(run_squares, tasks)
+            compiled.merge(borders[0], exact, True, *results, *scratch)
+    some = compiled.clear_empty(borders[0], results[2], hard)
+    return torch.from_numpy(hard.view(np.bool_)) if some else None, moments
 
 
 def reduce_backward(
-    grad: Tensor, x: Tensor | None, out: Tensor | None, index: Tensor, count: Tensor, reduce: Sequence[str]
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    ptr: Tensor,
+    order: Tensor | None,
+    reduce: Sequence[str],
+    exact: bool,
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x, given that of its output and `out` [B, R, F] itself.
 
-    `x` and `out` may be None where only sum and mean are asked for.
+    `x` and `out` may be None where the reductions asked for do not need them.
     """
-    result = grad.new_empty(len(index), grad.shape[2])
-    ptr, order = _grouped(index, count)
-    tasks = _tasks(result.numel())
-    columns = _columns(reduce)
-    values = result if x is None else x.detach().contiguous()
-    grad = grad.contiguous()
-    results = grad if out is None else out.contiguous()
-    fixed = values.numpy(), ptr, order, results.numpy(), columns
-    cut_graphs, ties = np.full((tasks, 2), -1), np.zeros((tasks, 2, 2, result.shape[1]))
+    entries, result = _entries(reduce), _new((len(index), grad.shape[2]), grad.dtype)
+    layout, slopes = LAYOUTS[grad.dtype], _array(grad)
+    if entries[0, -1] <= compiled.MEAN:
+        table = _new((len(ptr) - 1, grad.shape[2]), grad.dtype)
+        shares = np.empty((len(reduce) + 1, LANES))
+        compiled.flat_gradients(ptr.numpy(), entries, layout, slopes, _array(table), shares)
+        _copy_rows(table, index, result)
+        return result
+    assert x is not None
+    hard, moments = None, np.empty((0, 2, LANES))
+    if entries[0, -1] >= compiled.VAR:
+        hard, moments = _forward(x, ptr, order, ("var",), exact, _new((len(ptr) - 1, 1, x.shape[1]), x.dtype))
+        np.sqrt(moments[:, 1], out=moments[:, 1])
+    tasks = _tasks(x.numel())
+    rows, winners = _array(x), slopes if out is None else _array(out)
+    fixed, target = (rows, ptr.numpy(), _positions(order), entries), _array(result)
+    cut_graphs = np.full((tasks, 2), -1)
+    slots = -(-x.shape[1] // LANES) * LANES
+    ties, shares = np.zeros((tasks, 2, len(reduce), slots)), np.empty((tasks, len(reduce) + 1, slots))
 
     def count_ties(task: int) -> None:
-        compiled.cut_ties(*fixed, *_share(task, tasks, len(result)), task, cut_graphs, ties)
+        compiled.cut_ties(*fixed, winners, *_share(task, tasks, len(rows)), task, cut_graphs, ties)
 
     def run(task: int) -> None:
-        share = _share(task, tasks, len(result))
-        compiled.backward(*fixed, grad.numpy(), result.numpy(), *share, cut_graphs, ties)
+        share = _share(task, tasks, len(rows))
+        compiled.backward(
+            *fixed, layout, winners, moments, slopes, target, *share, task, cut_graphs, ties, shares
+        )
 
-    if tasks > 1 and max(columns[2:]) >= 0:
+    if tasks > 1 and out is not None:
         run_in_parallel(count_ties, tasks)
     run_in_parallel(run, tasks)
+    if hard is not None:
+        nodes, places, count = _part(hard, index)
+        winner = None if out is None else out[hard]
+        result[nodes] = plain.reduce_backward(grad[hard], x[nodes], winner, places, count, reduce, exact)
     return result
 
 
-def _grouped(index: Tensor, count: Tensor) -> tuple[Any, Any]:
-    """Return ptr [B + 1] and order [N], which is empty if the nodes are in order as they are."""
-    ptr = np.zeros(len(count) + 1, np.int64)
-    np.cumsum(count.numpy(), out=ptr[1:])
-    order, sound = compiled.group(index.contiguous().numpy(), ptr)
-    if not sound:
-        raise IndexError(
-            "batch: expected the graphs that were counted when the segments were made, got others"
-        )
-    return ptr, order
+def _copy_rows(table: Tensor, index: Tensor, result: Tensor) -> None:
+    """Give every node the row of its graph."""
+    source, graphs, target = _array(table), index.contiguous().numpy(), _array(result)
+    tasks = _tasks(result.numel())
+
+    def run(task: int) -> None:
+        if not compiled.copy_rows(source, graphs, target, *_share(task, tasks, len(index))):
+            raise IndexError("batch: expected the graphs that were there when it was read, got others")
+
+    run_in_parallel(run, tasks)
+
+
+def _part(graphs: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the nodes of some graphs, the places of their graphs among these, and the counts."""
+    nodes = graphs[index].nonzero().view(-1)
+    places = (graphs.cumsum(0) - 1)[index[nodes]]
+    return nodes, places, torch.bincount(places, minlength=int(graphs.sum()))
+
+
+def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised tensor.
+
+    NumPy asks the system for huge pages, PyTorch does not: the first touch of its pages takes several
+    times as long as reading x.
+    """
+    size = math.prod(shape)
+    if size * dtype.itemsize < HUGE:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(np.empty(size * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+
+
+def _array(x: Tensor) -> Any:
+    """Return the memory of a tensor as `readouts.kernels.vectors` reads it."""
+    x = x.detach().contiguous()
+    if x.dtype == torch.float16:
+        return x.view(torch.int16).numpy().view(np.uint16)
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def _positions(order: Tensor | None) -> Any:
+    return _IN_ORDER if order is None else order.numpy()
+
+
+def _entries(reduce: Sequence[str]) -> Any:
+    """Return the reductions' places in ELEMENTARY, in ascending order, and their blocks: [2, R]."""
+    places = sorted((ELEMENTARY.index(name), block) for block, name in enumerate(reduce))
+    return np.array([[kind for kind, _ in places], [block for _, block in places]])
 
 
 def _tasks(elements: int) -> int:
@@ -127,8 +223,3 @@ def _tasks(elements: int) -> int:
 def _share(task: int, tasks: int, rows: int) -> tuple[int, int]:
     """Return the first row of a task and that after its last."""
     return rows * task // tasks, rows * (task + 1) // tasks
-
-
-def _columns(reduce: Sequence[str]) -> tuple[int, ...]:
-    """Return the block of each of NAMES in the output, -1 for none."""
-    return tuple(reduce.index(name) if name in reduce else -1 for name in NAMES)
