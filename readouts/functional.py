@@ -75,11 +75,13 @@ def readout(
     names = reduce_names(reduce)
     check_exact_and_empty(exact, empty)
     segments = _segments(x, batch, ptr, size)
-    rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+    rows = x if x.dim() == 2 else x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
     out = ops.reduce(rows, segments.index, segments.ptr, segments.order, names, exact)
     if empty != 0:
         _check_fits(empty, out.dtype)
         out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
+    if x.dim() == 2:
+        return out.flatten(1)
     out = out.unflatten(2, x.shape[1:]) if x.dim() > 1 else out
     if isinstance(reduce, str):
         return out.squeeze(1).squeeze(1) if x.dim() == 1 else out.squeeze(1)

@@ -30,7 +30,7 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     Raises:
         IndexError: on the CPU, if an index is negative or not below `size`.
     """
-    return torch.ops.readouts.group.default(index, size)
+    return _group(index, size) if _is_unwatched(index) else torch.ops.readouts.group.default(index, size)
 
 
 def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
@@ -49,6 +49,8 @@ def reduce(
 
     An empty graph gives 0. The exact values are those of `readouts.kernels.reference`.
     """
+    if _is_unwatched(x):
+        return _reduce(x, index, ptr, order, reduce, exact)
     call = _Reduce.apply if _transforming() else torch.ops.readouts.reduce.default
     return call(x, index, ptr, order, reduce, exact)
 
@@ -396,6 +398,21 @@ class _ReduceBackward(torch.autograd.Function):
         return sum(changes[1:], changes[0])
 
     vmap = staticmethod(_map(reduce_backward, floats=3))
+
+
+def _is_unwatched(x: Tensor) -> bool:
+    """Tell whether an ordinary call on the CPU has no derivative and no tracer to serve.
+
+    Then the kernel is called without PyTorch's dispatcher, which takes as long as a small batch does.
+    """
+    return (
+        x.is_cpu
+        and type(x) is Tensor
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and not _transforming()
+    )
 
 
 def _transforming() -> bool:

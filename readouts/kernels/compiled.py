@@ -84,15 +84,15 @@ pattern_of = _bitcast(types.float64, types.int64)
 from_pattern = _bitcast(types.int64, types.float64)
 
 
-def is_wide(rows: Any) -> bool:
-    """Tell float64 from the narrower dtypes while compiling."""
+def is_half(rows: Any) -> bool:
+    """Tell the 16-bit dtypes from the wider ones while compiling."""
     raise NotImplementedError("only for compiled code")
 
 
-@overload(is_wide)
-def _is_wide(rows):
-    wide = rows.types[0].dtype == types.float64
-    return lambda rows: wide
+@overload(is_half)
+def _is_half(rows):
+    half = rows.types[0].dtype.bitwidth == 16
+    return lambda rows: half
 
 
 # --- grouping ---
@@ -290,10 +290,8 @@ def write(rows, node, column, values):
 @compiled
 def put(rows, node, column, values, layout, like):
     """Round float64 once to the dtype of rows and write it; a zero is +0."""
-    if is_wide(rows):
-        write(rows, node, column, narrow(values + 0.0, like))
-    else:
-        write(rows, node, column, narrow(on_grid(values, layout) + 0.0, like))
+    rounded = on_grid(values, layout) if is_half(rows) else values  # the others round on the way
+    write(rows, node, column, narrow(rounded, like) + 0.0)
 
 
 @compiled
@@ -306,24 +304,44 @@ def chunk_of(features):
 
 
 @compiled
-def scan(rows, order, begin, end, column, slot, fresh, new_tile, exact, layout, sums, extremes):
-    """Bring PART and the extremes of a block up to date with the rows from `begin` to `end`."""
+def blank(values, layout):
+    """Return the state of a block before its first row: PART and the four extremes."""
+    bits = bits_of(values)
+    total = fill(widen(values), 0.0)
+    return total, fill(bits, ~layout[4]), fill(bits, -1), fill(bits, 0), fill(bits, -1)
+
+
+@compiled
+def load_state(sums, extremes, slot):
+    """Return the state of a block from the scratch matrices."""
+    signed, least = load(extremes, SIGNED, slot), load(extremes, LEAST, slot)
+    largest, magnitude = load(extremes, LARGEST, slot), load(extremes, MAGNITUDE, slot)
+    return load(sums, PART, slot), signed, least, largest, magnitude
+
+
+@compiled
+def store_state(state, sums, extremes, slot):
+    """Keep the state of a block in the scratch matrices."""
+    total, signed, least, largest, magnitude = state
+    store(sums, PART, slot, total)
+    store(extremes, SIGNED, slot, signed)
+    store(extremes, LEAST, slot, least)
+    store(extremes, LARGEST, slot, largest)
+    store(extremes, MAGNITUDE, slot, magnitude)
+
+
+@compiled
+def scan(rows, order, begin, end, column, exact, layout, state):
+    """Return the state of a block after the rows from `begin` to `end`."""
     ahead = 2 * chunk_of(rows.columns)
-    total = load(sums, PART, slot)
-    largest_signed, largest = load(extremes, SIGNED, slot), load(extremes, LARGEST, slot)
-    least, magnitude = load(extremes, LEAST, slot), load(extremes, MAGNITUDE, slot)
-    if new_tile:
-        total, magnitude = fill(total, 0.0), fill(magnitude, -1)
-    if fresh:
-        largest_signed, largest = fill(largest, ~layout[4]), fill(largest, 0)
-        least = fill(least, -1)
+    total, signed, least, largest, magnitude = state
     if exact:
         for position in range(begin, end):
             fetch(rows, order, position + ahead, column)
             values = read(rows, node_at(order, position), column)
             bits = bits_of(values)
             total = total + widen(values)
-            largest_signed, largest = signed_max(largest_signed, bits), unsigned_max(largest, bits)
+            signed, largest = signed_max(signed, bits), unsigned_max(largest, bits)
             least = unsigned_min(least, bits)
             magnitude = unsigned_min(magnitude, (bits & layout[4]) - 1)
     else:
@@ -333,41 +351,44 @@ def scan(rows, order, begin, end, column, slot, fresh, new_tile, exact, layout, 
             values = read(rows, node_at(order, position), column)
             bits = bits_of(values)
             quick = quick + values
-            largest_signed, largest = signed_max(largest_signed, bits), unsigned_max(largest, bits)
+            signed, largest = signed_max(signed, bits), unsigned_max(largest, bits)
             least = unsigned_min(least, bits)
         total = total + widen(quick)
-    store(sums, PART, slot, total)
-    store(extremes, SIGNED, slot, largest_signed)
-    store(extremes, LARGEST, slot, largest)
-    store(extremes, LEAST, slot, least)
-    store(extremes, MAGNITUDE, slot, magnitude)
+    return total, signed, least, largest, magnitude
 
 
 @compiled
-def sizes_of(extremes, slot, layout):
-    """Return the bits of the largest magnitudes of a block."""
-    largest = load(extremes, LARGEST, slot) & layout[4]
-    return signed_max(signed_max(load(extremes, SIGNED, slot), fill(largest, 0)), largest)
+def sizes_of(signed, largest, layout):
+    """Return the bits of the largest magnitudes."""
+    return signed_max(signed_max(signed, fill(signed, 0)), largest & layout[4])
 
 
 @compiled
-def settle(rows, order, begin, end, column, slot, fresh, exact, layout, sums, extremes):
-    """Add the PART of a tile to a block's sum, after a second look where it may have been rounded.
+def is_certified(state, layout):
+    """Tell whether the PART of a tile is the exact sum.
 
     With |x| < 2**(m - 126) and nonzero |x| >= 2**(l - 127), m and l the biased exponents of float32,
     the sums of 2**7 rows need m - l + 31 bits of the 53; other dtypes have other limits.
     """
-    gap, mantissa, bias = layout[2], layout[3], layout[6]
-    if exact:
-        exponents = extend(sizes_of(extremes, slot, layout) >> mantissa)
-        least = extend((load(extremes, MAGNITUDE, slot) + 1) >> mantissa)
-        if is_wide(rows) or any_of(exponents - signed_max(least, fill(least, 1)) > gap):
-            centre = fill(load(sums, PART, slot), 0.0)
-            look_again(rows, order, begin, end, column, slot, fresh, exponents + bias, centre, False, sums)
-            return
-    part = load(sums, PART, slot)
+    gap, mantissa = layout[2], layout[3]
+    if gap < 0:
+        return False
+    _, signed, _, largest, magnitude = state
+    least = (magnitude + 1) >> mantissa
+    exponents = sizes_of(signed, largest, layout) >> mantissa
+    return not any_of(exponents - signed_max(least, fill(least, 1)) > gap)
+
+
+@compiled
+def settle(rows, order, begin, end, column, slot, fresh, exact, layout, sums, extremes):
+    """Add the PART of a tile to a block's sum, after a second look where it may have been rounded."""
+    state = load_state(sums, extremes, slot)
+    part = state[0]
     zeros = fill(part, 0.0)
-    if fresh:
+    if exact and not is_certified(state, layout):
+        exponents = extend(sizes_of(state[1], state[3], layout) >> layout[3]) + layout[6]
+        look_again(rows, order, begin, end, column, slot, fresh, exponents, zeros, False, sums)
+    elif fresh:
         store(sums, HIGH, slot, part)
         store(sums, LOW, slot, zeros)
         store(sums, THIRD, slot, zeros)
@@ -444,10 +465,14 @@ def gather(rows, order, first, last, exact, layout, sums, extremes):
             end = min(begin + chunk, stop)
             for block in range(blocks_of(features)):
                 column, slot = column_of(block, features), block * LANES
-                scan(
-                    rows, order, begin, end, column, slot, begin == first, begin == start, exact, layout,
-                    sums, extremes,
-                )  # fmt: skip
+                empty = blank(read(rows, node_at(order, begin), column), layout)
+                state = empty
+                if begin > first:
+                    state = load_state(sums, extremes, slot)
+                if begin == start:
+                    state = empty[0], state[1], state[2], state[3], empty[4]
+                state = scan(rows, order, begin, end, column, exact, layout, state)
+                store_state(state, sums, extremes, slot)
         for block in range(blocks_of(features)):
             column, slot = column_of(block, features), block * LANES
             settle(
@@ -492,6 +517,18 @@ def special_value(largest_signed, largest, layout):
 
 
 @compiled
+def is_plain(total, mean, n, signed, largest, layout):
+    """Tell whether exact sums need no more than one rounding: no special values, no ties of the mean."""
+    sizes = sizes_of(signed, largest, layout)
+    if any_of(sizes >= layout[5]):
+        return False
+    if layout[0] == 53:
+        return True
+    inexact = differs(mean * n, total)  # in a tie the mean has few digits, so that the product is exact
+    return n < 2.0**28 and not any_of(is_tie(mean, layout) & inexact)
+
+
+@compiled
 def conclude(n, slot, exact, squared, layout, sums, extremes, answers):
     """Write the answers of a block; return whether they are beyond this kernel."""
     high = load(sums, HIGH, slot)
@@ -504,11 +541,9 @@ def conclude(n, slot, exact, squared, layout, sums, extremes, answers):
     zeros = fill(high, 0.0)
     rest = differs(load(sums, LOW, slot), zeros) | differs(load(sums, THIRD, slot), zeros)
     rest = rest | differs(load(sums, BROKEN, slot), zeros)
-    sizes = sizes_of(extremes, slot, layout)
-    if not any_of(rest) and not any_of(sizes >= layout[5]):
-        inexact = differs(mean * n, high)  # in a tie the mean has few digits, so that the product is exact
-        if layout[0] == 53 or (n < 2.0**28 and not any_of(is_tie(mean, layout) & inexact)):
-            return False
+    signed, largest = load(extremes, SIGNED, slot), load(extremes, LARGEST, slot)
+    if not any_of(rest) and is_plain(high, mean, n, signed, largest, layout):
+        return False
     hard = False
     for lane in range(slot, slot + LANES):
         hard |= conclude_lane(n, lane, squared, layout, sums, extremes, answers)
@@ -540,34 +575,85 @@ def conclude_lane(n, lane, squared, layout, sums, extremes, answers):
 
 
 @compiled
+def greatest_of(signed, least):
+    """Return the greatest values of a block."""
+    return floats_of(where(signed >= 0, signed, least))
+
+
+@compiled
+def least_of(largest, least):
+    """Return the least values of a block."""
+    return floats_of(where(largest < 0, largest, least))
+
+
+@compiled
+def write_results(out, column, entries, total, mean, signed, least, largest, layout):
+    """Write the sum, mean, max and min of a block."""
+    infinity = fill(signed, layout[5])
+    unordered = (signed > infinity) | above(largest, infinity | ~layout[4])
+    greatest, lowest = greatest_of(signed, least), least_of(largest, least)
+    nan = fill(lowest, np.nan)
+    for entry in range(entries.columns):
+        kind, place = item(entries, 0, entry), item(entries, 1, entry)
+        if kind == SUM:
+            put(out, place, column, total, layout, lowest)
+        elif kind == MEAN:
+            put(out, place, column, mean, layout, lowest)
+        elif kind == MAX:
+            write(out, place, column, where(unordered, nan, greatest))
+        elif kind == MIN:
+            write(out, place, column, where(unordered, nan, lowest))
+
+
+@compiled
+def finish_block(graph, n, column, slot, exact, entries, layout, sums, extremes, answers, results, hard):
+    """Write the sum, mean, max and min of a block of a graph of n nodes."""
+    if conclude(n, slot, exact, False, layout, sums, extremes, answers):
+        set_item(hard, 0, graph, np.uint8(1))
+    _, signed, least, largest, _ = load_state(sums, extremes, slot)
+    total, mean = load(answers, 0, slot), load(answers, 1, slot)
+    out = rows_from(results, graph * entries.columns)
+    write_results(out, column, entries, total, mean, signed, least, largest, layout)
+
+
+@compiled
 def finish(graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard):
     """Write the sum, mean, max and min of a graph of n nodes, and what its variance needs."""
-    out = rows_from(results, graph * entries.columns)
     for block in range(blocks_of(results.columns)):
         column, slot = column_of(block, results.columns), block * LANES
-        if conclude(n, slot, exact, False, layout, sums, extremes, answers):
-            set_item(hard, 0, graph, np.uint8(1))
-        signed, largest = load(extremes, SIGNED, slot), load(extremes, LARGEST, slot)
-        least = load(extremes, LEAST, slot)
-        infinity = fill(signed, layout[5])
-        unordered = (signed > infinity) | above(largest, infinity | ~layout[4])
-        greatest_value = floats_of(where(signed >= 0, signed, least))
-        least_value = floats_of(where(largest < 0, largest, least))
-        nan = fill(least_value, np.nan)
-        for entry in range(entries.columns):
-            kind, place = item(entries, 0, entry), item(entries, 1, entry)
-            if kind in (SUM, MEAN):
-                put(out, place, column, load(answers, kind, slot), layout, least_value)
-            elif kind == MAX:
-                write(out, place, column, where(unordered, nan, greatest_value))
-            elif kind == MIN:
-                write(out, place, column, where(unordered, nan, least_value))
+        finish_block(
+            graph, n, column, slot, exact, entries, layout, sums, extremes, answers, results, hard
+        )  # fmt: skip
         if needs_squares(entries):
+            _, signed, least, largest, _ = load_state(sums, extremes, slot)
             mean = load(answers, 2, slot)
-            above_mean, below_mean = widen(greatest_value) - mean, widen(least_value) - mean
-            above_mean, below_mean = above_mean * above_mean, below_mean * below_mean
+            up, down = widen(greatest_of(signed, least)) - mean, widen(least_of(largest, least)) - mean
+            up, down = up * up, down * down
             store(moments, 2 * graph, column, mean)
-            store(moments, 2 * graph + 1, column, where(above_mean > below_mean, above_mean, below_mean))
+            store(moments, 2 * graph + 1, column, where(up > down, up, down))
+
+
+@compiled
+def reduce_small(
+    graph, rows, order, first, last, exact, entries, layout, sums, extremes, answers, results, hard
+):  # fmt: skip
+    """Write the sum, mean, max and min of a graph that one chunk holds: all in registers if all is easy."""
+    n = float(last - first)
+    for block in range(blocks_of(rows.columns)):
+        column, slot = column_of(block, rows.columns), block * LANES
+        state = blank(read(rows, node_at(order, first), column), layout)
+        state = scan(rows, order, first, last, column, exact, layout, state)
+        total, signed, least, largest, _ = state
+        mean = total / n
+        if not exact or (is_certified(state, layout) and is_plain(total, mean, n, signed, largest, layout)):
+            out = rows_from(results, graph * entries.columns)
+            write_results(out, column, entries, total, mean, signed, least, largest, layout)
+            continue
+        store_state(state, sums, extremes, slot)
+        settle(rows, order, first, last, column, slot, True, exact, layout, sums, extremes)
+        finish_block(
+            graph, n, column, slot, exact, entries, layout, sums, extremes, answers, results, hard
+        )  # fmt: skip
 
 
 @compiled
@@ -614,11 +700,12 @@ def forward(
 ):  # fmt: skip
     """Reduce the rows from `begin` to `end`.
 
-    Graphs that go beyond are named in cut_graphs [tasks, 2], and left half done in the second and
-    third of a task's three parts of `sums_` and `extremes_`.
+    Graphs that go beyond are named in cut_graphs [tasks, 2], -1 for none, and left half done in the
+    second and third of a task's three parts of `sums_` and `extremes_`.
     """
     rows, order, entries, results = matrix(rows_), matrix(order_), matrix(entries_), matrix(results_)
     moments, hard, answers = matrix(moments_), matrix(hard_), rows_from(matrix(answers_), 3 * task)
+    cut_graphs[task, 0], cut_graphs[task, 1] = -1, -1
     graph, first = graph_at(ptr, begin), begin
     while first < end:
         while ptr[graph + 1] <= first:
@@ -627,6 +714,13 @@ def forward(
         whole = last - first == ptr[graph + 1] - ptr[graph]
         part = 3 * task + (0 if whole else 1 if first == begin else 2)
         sums, extremes = rows_from(matrix(sums_), 5 * part), rows_from(matrix(extremes_), 4 * part)
+        if whole and last - first <= chunk_of(rows.columns) and not needs_squares(entries):
+            reduce_small(
+                graph, rows, order, first, last, exact, entries, layout, sums, extremes, answers, results,
+                hard,
+            )  # fmt: skip
+            first = last
+            continue
         gather(rows, order, first, last, exact, layout, sums, extremes)
         if whole:
             n = float(last - first)
@@ -766,34 +860,81 @@ def prepare(n, entries, grad, column, slot, shares):
 
 
 @compiled
+def is_simple(entries):
+    """Tell whether there is at most one max and at most one min, and no variance."""
+    for entry in range(1, entries.columns):
+        kind = item(entries, 0, entry)
+        if kind >= VAR or (kind >= MAX and kind == item(entries, 0, entry - 1)):
+            return False
+    return item(entries, 0, 0) < VAR
+
+
+@compiled
+def spread_simple(rows, order, begin, end, column, slot, entries, winners, shares, layout, target):
+    """Write the gradients of a block of rows, where all that differs is who wins."""
+    flat = load(shares, entries.columns, slot)
+    zeros = fill(flat, 0.0)
+    above_all, below_all = zeros, zeros
+    greatest = read(rows, node_at(order, begin), column)
+    lowest = greatest
+    has_min = False
+    for entry in range(entries.columns):
+        kind, place = item(entries, 0, entry), item(entries, 1, entry)
+        if kind == MAX:
+            above_all, greatest = load(shares, entry, slot), read(winners, place, column)
+        elif kind == MIN:
+            below_all, lowest, has_min = load(shares, entry, slot), read(winners, place, column), True
+    for position in range(begin, end):
+        node = node_at(order, position)
+        values = read(rows, node, column)
+        total = flat + where(ties_of(values, greatest), above_all, zeros)
+        if has_min:
+            total = total + where(ties_of(values, lowest), below_all, zeros)
+        put(target, node, column, total, layout, values)
+
+
+@compiled
+def spread_any(rows, order, begin, end, column, slot, n, entries, winners, moments, shares, layout, target):
+    """Write the gradients of a block of rows."""
+    flat = load(shares, entries.columns, slot)
+    zeros = fill(flat, 0.0)
+    mean, deviation = zeros, zeros
+    if needs_squares(entries):
+        mean, deviation = load(moments, 0, column), load(moments, 1, column)
+    for position in range(begin, end):
+        node = node_at(order, position)
+        values = read(rows, node, column)
+        total = flat
+        for entry in range(entries.columns):
+            kind, place = item(entries, 0, entry), item(entries, 1, entry)
+            share = load(shares, entry, slot)
+            if kind in (MAX, MIN):
+                total = total + where(ties_of(values, read(winners, place, column)), share, zeros)
+            elif kind == VAR:
+                total = total + share * ((widen(values) - mean) / n)
+            elif kind == STD:
+                slope = share * ((widen(values) - mean) / (deviation * n))
+                total = total + where(deviation == 0.0, zeros, slope)
+        put(target, node, column, total, layout, values)
+
+
+@compiled
 def spread(rows, order, first, last, n, entries, winners, moments, shares, layout, target):
     """Write the gradients of the rows of a graph from `first` to `last`."""
-    chunk = chunk_of(rows.columns)
+    chunk, simple = chunk_of(rows.columns), is_simple(entries)
     for begin in range(first, last, chunk):
         end = min(begin + chunk, last)
         for block in range(blocks_of(rows.columns)):
             column, slot = column_of(block, rows.columns), block * LANES
-            flat = load(shares, entries.columns, slot)
-            zeros = fill(flat, 0.0)
-            mean, deviation = zeros, zeros
-            if needs_squares(entries):
-                mean, deviation = load(moments, 0, column), load(moments, 1, column)
-            for position in range(begin, end):
-                node = node_at(order, position)
-                values = read(rows, node, column)
-                total = flat
-                for entry in range(entries.columns):
-                    kind, place = item(entries, 0, entry), item(entries, 1, entry)
-                    share = load(shares, entry, slot)
-                    if kind in (MAX, MIN):
-                        tied = ties_of(values, read(winners, place, column))
-                        total = total + where(tied, share, zeros)
-                    elif kind == VAR:
-                        total = total + share * ((widen(values) - mean) / n)
-                    elif kind == STD:
-                        slope = share * ((widen(values) - mean) / (deviation * n))
-                        total = total + where(deviation == 0.0, zeros, slope)
-                put(target, node, column, total, layout, values)
+            if simple:
+                spread_simple(
+                    rows, order, begin, end, column, slot, entries, winners, shares, layout, target
+                )  # fmt: skip
+            else:
+                spread_any(
+                    rows, order, begin, end, column, slot, n, entries, winners, moments, shares, layout,
+                    target,
+                )  # fmt: skip
 
 
 @compiled

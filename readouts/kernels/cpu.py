@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,13 +86,13 @@ def _forward(
     The first is None if there are no such graphs, the second is empty without var and std.
     """
     size, features = len(ptr) - 1, x.shape[1]
-    entries, rows = _entries(reduce), _array(x)
+    entries, rows = _entries(tuple(reduce)), _array(x)
     squared = entries[0, -1] >= compiled.VAR
     slots = -(-features // LANES) * LANES
     hard, moments = np.zeros(size, np.uint8), np.zeros((size if squared else 0, 2, max(features, LANES)))
     tasks = _tasks(x.numel())
     integers = np.int64 if x.dtype == torch.float64 else np.int32
-    cut_graphs = np.full((tasks, 2), -1)  # the first and the last that the borders of a task cut, -1 for none
+    cut_graphs = np.empty((tasks, 2), np.int64)
     sums, extremes = np.empty((tasks, 3, 5, slots)), np.empty((tasks, 3, 4, slots), integers)
     borders = ptr.numpy(), _positions(order)
     results = entries, LAYOUTS[x.dtype], _array(out), moments, hard
@@ -128,7 +129,7 @@ def reduce_backward(
 
     `x` and `out` may be None where the reductions asked for do not need them.
     """
-    entries, result = _entries(reduce), _new((len(index), grad.shape[2]), grad.dtype)
+    entries, result = _entries(tuple(reduce)), _new((len(index), grad.shape[2]), grad.dtype)
     layout, slopes = LAYOUTS[grad.dtype], _array(grad)
     if entries[0, -1] <= compiled.MEAN:
         table = _new((len(ptr) - 1, grad.shape[2]), grad.dtype)
@@ -200,7 +201,7 @@ def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 def _array(x: Tensor) -> Any:
     """Return the memory of a tensor as `readouts.kernels.vectors` reads it."""
-    x = x.detach().contiguous()
+    x = x.detach() if x.is_contiguous() else x.detach().contiguous()
     if x.dtype == torch.float16:
         return x.view(torch.int16).numpy().view(np.uint16)
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
@@ -210,7 +211,8 @@ def _positions(order: Tensor | None) -> Any:
     return _IN_ORDER if order is None else order.numpy()
 
 
-def _entries(reduce: Sequence[str]) -> Any:
+@lru_cache
+def _entries(reduce: tuple[str, ...]) -> Any:
     """Return the reductions' places in ELEMENTARY, in ascending order, and their blocks: [2, R]."""
     places = sorted((ELEMENTARY.index(name), block) for block, name in enumerate(reduce))
     return np.array([[kind for kind, _ in places], [block for _, block in places]])
