@@ -75,7 +75,7 @@ def readout(
     names = reduce_names(reduce)
     check_exact_and_empty(exact, empty)
     segments = _segments(x, batch, ptr, size)
-    rows = x if x.dim() == 2 else x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+    rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
     out = ops.reduce(rows, segments.index, segments.ptr, segments.order, names, exact)
     if empty != 0:
         _check_fits(empty, out.dtype)

@@ -406,10 +406,10 @@ def _is_unwatched(x: Tensor) -> bool:
     Then the kernel is called without PyTorch's dispatcher, which takes as long as a small batch does.
     """
     return (
-        x.is_cpu
+        not torch.compiler.is_compiling()
+        and x.is_cpu
         and type(x) is Tensor
         and not (x.requires_grad and torch.is_grad_enabled())
-        and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not _transforming()
     )
