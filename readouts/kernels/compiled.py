@@ -55,6 +55,8 @@ from readouts.kernels.vectors import (
 )
 
 TILE = 128  # rows whose certificate is checked at once, 2**7
+SMALL = 48  # rows of a graph that are read block by block
+AHEAD = 32  # rows that are asked for before they are needed
 SUM, MEAN, MAX, MIN, VAR, STD = range(6)
 HIGH, LOW, THIRD, BROKEN, PART = range(5)
 SIGNED, LEAST, LARGEST, MAGNITUDE = range(4)
@@ -66,6 +68,11 @@ def compiled(function: Callable[..., Any]) -> Any:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # no folder can be written to
         return njit(nogil=True, error_model="numpy")(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile into every caller, so that vectors stay in registers."""
+    return njit(nogil=True, error_model="numpy", forceinline=True)(function)
 
 
 def _bitcast(source: Any, target: Any) -> Any:
@@ -152,6 +159,18 @@ def graph_at(ptr, position):
 def node_at(order, position):
     """Return the node at a position in the order; an empty order is that of the rows."""
     return order.pointer[position] if order.columns else position
+
+
+@compiled
+def straightened(order, first, last):
+    """Return an order and two positions that name the same nodes of a graph, without a list if possible.
+
+    The nodes of a graph are in ascending order, so that the two ends tell whether they are neighbours.
+    """
+    begin, end = node_at(order, first), node_at(order, last - 1) + 1
+    if end - begin == last - first:
+        return Matrix(order.pointer, 0), begin, end
+    return order, first, last
 
 
 @compiled
@@ -295,9 +314,9 @@ def put(rows, node, column, values, layout, like):
 
 
 @compiled
-def chunk_of(features):
-    """Return a number of rows that are read block by block while they are in the nearest cache."""
-    return min(max(2048 // features, 4), TILE)
+def chunk_of(features, elements):
+    """Return the number of rows that are read block by block, about so many elements of them."""
+    return min(max(elements // features, 4), TILE)
 
 
 # --- sums and extremes of a graph ---
@@ -330,14 +349,13 @@ def store_state(state, sums, extremes, slot):
     store(extremes, MAGNITUDE, slot, magnitude)
 
 
-@compiled
+@inlined
 def scan(rows, order, begin, end, column, exact, layout, state):
     """Return the state of a block after the rows from `begin` to `end`."""
-    ahead = 2 * chunk_of(rows.columns)
     total, signed, least, largest, magnitude = state
     if exact:
         for position in range(begin, end):
-            fetch(rows, order, position + ahead, column)
+            fetch(rows, order, position + AHEAD, column)
             values = read(rows, node_at(order, position), column)
             bits = bits_of(values)
             total = total + widen(values)
@@ -347,7 +365,7 @@ def scan(rows, order, begin, end, column, exact, layout, state):
     else:
         quick = narrow(fill(total, 0.0), read(rows, node_at(order, begin), column))
         for position in range(begin, end):
-            fetch(rows, order, position + ahead, column)
+            fetch(rows, order, position + AHEAD, column)
             values = read(rows, node_at(order, position), column)
             bits = bits_of(values)
             quick = quick + values
@@ -458,7 +476,7 @@ def clipped(exponents):
 @compiled
 def gather(rows, order, first, last, exact, layout, sums, extremes):
     """Take in the rows of a graph from `first` to `last`."""
-    features, chunk = rows.columns, chunk_of(rows.columns)
+    features, chunk = rows.columns, chunk_of(rows.columns, 2**10)
     for start in range(first, last, TILE):
         stop = min(start + TILE, last)
         for begin in range(start, stop, chunk):
@@ -586,7 +604,7 @@ def least_of(largest, least):
     return floats_of(where(largest < 0, largest, least))
 
 
-@compiled
+@inlined
 def write_results(out, column, entries, total, mean, signed, least, largest, layout):
     """Write the sum, mean, max and min of a block."""
     infinity = fill(signed, layout[5])
@@ -714,19 +732,20 @@ def forward(
         whole = last - first == ptr[graph + 1] - ptr[graph]
         part = 3 * task + (0 if whole else 1 if first == begin else 2)
         sums, extremes = rows_from(matrix(sums_), 5 * part), rows_from(matrix(extremes_), 4 * part)
-        if whole and last - first <= chunk_of(rows.columns) and not needs_squares(entries):
+        nodes, start, stop = straightened(order, first, last)
+        if whole and last - first <= SMALL and not needs_squares(entries):
             reduce_small(
-                graph, rows, order, first, last, exact, entries, layout, sums, extremes, answers, results,
+                graph, rows, nodes, start, stop, exact, entries, layout, sums, extremes, answers, results,
                 hard,
             )  # fmt: skip
             first = last
             continue
-        gather(rows, order, first, last, exact, layout, sums, extremes)
+        gather(rows, nodes, start, stop, exact, layout, sums, extremes)
         if whole:
             n = float(last - first)
             finish(graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard)
             if needs_squares(entries):
-                gather_squares(rows, order, first, last, exact, rows_from(moments, 2 * graph), sums)
+                gather_squares(rows, nodes, start, stop, exact, rows_from(moments, 2 * graph), sums)
                 finish_squares(
                     graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard
                 )  # fmt: skip
@@ -805,7 +824,7 @@ def ties_of(values, winners):
 @compiled
 def count_ties(rows, order, first, last, entries, winners, ties):
     """Count, for every max and min, the nodes that have its value: ties [R, slots]."""
-    chunk, ahead = chunk_of(rows.columns), 2 * chunk_of(rows.columns)
+    chunk = max(chunk_of(rows.columns, 2**13), SMALL)
     for begin in range(first, last, chunk):
         end = min(begin + chunk, last)
         for block in range(blocks_of(rows.columns)):
@@ -816,7 +835,7 @@ def count_ties(rows, order, first, last, entries, winners, ties):
                 winner, total = read(winners, item(entries, 1, entry), column), load(ties, entry, slot)
                 zeros, ones = fill(total, 0.0), fill(total, 1.0)
                 for position in range(begin, end):
-                    fetch(rows, order, position + ahead, column)
+                    fetch(rows, order, position + AHEAD, column)
                     values = read(rows, node_at(order, position), column)
                     total = total + where(ties_of(values, winner), ones, zeros)
                 store(ties, entry, slot, total)
@@ -869,7 +888,7 @@ def is_simple(entries):
     return item(entries, 0, 0) < VAR
 
 
-@compiled
+@inlined
 def spread_simple(rows, order, begin, end, column, slot, entries, winners, shares, layout, target):
     """Write the gradients of a block of rows, where all that differs is who wins."""
     flat = load(shares, entries.columns, slot)
@@ -921,7 +940,7 @@ def spread_any(rows, order, begin, end, column, slot, n, entries, winners, momen
 @compiled
 def spread(rows, order, first, last, n, entries, winners, moments, shares, layout, target):
     """Write the gradients of the rows of a graph from `first` to `last`."""
-    chunk, simple = chunk_of(rows.columns), is_simple(entries)
+    chunk, simple = max(chunk_of(rows.columns, 2**13), SMALL), is_simple(entries)
     for begin in range(first, last, chunk):
         end = min(begin + chunk, last)
         for block in range(blocks_of(rows.columns)):
@@ -951,11 +970,12 @@ def backward(
         while ptr[graph + 1] <= first:
             graph += 1
         last = min(ptr[graph + 1], end)
+        nodes, start, stop = straightened(order, first, last)
         n = ptr[graph + 1] - ptr[graph]
         winners = rows_from(results, graph * entries.columns)
         clear(shares, entries.columns)
         if last - first == n:
-            count_ties(rows, order, first, last, entries, winners, shares)
+            count_ties(rows, nodes, start, stop, entries, winners, shares)
         else:
             for cut in range(cut_graphs.size):
                 if cut_graphs[cut // 2, cut % 2] == graph:
@@ -964,7 +984,7 @@ def backward(
             slopes = rows_from(grad, graph * entries.columns)
             prepare(float(n), entries, slopes, column_of(block, rows.columns), block * LANES, shares)
         spread(
-            rows, order, first, last, float(n), entries, winners, rows_from(moments, 2 * graph), shares,
+            rows, nodes, start, stop, float(n), entries, winners, rows_from(moments, 2 * graph), shares,
             layout, target,
         )  # fmt: skip
         first = last
