@@ -67,6 +67,7 @@ Out = Annotated[Path, typer.Option(help="The folder for rows and figures; a reru
 Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes CUDA if there is one.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="The number that everything random starts from.")]
 RINGS = ["rings"]
+NO_DATA: list[str] = []
 RESULTS = Path("results")
 
 app = typer.Typer(
@@ -173,6 +174,42 @@ def demo(
     from experiments import demo as experiment
 
     say_paths(*experiment.run(sets, out, where, seed))
+
+
+@app.command(cls=ManyData)
+def speed(
+    data: DataNames = NO_DATA,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The main shapes only, in less than two minutes.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of PyTorch and of ours.", show_default="as PyTorch has")
+    ] = None,
+) -> None:
+    """Time readouts and everything one could take instead, and compare them with what memory allows.
+
+    What was timed is not timed again: give another --out, or move the rows away, for new numbers.
+    """
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    import torch
+
+    from experiments.rows import RowLog
+    from experiments.speed import figure, measure, tables
+    from experiments.speed.shapes import memory_plan, plan
+
+    settings = measure.Settings(where, seed, quick, threads or torch.get_num_threads())
+    with RowLog(out, "speed", where) as log:
+        rows = measure.measure(plan(quick, where == "cuda", sets, seed), log, settings)
+        if not quick:
+            rows += measure.measure_memory(memory_plan(where == "cuda"), log, settings)
+    figures = figure.figure(rows, out)
+    say(*tables.tables(rows), *tables.refusals(rows), *tables.noise(rows))
+    say_paths(log.path, *figures)
 
 
 def load_sets(names: Sequence[str], mirror: str | None) -> list[GraphSet]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_commands_are_the_experiments():
-    assert COMMANDS == ["collisions", "tower", "copies", "demo"]
+    assert COMMANDS == ["collisions", "tower", "copies", "demo", "speed"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

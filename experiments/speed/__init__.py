@@ -1,0 +1,1 @@
+"""How fast are readouts, and what else could one take? `measure` says how it is found out."""

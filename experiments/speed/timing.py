@@ -1,0 +1,133 @@
+"""How long calls take, in turns, and how much memory one takes at most."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+Thunk = Callable[[], object]
+Clock = Callable[[Thunk, int], float]
+SAMPLE_SECONDS = 0.002
+FEW, MOST = 3, 51
+PATIENCE = 6
+
+
+def wall(call: Thunk, repeats: int) -> float:
+    """Seconds a call, on the CPU.
+
+    A single call is made once before, untimed: the system takes away memory that lies idle during the turns
+    of others, and the first to touch it again would pay for them.
+    """
+    if repeats == 1:
+        call()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def cuda_events(call: Thunk, repeats: int) -> float:
+    """Seconds a call, between two events in the stream of the GPU."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000 / repeats
+
+
+def captured(call: Thunk) -> Thunk:
+    """The call as a CUDA graph, which costs the CPU nothing; warmed up on a stream of its own before."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+@dataclass
+class Samples:
+    """What was measured of one call; a quick call is repeated within a sample."""
+
+    repeats: int = 1
+    seconds: list[float] = field(default_factory=list)
+    spent: float = 0.0
+
+    def take(self, call: Thunk, clock: Clock) -> None:
+        """Measure once more."""
+        seconds = clock(call, self.repeats)
+        self.seconds.append(seconds)
+        self.spent += seconds * self.repeats
+
+    def wants_more(self, share: float) -> bool:
+        """Whether its share of time is left, or a few shares while there are few samples."""
+        taken = len(self.seconds)
+        allowed = share if taken >= FEW else PATIENCE * share
+        return taken == 0 or (self.spent < allowed and taken < MOST)
+
+    def quantile(self, q: float) -> float:
+        """A quantile of seconds a call."""
+        return torch.tensor(self.seconds, dtype=torch.float64).quantile(q).item()
+
+
+def begin(call: Thunk, clock: Clock) -> Samples:
+    """One sample, to find out how often a call is to be repeated; if once, the sample counts."""
+    first = Samples()
+    first.take(call, clock)
+    repeats = round(SAMPLE_SECONDS / max(first.seconds[0], 1e-7))
+    return first if repeats <= 1 else Samples(repeats)
+
+
+def interleave(calls: Mapping[str, Thunk], share: float, clock: Clock = wall) -> dict[str, Samples]:
+    """Time all calls in rounds, in a new order each, so that noise strikes all alike.
+
+    Every call gets `share` seconds, a slow one up to `PATIENCE` times that for `FEW` samples; one that has
+    spent its share sits out. All have run before.
+    """
+    samples = {name: begin(call, clock) for name, call in calls.items()}
+    shuffle = random.Random(0).shuffle
+    gc.collect()
+    gc.disable()
+    try:
+        while waiting := [name for name, sample in samples.items() if sample.wants_more(share)]:
+            shuffle(waiting)
+            for name in waiting:
+                samples[name].take(calls[name], clock)
+    finally:
+        gc.enable()
+    return samples
+
+
+def resident(kind: str) -> int:
+    """Memory of this process in bytes: "VmRSS" now, or "VmHWM" at most so far. Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:"))
+
+
+def peak_beyond(call: Thunk, device: str) -> int:
+    """Bytes that a call needs at most beyond what is there before it.
+
+    On the CPU, the process must be a fresh one: what was freed before could be taken again unseen.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    before = resident("VmHWM")
+    call()
+    return resident("VmHWM") - before
