@@ -1031,5 +1031,6 @@ def copy_rows(table_, index, target_, begin, end):
             return False
         for block in range(blocks_of(table.columns)):
             column = column_of(block, table.columns)
+            prefetch(table, index[min(node + AHEAD, end - 1)], column)
             write(target, node, column, read(table, graph, column))
     return True
