@@ -8,6 +8,7 @@ and order as in `Segments`; reduce a sequence of the names in `ELEMENTARY`.
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,7 +131,16 @@ def _kernel_for(x: Tensor) -> Any:
         from readouts.kernels import cpu  # loads Numba
 
         return cpu if cpu.supports(x.dtype) else None
+    if x.device.type == "cuda" and _has_triton():
+        from readouts.kernels import gpu  # loads Triton
+
+        return gpu if gpu.supports(x.dtype) else None
     return None
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _through_cpu(kernel: Callable[..., Any]) -> Callable[..., Any]:

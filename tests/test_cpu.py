@@ -60,6 +60,29 @@ def test_children_forked_after_use(monkeypatch):
     assert child.exitcode == 0
 
 
+class Workloads(torch.utils.data.Dataset):
+    """A data set whose items are readouts."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, seed):
+        return results(seed)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_workers_of_a_data_loader(monkeypatch):
+    monkeypatch.setattr(cpu, "GRAIN", 1000)
+    expected = [results(seed) for seed in range(6)]
+    loader = torch.utils.data.DataLoader(
+        Workloads(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
+    )
+    for actual, wanted in zip(loader, expected, strict=True):
+        assert_same_bits(actual[0], wanted[0])
+        assert_same_bits(actual[1], wanted[1])
+
+
 def test_read_only_installation(tmp_path):
     """Numba without a folder for its cache compiles anew, and works."""
     code = (

@@ -1,0 +1,183 @@
+"""The operators on the GPU, fused: one launch forward and one backward, in Triton.
+
+A program has one graph and a block of features, and goes over its rows tile by tile. If there are
+more than LONG nodes, graphs of more than a certain number of nodes are cut into pieces of that many,
+whose partial states a second launch puts together, so no graph keeps the device waiting. How many
+programs there are, and how they find their rows, follows from the numbers of nodes, graphs and
+features alone and from `ptr` on the device: nothing waits for the device, and nothing is ever
+added by atomics.
+
+Exact sums are made as on the CPU (`docs/exactness.md`). float32, float16 and bfloat16 numbers are
+added in float64, tile by tile, where the largest and the least magnitude certify that this is
+exact. Other tiles, float64 numbers and squared deviations are pre-rounded to grids, from the largest
+magnitude down until nothing is left. Tiles and pieces add up in three float64 numbers with the error
+of every addition, and if the error of the last is not zero, or the numbers are so large or so small
+that a division might not be exact, the column is added anew by integers, in digits of 32 bits as wide as
+the dtype, by the same program. Infinities and NaN are read off the greatest and the least number.
+
+Everything is rounded once: narrow results by rounding the float64 to odd first. Numbers go by
+their bits, so no hardware flag decides on the fate of subnormal ones, and the kernels are compiled without
+fused multiply-add, which would round other numbers than those that the reference rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from readouts.kernels import triton_loops
+from readouts.kernels.contract import ELEMENTARY
+
+LONG = 4096  # nodes up to which no graph is cut
+PROGRAMS = 2048  # pieces that are enough to keep a device busy
+TILE = 2048  # elements of a tile
+BLOCK = 64  # features of a tile
+PARTS = 4  # pieces merged at once, as a power of two
+_MANTISSA = {torch.float64: 52, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
+_ONLY_SQUARES: dict[str, Any] = {
+    "SUMS": False,
+    "EXTREMES": False,
+    "TIES": False,
+    "MAX_BLOCK": -1,
+    "MIN_BLOCK": -1,
+}
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def supports(dtype: torch.dtype) -> bool:
+    """Tell whether this file computes readouts of this dtype."""
+    return dtype in _MANTISSA
+
+
+def reduce(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
+) -> Tensor:
+    """Reduce the nodes order[ptr[b]:ptr[b + 1]] of every graph b, rows of x [N, F], to [B, R, F].
+
+    `order` is None where the nodes are in order as they are; `index` is not needed here.
+    """
+    out = x.new_empty(len(ptr) - 1, len(reduce), x.shape[1])
+    if out.numel() == 0 or len(x) == 0:
+        return out.zero_()
+    sums, squares = not {"max", "min"}.issuperset(reduce), not {"var", "std"}.isdisjoint(reduce)
+    extremes = (exact and sums) or not {"max", "min"}.isdisjoint(reduce)
+    batch = _Batch(x, ptr, order, reduce, exact)
+    inputs = _bits(x), batch.order, batch.ptr, _bits(out)
+    flags = {"SUMS": sums, "EXTREMES": extremes}
+    batch.launch(triton_loops.forward, *inputs, batch.states, batch.keys, **flags, SQUARES=squares)
+    if batch.split:
+        batch.merge(*inputs, write=True, **flags, SQUARES=False, TIES=False)
+        if squares:
+            batch.survey(*inputs, write=True, SQUARES=True, **_ONLY_SQUARES)
+    return out
+
+
+def reduce_backward(
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    ptr: Tensor,
+    order: Tensor | None,
+    reduce: Sequence[str],
+    exact: bool,
+) -> Tensor:
+    """Return the gradient [N, F] of `reduce` for x, given that of its output, and `out` [B, R, F] itself.
+
+    x may be None for sum and mean, and out for all but max and min; see `readouts.ops`.
+    """
+    result = grad.new_empty(len(index), grad.shape[2])
+    if result.numel() == 0:
+        return result
+    sums, squares = not {"var", "std"}.isdisjoint(reduce), "std" in reduce
+    ties = not {"max", "min"}.isdisjoint(reduce)
+    batch = _Batch(result, ptr, order, reduce, exact)
+    slopes = _bits(grad)
+    rows, results = (slopes if tensor is None else _bits(tensor) for tensor in (x, out))
+    flags: dict[str, Any] = {"SUMS": sums, "EXTREMES": exact and sums, "TIES": ties}
+    flags |= {"MAX_BLOCK": _find("max", reduce), "MIN_BLOCK": _find("min", reduce)}
+    inputs = rows, batch.order, batch.ptr, results
+    if batch.split and (sums or ties):
+        batch.survey(*inputs, **flags, SQUARES=False)
+        if squares:
+            batch.survey(*inputs, SQUARES=True, **_ONLY_SQUARES)
+    tensors = slopes, rows, results, batch.order, batch.ptr, _bits(result), batch.stats
+    batch.launch(triton_loops.backward, *tensors, **flags, SQUARES=squares)
+    return result
+
+
+class _Batch:
+    """How the rows of a batch are dealt out to programs, and where pieces of graphs leave what they know."""
+
+    def __init__(
+        self, x: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
+    ) -> None:
+        (nodes, self.features), self.size, self.device = x.shape, len(ptr) - 1, x.device
+        self.ptr, self.order = ptr.contiguous(), ptr if order is None else order.contiguous()
+        width = min(BLOCK, _power_of_two(self.features))
+        self.columns = -(-self.features // width)
+        self.split = nodes > LONG
+        self.piece = max(LONG // 8, _power_of_two(nodes * self.columns // PROGRAMS)) if self.split else nodes
+        self.chunks = nodes // self.piece + 1 if self.split else 0
+        self.states = x.new_empty(2 * self.chunks, 3, self.features, dtype=torch.float64)
+        self.keys = x.new_empty(2 * self.chunks, 4, self.features, dtype=torch.int64)
+        self.stats = x.new_empty(self.chunks, 4, self.features, dtype=torch.float64)
+        rows = min(TILE // width, max(16, _power_of_two(nodes // self.size)))
+        self.rows = {"POWER": rows.bit_length() - 1}
+        self.codes = {"CODES": _codes(reduce), "BLOCKS": len(reduce)}
+        self.common = {
+            "MANTISSA": _MANTISSA[x.dtype],
+            "FEATURES": width,
+            "ORDERED": order is not None,
+            "EXACT": exact,
+            "num_warps": max(1, min(4, rows * width // 512)),
+            "enable_fp_fusion": False,
+        }
+
+    def launch(self, kernel: Any, *tensors: Tensor, **flags: Any) -> None:
+        """Start a program for every graph, or for every piece of one."""
+        programs = self.chunks - 1 + self.size if self.split else self.size
+        self._start(kernel, programs, *tensors, **self.codes, **self.rows, **flags, SPLIT=self.split)
+
+    def survey(self, *inputs: Tensor, write: bool = False, **flags: Any) -> None:
+        """Go over the graphs that are cut once more, for what the next launch needs to know of them."""
+        tensors = *inputs, self.states, self.keys, self.stats
+        blocks = {"BLOCKS": self.codes["BLOCKS"], **self.rows}
+        self._start(triton_loops.survey, self.chunks - 1 + self.size, *tensors, **blocks, **flags)
+        flags = {name: flag for name, flag in flags.items() if not name.endswith("_BLOCK")}
+        self.merge(*inputs, write=write, **flags)
+
+    def merge(self, *inputs: Tensor, write: bool, **flags: Any) -> None:
+        """Put together what pieces know of their graphs; write it to the output or only to `stats`."""
+        tensors = *inputs, self.states, self.keys, self.stats
+        codes = self.codes if write else {"CODES": 0, "BLOCKS": 0}
+        self._start(triton_loops.merge, self.chunks, *tensors, **codes, **flags, PARTS=PARTS)
+
+    def _start(self, kernel: Any, programs: int, *tensors: Tensor, **flags: Any) -> None:
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
+            sizes = self.size, self.features, self.piece
+            kernel[programs, self.columns](*tensors, *sizes, **self.common, **flags)
+
+
+def _codes(reduce: Sequence[str]) -> int:
+    """Pack the places of the names in ELEMENTARY, three bits each."""
+    return sum(ELEMENTARY.index(name) << (3 * block) for block, name in enumerate(reduce))
+
+
+def _find(name: str, reduce: Sequence[str]) -> int:
+    """Return the first block of a reduction, -1 if there is none."""
+    return reduce.index(name) if name in reduce else -1
+
+
+def _bits(x: Tensor) -> Tensor:
+    """Read the bits of floats as integers."""
+    return x.detach().contiguous().view(_BITS[x.element_size()])
+
+
+def _power_of_two(number: int) -> int:
+    """Return the least power of two that is not below a number."""
+    return 1 << max(number - 1, 0).bit_length()

@@ -1,0 +1,405 @@
+"""The Triton kernels return the bits of the reference: on a GPU, or on the CPU under TRITON_INTERPRET=1.
+
+`tests/test_gpu.py` runs this file interpreted. An interpreted program takes tens of milliseconds, so a
+test here puts many awkward columns into one batch.
+"""
+
+import itertools
+import math
+import os
+
+import pytest
+import torch
+from batches import MULTIPLE, batches, floats
+from bits import AS_INTEGERS, assert_same_bits
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from readouts.kernels import plain, reference
+from readouts.kernels.contract import ELEMENTARY
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip("needs TRITON_INTERPRET=1 or a GPU", allow_module_level=True)
+
+gpu = pytest.importorskip("readouts.kernels.gpu")
+loops = pytest.importorskip("readouts.kernels.triton_loops")
+numbers = pytest.importorskip("readouts.kernels.triton_numbers")
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+SOME_EXAMPLES = settings(
+    max_examples=8 if INTERPRETED else 200,
+    phases=[Phase.reuse, Phase.generate],  # shrinking takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+SUMS = ("sum", "mean", "var", "std")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # of numpy: overflow, inf - inf
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # in Triton 3.6
+]
+
+
+@pytest.fixture(params=[4096, 24], ids=["whole", "cut"])
+def _long(request, monkeypatch):
+    """Graphs as they are, or cut into pieces of three nodes where there are more than 24."""
+    monkeypatch.setattr(gpu, "LONG", request.param)
+
+
+class poisoned:  # noqa: N801
+    """What is not written is NaN or a huge integer."""
+
+    def __enter__(self):
+        torch.use_deterministic_algorithms(True)
+
+    def __exit__(self, *exception):
+        torch.use_deterministic_algorithms(False)
+
+
+def grouped(index, size, sort=True):
+    """Return the nodes of every graph, ptr and order."""
+    count = torch.bincount(index, minlength=size)
+    ptr = torch.nn.functional.pad(count.cumsum(0), (1, 0))
+    return count, ptr, index.argsort(stable=True) if sort else None
+
+
+def reduce(x, index, size, names, exact=True, sort=True):
+    _, ptr, order = grouped(index, size, sort)
+    moved = [None if t is None else t.to(DEVICE) for t in (x, index, ptr, order)]
+    with poisoned():
+        return gpu.reduce(*moved, names, exact).cpu()
+
+
+def reduce_backward(grad, x, out, index, names, exact=True, sort=True):
+    _, ptr, order = grouped(index, len(grad), sort)
+    moved = [None if t is None else t.to(DEVICE) for t in (grad, x, out, index, ptr, order)]
+    with poisoned():
+        return gpu.reduce_backward(*moved, names, exact).cpu()
+
+
+def assert_agrees(x, index, size, names=ELEMENTARY, sort=True):
+    """Compare forward and, with a gradient of many magnitudes, backward."""
+    count = torch.bincount(index, minlength=size)
+    expected = reference.reduce(x, index, count, names)
+    assert_same_bits(reduce(x, index, size, names, sort=sort), expected)
+    grad = torch.randn(expected.shape, dtype=torch.float64).to(x.dtype)
+    actual = reduce_backward(grad, x, expected, index, names, sort=sort)
+    assert_same_bits(actual, reference.reduce_backward(grad, x, index, count, names))
+
+
+def assert_columns_agree(columns, dtype, names=("sum", "mean", "max", "min")):
+    """Compare columns of different lengths as features of one graph, where zeros do not count."""
+    x = torch.tensor(list(itertools.zip_longest(*columns, fillvalue=0.0)), dtype=torch.float64).to(dtype)
+    assert_agrees(x, torch.zeros(len(x), dtype=torch.int64), 1, names, sort=False)
+
+
+def assert_graphs_agree(columns, dtype, names):
+    """Compare columns of different lengths as graphs of one feature."""
+    index = torch.cat([torch.full((len(column),), b) for b, column in enumerate(columns)])
+    x = torch.tensor([value for column in columns for value in column], dtype=torch.float64).to(dtype)
+    shuffle = torch.randperm(len(x))
+    assert_agrees(x[shuffle].view(-1, 1), index[shuffle], len(columns), names)
+
+
+@pytest.mark.usefixtures("_long")
+@SOME_EXAMPLES
+@given(st.data())
+def test_forward(dtype, data):
+    x, index, count = data.draw(batches(dtype))
+    names = data.draw(st.sampled_from(MULTIPLE))
+    sort = data.draw(st.booleans())
+    index = index if sort else index.sort().values
+    assert_same_bits(reduce(x, index, len(count), names, sort=sort), reference.reduce(x, index, count, names))
+
+
+@pytest.mark.usefixtures("_long")
+@SOME_EXAMPLES
+@given(st.data())
+def test_backward(dtype, data):
+    x, index, count = data.draw(batches(dtype))
+    names = data.draw(st.sampled_from(MULTIPLE))
+    shape = len(count), len(names), x.shape[1]
+    numbers = st.lists(floats(dtype), min_size=math.prod(shape), max_size=math.prod(shape))
+    grad = torch.tensor(data.draw(numbers)).to(dtype).view(shape)
+    out = reference.reduce(x, index, count, names)
+    actual = reduce_backward(grad, x, out, index, names)
+    assert_same_bits(actual, reference.reduce_backward(grad, x, index, count, names))
+
+
+@pytest.mark.usefixtures("_long")
+@pytest.mark.parametrize("names", MULTIPLE, ids="-".join)
+def test_every_choice_of_reductions(names):
+    x = torch.randn(60, 3)
+    x[::4] = x[1]
+    index = torch.randint(0, 3, (60,)).sort().values + (torch.arange(60) > 50)
+    assert_agrees(x, index, 6, names, sort=False)
+
+
+@pytest.mark.parametrize("names", [("sum",), ("mean",), ("mean", "sum", "mean")], ids="-".join)
+def test_backward_of_linear_reductions_needs_no_features(names):
+    index, grad = torch.arange(40) // 30, torch.randn(3, len(names), 2)
+    expected = reference.reduce_backward(grad, torch.randn(40, 2), index, torch.tensor([30, 10, 0]), names)
+    assert_same_bits(reduce_backward(grad, None, None, index, names), expected)
+
+
+def ends(dtype):
+    """Return the largest and the least number of a dtype, and half a unit in the last place of 1."""
+    limits = torch.finfo(dtype)
+    return limits.max, limits.smallest_normal * limits.eps, limits.eps / 2
+
+
+def test_roundings_that_catch_a_careless_sum(dtype):
+    largest, least, half = ends(dtype)
+    tiny = half * 2.0**-60  # 0 in float16
+    columns = [
+        (1.0, half),
+        (1.0, half, least),
+        (1.0, half, -least),
+        (1.0 + 2 * half, half),
+        (1.0 + 2 * half, half, -least),
+        (-1.0, -half, -least),
+        (-1.0, half / 2, least),
+        (1.0, -half / 2, -least),
+        *[
+            (sign * a, sign * half, b)
+            for sign in (1, -1)
+            for a in (1.0, 1.0 + 2 * half)
+            for b in (tiny, -tiny)
+        ],
+        *[(1.0, -half / 2, b) for b in (tiny, -tiny)],
+        (largest, largest),
+        (largest, largest * half / 2),
+        (largest, largest * half / 2, least),
+        (largest, largest * half / 2, -least),
+        (-largest, -largest * half / 2),
+        (largest, largest, -largest, -largest, 1.0),
+        (largest, least, -largest),
+        (least, least, least),
+        (least, least, 0.0, 0.0),
+        (least, 0.0),
+        (-least, 0.0),
+        (-least, 0.0, 0.0),
+        (least, -least),
+        (-0.0, -0.0),
+        (-0.0, 0.0),
+        (least, largest, 1.0),
+        (1.0, 1.0 + 2 * half),
+        (1.0 + 2 * half, 1.0 + 4 * half),
+        (1.0, 1.0 + 2 * half, 1.0, 1.0 + 2 * half, least, -least / 2, 0.0, 0.0),
+    ]
+    assert_columns_agree(columns, dtype)
+    if dtype == torch.float32:
+        assert_graphs_agree(columns, dtype, ELEMENTARY)
+
+
+def test_float64_at_the_ends_of_its_range():
+    scales = [2.0**power for power in (-1074, -1062, -1045, -1010, -960, -899, 985, 1015, 1020)]
+    for nodes in (3, 7):
+        x = (torch.rand(nodes, len(scales), dtype=torch.float64) * 4 - 1) * torch.tensor(scales).double()
+        assert_agrees(x, torch.zeros(nodes, dtype=torch.int64), 1, SUMS, sort=False)
+        x[1:] = 0
+        x[0] = 2.0 ** torch.arange(-1074, -1074 + 5 * 9, 5, dtype=torch.float64)
+        assert_agrees(x, torch.zeros(nodes, dtype=torch.int64), 1, ("sum", "mean"), sort=False)
+
+
+@pytest.mark.usefixtures("_long")
+@pytest.mark.parametrize("tile", [16, 64])
+def test_stairs_that_three_numbers_do_not_hold(dtype, tile, monkeypatch):
+    """Five numbers far apart, of which the first three cancel, together in a tile or each in its own."""
+    monkeypatch.setattr(gpu, "TILE", tile)
+    start = {10: 15, 7: 120, 23: 120, 52: 0}[gpu._MANTISSA[dtype]]
+    stairs = [(1 + torch.finfo(dtype).eps) * 2.0 ** (start - 60 * step) for step in range(5)]
+    columns = torch.zeros(3, 8 * 16, dtype=torch.float64)
+    columns[0, : 5 * 16 : 16] = torch.tensor(stairs).double()
+    columns[0, 5 * 16 :: 16] = -torch.tensor(stairs[:3]).double()
+    columns[1, :5], columns[1, 65:68] = columns[0, : 5 * 16 : 16], columns[0, 5 * 16 :: 16]
+    columns[2] = columns[1].flip(0)
+    x = columns.to(dtype).view(-1, 1)
+    index = torch.arange(3).repeat_interleave(8 * 16)
+    count = torch.bincount(index, minlength=24)  # many empty graphs make for small tiles
+    actual = reduce(x, index, 24, ("sum", "mean"), sort=False)
+    assert_same_bits(actual, reference.reduce(x, index, count, ("sum", "mean")))
+
+
+def test_infinities_and_nan(dtype):
+    inf, nan, (largest, least, _) = math.inf, math.nan, ends(dtype)
+    columns = [
+        (inf, 1.0),
+        (-inf, 1.0),
+        (inf, -inf),
+        (inf, inf, 2.0, inf),
+        (nan, 1.0, 2.0),
+        (1.0, nan, inf, -inf),
+        (-inf, -inf),
+        (inf, largest, -largest, least),
+        (nan,),
+        (1.0, -1.0, 3.0),
+    ]
+    assert_columns_agree(columns, dtype, ELEMENTARY)
+    assert_graphs_agree(columns, dtype, ("max", "min", "mean"))
+    x = torch.tensor(columns[1] + columns[4]).to(dtype).view(-1, 1)
+    x[2:3].view(AS_INTEGERS[dtype.itemsize]).bitwise_or_(torch.iinfo(AS_INTEGERS[dtype.itemsize]).min)
+    assert x[2].signbit()
+    assert_agrees(x, torch.zeros(5, dtype=torch.int64), 1, ("max", "min", "sum"), sort=False)
+
+
+def test_means_on_and_beside_ties(dtype):
+    """Means of integers of as many bits as the dtype has, halfway between two of them and close to that."""
+    top = int(2 / torch.finfo(dtype).eps)
+    columns = []
+    for nodes, rest, little in itertools.product((4, 6, 8), (0, 1, -1), (0.0, 2.0**-14, -(2.0**-14))):
+        for middle in (5 * top // 8, 5 * top // 8 + 1):
+            total = nodes * middle + nodes // 2 + rest
+            values = (total // (nodes - 1) + torch.randint(-9, 9, (nodes - 2,))).tolist()
+            columns.append([*values, total - sum(values), little])
+    assert all(0 < value < top for column in columns for value in column[:-1])
+    assert_graphs_agree(columns, dtype, ("mean",))
+
+
+@pytest.mark.parametrize("exponents", [0, 60], ids=["near", "far"])
+def test_tiles_on_the_edge_of_what_a_float64_holds(dtype, exponents, monkeypatch):
+    """Numbers that cancel but for one: the last bit of that one is lost where a tile is added too boldly."""
+    monkeypatch.setattr(gpu, "TILE", 16)
+    eps = torch.finfo(dtype).eps
+    edge = (48 if dtype == torch.float64 else 49 + round(math.log2(eps))) + exponents
+    columns = []
+    for gap in range(edge - 2, edge + 5):
+        large = (2 - eps * torch.randint(1, 8, (15,))).tolist()
+        small = (1 + eps) * 2.0**-gap
+        zeros, negative = [0.0] * 8, [-value for value in large]
+        columns.append([small, *large, *negative[:8], *zeros, *negative[8:], *zeros, 0.0])
+    x = torch.tensor(columns, dtype=torch.float64).to(dtype).view(-1, 1)
+    index = torch.arange(len(columns)).repeat_interleave(len(columns[0]))
+    assert_agrees(x, index, len(columns), ("sum", "mean"), sort=False)
+
+
+@pytest.mark.usefixtures("_long")
+@pytest.mark.parametrize("spread", [20, 24, 26, 70, 180, 2000])
+def test_any_spread_of_magnitudes(dtype, spread):
+    """From certified tiles over several grids to columns that only integers hold."""
+    scales = torch.pow(2.0, torch.rand(60, 3, dtype=torch.float64) * spread - spread / 2)
+    scales[0], scales[1] = 2.0 ** -(spread / 2), 2.0 ** (spread / 2)
+    x = (torch.rand(60, 3, dtype=torch.float64) + 1) * scales * torch.tensor([1, -1]).repeat(30).view(-1, 1)
+    x = x.to(dtype)
+    x = torch.where(x.isfinite(), x, 1)
+    x[40:50, 2] = -x[30:40, 2]  # what is left after cancellation
+    index = torch.arange(60) // 45
+    names = SUMS if spread == 26 else ("sum", "mean")
+    count = torch.bincount(index)
+    actual = reduce(x, index, 2, names, sort=False)
+    assert_same_bits(actual, reference.reduce(x, index, count, names))
+    shuffle = torch.randperm(60)
+    assert_same_bits(reduce(x[shuffle], index[shuffle], 2, names), actual)
+
+
+def test_infinite_range_of_scales_in_one_graph(dtype):
+    powers = torch.arange(-1080.0, 1030, 9, dtype=torch.float64)
+    x = torch.pow(2.0, powers).to(dtype).view(-1, 1)
+    x = torch.where(x.isinf(), 1, x)
+    x = torch.cat([x, -x[::3], x[::5]])
+    index = torch.zeros(len(x), dtype=torch.int64)
+    expected = reference.reduce(x, index, torch.tensor([len(x)]), SUMS)
+    assert_same_bits(reduce(x, index, 1, SUMS, sort=False), expected)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="compiled kernels do not see another constant")
+def test_integers_alone_give_the_same_bits(dtype, monkeypatch):
+    monkeypatch.setattr(numbers, "LARGEST_EXPONENT", loops.tl.constexpr(-1))
+    monkeypatch.setattr(loops, "LARGE", loops.tl.constexpr(-1.0))
+    x, index = torch.randn(40, 2).to(dtype), torch.arange(40) % 2
+    x[:, 1] *= 1e-3
+    assert_agrees(x, index, 3, ELEMENTARY)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="compiled kernels do not see another function")
+def test_ordinary_columns_need_no_integers(dtype, monkeypatch):
+    monkeypatch.setattr(loops, "patched", None)
+    x = torch.randn(80, 3).to(dtype)
+    x[::7] *= 1e-4
+    assert_agrees(x, torch.arange(80) // 30, 3)
+
+
+def test_gradients_are_rounded_once():
+    """Sums of three gradients next to the middle of two numbers; one node, many features."""
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        _, least, half = ends(dtype)
+        bits = torch.linspace(0, torch.finfo(dtype).max, 7).to(dtype).view(AS_INTEGERS[dtype.itemsize])
+        starts = torch.cat([bits + step for step in range(3)] + [torch.arange(6).to(bits)]).view(dtype)
+        starts = starts[starts.isfinite()]
+        unit = (starts.view(AS_INTEGERS[dtype.itemsize]) + 1).view(dtype).double() - starts.double()
+        unit[unit.isinf()] = starts[unit.isinf()].double() * half
+        little = torch.tensor([0.0, 1.0, -1.0]).double() * max(least / 4, 2.0**-149)
+        grads = torch.stack(
+            [
+                torch.tensor([sign * a, sign * b, c])
+                for (a, u), sign, c in itertools.product(
+                    zip(starts.tolist(), unit.tolist(), strict=True), (1, -1), little.tolist()
+                )
+                for b in (u / 2, u / 4, 3 * u / 4)
+            ]
+        )
+        grad = grads.to(dtype).T.unsqueeze(0)
+        x = torch.zeros(1, grad.shape[2], dtype=dtype)
+        expected = reference.reduce_backward(grad, x, torch.tensor([0]), torch.tensor([1]), ("sum",) * 3)
+        actual = reduce_backward(grad, None, None, torch.tensor([0]), ("sum",) * 3, sort=False)
+        assert_same_bits(actual, expected)
+
+
+@pytest.mark.usefixtures("_long")
+def test_skewed_sizes_and_more_features_than_a_block():
+    index = torch.cat([torch.arange(8), torch.full((50,), 3), torch.tensor([9, 9])])
+    x = torch.randn(60, 70)
+    x[20:50:3] = x.amax(0)  # ties in many pieces
+    shuffle = torch.randperm(60)
+    assert_agrees(x[shuffle], index[shuffle], 11, ("sum", "max", "min"))
+
+
+def test_more_nodes_than_a_program_takes():
+    x, names = torch.randn(5000, 2), ("mean", "max")
+    index = (torch.arange(5000) > 40).long()
+    assert gpu.LONG < 5000
+    count = torch.bincount(index)
+    out = reference.reduce(x, index, count, names)
+    assert_same_bits(reduce(x, index, 2, names, sort=False), out)
+    grad = torch.randn(out.shape)
+    actual = reduce_backward(grad, x, out, index, names, sort=False)
+    assert_same_bits(actual, plain.reduce_backward(grad, x, out, index, count, names, True))
+
+
+@pytest.mark.usefixtures("_long")
+def test_inexact_reductions_are_close(dtype):
+    x, index = torch.randn(100, 4).to(dtype), torch.arange(100) // 30
+    count = torch.bincount(index)
+    expected = reference.reduce(x, index, count, ELEMENTARY)
+    torch.testing.assert_close(reduce(x, index, 4, ELEMENTARY, exact=False, sort=False), expected)
+    grad = torch.randn(expected.shape).to(dtype)
+    actual = reduce_backward(grad, x, expected, index, ELEMENTARY, exact=False, sort=False)
+    torch.testing.assert_close(actual, reference.reduce_backward(grad, x, index, count, ELEMENTARY))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (4, 0, 2), (0, 0, 1), (0, 2, 0)], ids=str)
+def test_no_work(shape):
+    nodes, features, size = shape
+    index, x = torch.zeros(nodes, dtype=torch.int64), torch.ones(nodes, features)
+    zeros = torch.zeros(size, 2, features)
+    assert_same_bits(reduce(x, index, size, ("sum", "max")), zeros)
+    assert_same_bits(reduce_backward(zeros, x, zeros, index, ("sum", "max")), torch.zeros(nodes, features))
+
+
+def test_supports():
+    assert all(gpu.supports(dtype, ("max", "std", "max")) for dtype in gpu._MANTISSA)
+    assert not gpu.supports(torch.int64, ("sum",))
+    assert not gpu.supports(torch.float32, ("sum", "median"))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
+@pytest.mark.parametrize("nodes", [50, 20_000])
+def test_nothing_waits_for_the_device(nodes):
+    index = torch.arange(nodes) // 30
+    _, ptr, order = grouped(index, nodes // 30 + 1)
+    x, index, ptr, order = (t.to(DEVICE) for t in (torch.randn(nodes, 8), index, ptr, order))
+    for _ in range(2):  # compiling may wait
+        out = gpu.reduce(x, index, ptr, order, ELEMENTARY, True)
+        gpu.reduce_backward(out, x, out, index, ptr, order, ELEMENTARY, True)
+        torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,99 @@
+"""The Triton kernels without a GPU: interpreted on the CPU, and compiled ahead of time for real devices."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from readouts.kernels.contract import ELEMENTARY
+
+triton = pytest.importorskip("triton")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+FUSED = ("sum", "mean", "max")
+POINTERS = {torch.float64: "*fp64", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64"}
+OPTIONS = ("num_warps", "enable_fp_fusion")
+
+
+def test_interpreted_kernels_return_the_bits_of_the_reference():
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "interpreted"]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    folder = Path(__file__).parent
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+
+
+@pytest.fixture
+def launches(monkeypatch, tmp_path):
+    """Return what the launcher would start: pairs of a kernel and its tensors, sizes and flags."""
+    if INTERPRETED:
+        pytest.skip("nothing is compiled under TRITON_INTERPRET=1")
+    from readouts.kernels import gpu
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(gpu, "LONG", 32)
+    started = []
+
+    def start(batch, kernel, programs, *tensors, **flags):
+        started.append((kernel, tensors, batch.common | flags))
+
+    monkeypatch.setattr(gpu._Batch, "_start", start)
+
+    def launches(dtype, names, nodes, exact=True):
+        started.clear()
+        x, index = torch.ones(nodes, 64, dtype=dtype), torch.arange(nodes) // 20
+        ptr = torch.arange(0, nodes + 1, 20)
+        out = gpu.reduce(x, index, ptr, index, names, exact)
+        gpu.reduce_backward(out, x, out, index, ptr, index, names, exact)
+        return list(started)
+
+    return launches
+
+
+def compiled(kernel, tensors, flags, architecture):
+    """Compile one launch for an NVIDIA GPU; return the assembly in text and in binary."""
+    types = iter([POINTERS[tensor.dtype] for tensor in tensors] + ["i32"] * 3)
+    constants = {name: flag for name, flag in flags.items() if name not in OPTIONS}
+    signature = {name: "constexpr" if name in constants else next(types) for name in kernel.arg_names}
+    source = triton.compiler.ASTSource(kernel, signature, constants)
+    target = triton.backends.compiler.GPUTarget("cuda", architecture, 32)
+    return triton.compile(source, target=target, options={name: flags[name] for name in OPTIONS}).asm
+
+
+def assert_rounds_as_written(assembly):
+    """Nothing is fused, flushed to zero, or approximate."""
+    for forbidden in ("fma.rn.f64", "fma.rn.f32", ".ftz", ".approx", "div.full", "red.global", "atom.global"):
+        assert forbidden not in assembly["ptx"]
+    assert len(assembly["cubin"]) > 0
+
+
+def test_launches_whatever_is_asked_for(launches):
+    """One launch in each direction for ordinary batches; more only where graphs are cut."""
+    for names in ((name,) for name in ELEMENTARY):
+        assert [kernel.__name__ for kernel, *_ in launches(torch.float32, names, 20)] == [
+            "forward",
+            "backward",
+        ]
+    names = [kernel.__name__ for kernel, *_ in launches(torch.float32, FUSED, 40)]
+    assert names == ["forward", "merge", "survey", "merge", "backward"]
+    names = [kernel.__name__ for kernel, *_ in launches(torch.float32, ELEMENTARY, 40)]
+    assert names == ["forward", "merge", "survey", "merge", "survey", "merge", "survey", "merge", "backward"]
+
+
+def test_all_kernels_compile_for_hopper(launches, dtype):
+    nodes = 40 if dtype.itemsize > 2 else 20  # cut graphs or whole ones
+    for kernel, tensors, flags in launches(dtype, ELEMENTARY, nodes):
+        assert_rounds_as_written(compiled(kernel, tensors, flags, 90))
+
+
+def test_the_fused_kernels_compile_for_ampere(launches, dtype):
+    for kernel, tensors, flags in launches(dtype, FUSED, 20):
+        assert_rounds_as_written(compiled(kernel, tensors, flags, 80))
+
+
+def test_inexact_kernels_compile(launches, dtype):
+    for kernel, tensors, flags in launches(dtype, ("mean", "std"), 40, exact=False):
+        assert compiled(kernel, tensors, flags, 90)["ptx"]
