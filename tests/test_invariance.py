@@ -7,7 +7,7 @@ from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readouts import Segments, ops, readout
+from readouts import Segments, readout
 from readouts.kernels.contract import ELEMENTARY
 
 SIZES = [1, 2, 3, 63, 1000, 100_000]
