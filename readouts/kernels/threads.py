@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 _pool: ThreadPoolExecutor | None = None
@@ -21,9 +21,9 @@ def run_in_parallel(task: Callable[[int], object], tasks: int) -> None:
         [_workers_for(tasks - 1).submit(task, number) for number in range(tasks - 1)] if tasks > 1 else []
     )
     task(tasks - 1)
-    wait(futures)
-    for future in futures:
-        future.result()
+    errors = [error for future in futures if (error := future.exception())]  # waits for all of them
+    if errors:
+        raise errors[0]
 
 
 def _workers_for(number: int) -> ThreadPoolExecutor:
