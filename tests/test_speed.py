@@ -365,6 +365,12 @@ def test_memory_of_a_contender_is_printed(capsys):
     assert int(capsys.readouterr().out) >= 0
 
 
+@pytest.mark.skipif(not speed_memory.can_measure("cpu"), reason="needs Linux")
+def test_memory_is_measured_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert speed_memory.peak("2000x10x64", PYG, "cpu", 1) > 2000 * 10 * 64 * 4
+
+
 # Limits and tables
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
+from experiments.rows import ROOT
 from experiments.speed.contenders import EXACT, FAST, PYG, readout_contenders
 from experiments.speed.shapes import TRIPLE, Case, even, make
 from experiments.speed.timing import peak_beyond
 
 CONTENDERS = (EXACT, FAST, PYG)
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def can_measure(device: str) -> bool:

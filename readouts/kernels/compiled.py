@@ -7,22 +7,24 @@ Names used throughout: `rows` [N, F] are the node features; a *block* is LANES c
 which overlaps its neighbour where F is no multiple; `column` is a block's first column and `slot` its
 place in the scratch matrices, whose blocks do not overlap:
 
-- `sums` [5, slots]: HIGH + LOW + THIRD is the sum of a graph, not rounded, unless BROKEN; PART is
+- `work.sums` [5, slots]: HIGH + LOW + THIRD is the sum of a graph, not rounded, unless BROKEN; PART is
   the sum of a tile.
-- `extremes` [4, slots], as bits: largest as signed, least and largest as unsigned of a graph, and the
+- `work.extremes` [4, slots], as bits: largest as signed, least and largest as unsigned of a graph, and the
   least magnitude minus 1 of a tile, as unsigned, which makes zeros the largest.
-- `answers` [3, slots]: sum, mean, and the mean rounded to float64. The first two are rounded to
+- `work.answers` [3, slots]: sum, mean, and the mean rounded to float64. The first two are rounded to
   odd where they are to be narrowed.
 
-`entries` [2, R] are the reductions (their places in ELEMENTARY, in ascending order) and their blocks in
-the results; `layout` is what `cpu.LAYOUTS` tells of the dtype.
+`job` says what to do and where to put it: `entries` [2, R] are the reductions (their places in ELEMENTARY,
+in ascending order) and their blocks in the results; `layout` is what `cpu.LAYOUTS` tells of the dtype;
+`moments` [2 B, F] are means, and the largest squared deviations before the variances take their place;
+`hard` [1, B] are the graphs that are beyond this kernel.
 """
 
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -60,6 +62,25 @@ AHEAD = 32  # rows that are asked for before they are needed
 SUM, MEAN, MAX, MIN, VAR, STD = range(6)
 HIGH, LOW, THIRD, BROKEN, PART = range(5)
 SIGNED, LEAST, LARGEST, MAGNITUDE = range(4)
+
+
+class Job(NamedTuple):
+    """What a call asks for."""
+
+    exact: bool
+    layout: Any
+    entries: Matrix
+    results: Matrix
+    moments: Matrix
+    hard: Matrix
+
+
+class Work(NamedTuple):
+    """The scratch memory of a graph."""
+
+    sums: Matrix
+    extremes: Matrix
+    answers: Matrix
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -331,29 +352,29 @@ def blank(values, layout):
 
 
 @compiled
-def load_state(sums, extremes, slot):
+def load_state(work, slot):
     """Return the state of a block from the scratch matrices."""
-    signed, least = load(extremes, SIGNED, slot), load(extremes, LEAST, slot)
-    largest, magnitude = load(extremes, LARGEST, slot), load(extremes, MAGNITUDE, slot)
-    return load(sums, PART, slot), signed, least, largest, magnitude
+    signed, least = load(work.extremes, SIGNED, slot), load(work.extremes, LEAST, slot)
+    largest, magnitude = load(work.extremes, LARGEST, slot), load(work.extremes, MAGNITUDE, slot)
+    return load(work.sums, PART, slot), signed, least, largest, magnitude
 
 
 @compiled
-def store_state(state, sums, extremes, slot):
+def store_state(state, work, slot):
     """Keep the state of a block in the scratch matrices."""
     total, signed, least, largest, magnitude = state
-    store(sums, PART, slot, total)
-    store(extremes, SIGNED, slot, signed)
-    store(extremes, LEAST, slot, least)
-    store(extremes, LARGEST, slot, largest)
-    store(extremes, MAGNITUDE, slot, magnitude)
+    store(work.sums, PART, slot, total)
+    store(work.extremes, SIGNED, slot, signed)
+    store(work.extremes, LEAST, slot, least)
+    store(work.extremes, LARGEST, slot, largest)
+    store(work.extremes, MAGNITUDE, slot, magnitude)
 
 
 @inlined
-def scan(rows, order, begin, end, column, exact, layout, state):
+def scan(rows, order, begin, end, column, job, state):
     """Return the state of a block after the rows from `begin` to `end`."""
     total, signed, least, largest, magnitude = state
-    if exact:
+    if job.exact:
         for position in range(begin, end):
             fetch(rows, order, position + AHEAD, column)
             values = read(rows, node_at(order, position), column)
@@ -361,7 +382,7 @@ def scan(rows, order, begin, end, column, exact, layout, state):
             total = total + widen(values)
             signed, largest = signed_max(signed, bits), unsigned_max(largest, bits)
             least = unsigned_min(least, bits)
-            magnitude = unsigned_min(magnitude, (bits & layout[4]) - 1)
+            magnitude = unsigned_min(magnitude, (bits & job.layout[4]) - 1)
     else:
         quick = narrow(fill(total, 0.0), read(rows, node_at(order, begin), column))
         for position in range(begin, end):
@@ -398,12 +419,12 @@ def is_certified(state, layout):
 
 
 @compiled
-def settle(rows, order, begin, end, column, slot, fresh, exact, layout, sums, extremes):
+def settle(rows, order, begin, end, column, slot, fresh, job, work):
     """Add the PART of a tile to a block's sum, after a second look where it may have been rounded."""
-    state = load_state(sums, extremes, slot)
-    part = state[0]
+    state = load_state(work, slot)
+    part, sums, layout = state[0], work.sums, job.layout
     zeros = fill(part, 0.0)
-    if exact and not is_certified(state, layout):
+    if job.exact and not is_certified(state, layout):
         exponents = extend(sizes_of(state[1], state[3], layout) >> layout[3]) + layout[6]
         look_again(rows, order, begin, end, column, slot, fresh, exponents, zeros, False, sums)
     elif fresh:
@@ -411,7 +432,7 @@ def settle(rows, order, begin, end, column, slot, fresh, exact, layout, sums, ex
         store(sums, LOW, slot, zeros)
         store(sums, THIRD, slot, zeros)
         store(sums, BROKEN, slot, zeros)
-    elif exact:
+    elif job.exact:
         absorb(sums, slot, part)
     else:
         store(sums, HIGH, slot, load(sums, HIGH, slot) + part)
@@ -474,7 +495,7 @@ def clipped(exponents):
 
 
 @compiled
-def gather(rows, order, first, last, exact, layout, sums, extremes):
+def gather(rows, order, first, last, job, work):
     """Take in the rows of a graph from `first` to `last`."""
     features, chunk = rows.columns, chunk_of(rows.columns, 2**10)
     for start in range(first, last, TILE):
@@ -483,19 +504,17 @@ def gather(rows, order, first, last, exact, layout, sums, extremes):
             end = min(begin + chunk, stop)
             for block in range(blocks_of(features)):
                 column, slot = column_of(block, features), block * LANES
-                empty = blank(read(rows, node_at(order, begin), column), layout)
+                empty = blank(read(rows, node_at(order, begin), column), job.layout)
                 state = empty
                 if begin > first:
-                    state = load_state(sums, extremes, slot)
+                    state = load_state(work, slot)
                 if begin == start:
                     state = empty[0], state[1], state[2], state[3], empty[4]
-                state = scan(rows, order, begin, end, column, exact, layout, state)
-                store_state(state, sums, extremes, slot)
+                state = scan(rows, order, begin, end, column, job, state)
+                store_state(state, work, slot)
         for block in range(blocks_of(features)):
             column, slot = column_of(block, features), block * LANES
-            settle(
-                rows, order, start, stop, column, slot, start == first, exact, layout, sums, extremes
-            )  # fmt: skip
+            settle(rows, order, start, stop, column, slot, start == first, job, work)
 
 
 @compiled
@@ -547,30 +566,32 @@ def is_plain(total, mean, n, signed, largest, layout):
 
 
 @compiled
-def conclude(n, slot, exact, squared, layout, sums, extremes, answers):
+def conclude(n, slot, squared, job, work):
     """Write the answers of a block; return whether they are beyond this kernel."""
+    sums, answers = work.sums, work.answers
     high = load(sums, HIGH, slot)
     mean = high / n
     store(answers, 0, slot, high)
     store(answers, 1, slot, mean)
     store(answers, 2, slot, mean)
-    if not exact:
+    if not job.exact:
         return False
     zeros = fill(high, 0.0)
     rest = differs(load(sums, LOW, slot), zeros) | differs(load(sums, THIRD, slot), zeros)
     rest = rest | differs(load(sums, BROKEN, slot), zeros)
-    signed, largest = load(extremes, SIGNED, slot), load(extremes, LARGEST, slot)
-    if not any_of(rest) and is_plain(high, mean, n, signed, largest, layout):
+    _, signed, _, largest, _ = load_state(work, slot)
+    if not any_of(rest) and is_plain(high, mean, n, signed, largest, job.layout):
         return False
     hard = False
     for lane in range(slot, slot + LANES):
-        hard |= conclude_lane(n, lane, squared, layout, sums, extremes, answers)
+        hard |= conclude_lane(n, lane, squared, job.layout, work)
     return hard
 
 
 @compiled
-def conclude_lane(n, lane, squared, layout, sums, extremes, answers):
+def conclude_lane(n, lane, squared, layout, work):
     """Write the answers of one feature with all care; return whether they are beyond this kernel."""
+    sums, extremes, answers = work.sums, work.extremes, work.answers
     special = special_value(item(extremes, SIGNED, lane), item(extremes, LARGEST, lane), layout)
     if special != 0.0:
         for row in range(3):
@@ -605,8 +626,11 @@ def least_of(largest, least):
 
 
 @inlined
-def write_results(out, column, entries, total, mean, signed, least, largest, layout):
-    """Write the sum, mean, max and min of a block."""
+def write_results(graph, column, total, mean, state, job):
+    """Write the sum, mean, max and min of a block of a graph."""
+    _, signed, least, largest, _ = state
+    layout, entries = job.layout, job.entries
+    out = rows_from(job.results, graph * entries.columns)
     infinity = fill(signed, layout[5])
     unordered = (signed > infinity) | above(largest, infinity | ~layout[4])
     greatest, lowest = greatest_of(signed, least), least_of(largest, least)
@@ -624,74 +648,68 @@ def write_results(out, column, entries, total, mean, signed, least, largest, lay
 
 
 @compiled
-def finish_block(graph, n, column, slot, exact, entries, layout, sums, extremes, answers, results, hard):
+def finish_block(graph, n, column, slot, job, work):
     """Write the sum, mean, max and min of a block of a graph of n nodes."""
-    if conclude(n, slot, exact, False, layout, sums, extremes, answers):
-        set_item(hard, 0, graph, np.uint8(1))
-    _, signed, least, largest, _ = load_state(sums, extremes, slot)
-    total, mean = load(answers, 0, slot), load(answers, 1, slot)
-    out = rows_from(results, graph * entries.columns)
-    write_results(out, column, entries, total, mean, signed, least, largest, layout)
+    if conclude(n, slot, False, job, work):
+        set_item(job.hard, 0, graph, np.uint8(1))
+    total, mean = load(work.answers, 0, slot), load(work.answers, 1, slot)
+    write_results(graph, column, total, mean, load_state(work, slot), job)
 
 
 @compiled
-def finish(graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard):
+def finish(graph, n, job, work):
     """Write the sum, mean, max and min of a graph of n nodes, and what its variance needs."""
-    for block in range(blocks_of(results.columns)):
-        column, slot = column_of(block, results.columns), block * LANES
-        finish_block(
-            graph, n, column, slot, exact, entries, layout, sums, extremes, answers, results, hard
-        )  # fmt: skip
-        if needs_squares(entries):
-            _, signed, least, largest, _ = load_state(sums, extremes, slot)
-            mean = load(answers, 2, slot)
+    for block in range(blocks_of(job.results.columns)):
+        column, slot = column_of(block, job.results.columns), block * LANES
+        finish_block(graph, n, column, slot, job, work)
+        if needs_squares(job.entries):
+            _, signed, least, largest, _ = load_state(work, slot)
+            mean = load(work.answers, 2, slot)
             up, down = widen(greatest_of(signed, least)) - mean, widen(least_of(largest, least)) - mean
             up, down = up * up, down * down
-            store(moments, 2 * graph, column, mean)
-            store(moments, 2 * graph + 1, column, where(up > down, up, down))
+            store(job.moments, 2 * graph, column, mean)
+            store(job.moments, 2 * graph + 1, column, where(up > down, up, down))
 
 
 @compiled
-def reduce_small(
-    graph, rows, order, first, last, exact, entries, layout, sums, extremes, answers, results, hard
-):  # fmt: skip
-    """Write the sum, mean, max and min of a graph that one chunk holds: all in registers if all is easy."""
+def reduce_small(graph, rows, order, first, last, job, work):
+    """Write the sum, mean, max and min of a graph of few rows: all in registers if all is easy."""
     n = float(last - first)
     for block in range(blocks_of(rows.columns)):
         column, slot = column_of(block, rows.columns), block * LANES
-        state = blank(read(rows, node_at(order, first), column), layout)
-        state = scan(rows, order, first, last, column, exact, layout, state)
-        total, signed, least, largest, _ = state
+        state = blank(read(rows, node_at(order, first), column), job.layout)
+        state = scan(rows, order, first, last, column, job, state)
+        total, signed, _, largest, _ = state
         mean = total / n
-        if not exact or (is_certified(state, layout) and is_plain(total, mean, n, signed, largest, layout)):
-            out = rows_from(results, graph * entries.columns)
-            write_results(out, column, entries, total, mean, signed, least, largest, layout)
-            continue
-        store_state(state, sums, extremes, slot)
-        settle(rows, order, first, last, column, slot, True, exact, layout, sums, extremes)
-        finish_block(
-            graph, n, column, slot, exact, entries, layout, sums, extremes, answers, results, hard
-        )  # fmt: skip
+        if job.exact and not (
+            is_certified(state, job.layout) and is_plain(total, mean, n, signed, largest, job.layout)
+        ):
+            store_state(state, work, slot)
+            settle(rows, order, first, last, column, slot, True, job, work)
+            finish_block(graph, n, column, slot, job, work)
+        else:
+            write_results(graph, column, total, mean, state, job)
 
 
 @compiled
-def finish_squares(graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard):
+def finish_squares(graph, n, job, work):
     """Write the variance and standard deviation of a graph of n nodes."""
-    out = rows_from(results, graph * entries.columns)
-    for block in range(blocks_of(results.columns)):
-        column, slot = column_of(block, results.columns), block * LANES
-        if conclude(n, slot, exact, True, layout, sums, extremes, answers):
-            set_item(hard, 0, graph, np.uint8(1))
-        store(moments, 2 * graph + 1, column, load(answers, 2, slot))
+    entries, answers = job.entries, work.answers
+    out = rows_from(job.results, graph * entries.columns)
+    for block in range(blocks_of(job.results.columns)):
+        column, slot = column_of(block, job.results.columns), block * LANES
+        if conclude(n, slot, True, job, work):
+            set_item(job.hard, 0, graph, np.uint8(1))
+        store(job.moments, 2 * graph + 1, column, load(answers, 2, slot))
         for lane in range(slot, slot + LANES):
             set_item(answers, 2, lane, np.sqrt(item(answers, 2, lane)))
-        like = floats_of(load(extremes, SIGNED, slot))
+        like = floats_of(load(work.extremes, SIGNED, slot))
         for entry in range(entries.columns):
             kind, place = item(entries, 0, entry), item(entries, 1, entry)
             if kind == VAR:
-                put(out, place, column, load(answers, 1, slot), layout, like)
+                put(out, place, column, load(answers, 1, slot), job.layout, like)
             elif kind == STD:
-                put(out, place, column, load(answers, 2, slot), layout, like)
+                put(out, place, column, load(answers, 2, slot), job.layout, like)
 
 
 @compiled
@@ -712,46 +730,60 @@ def clear_empty(ptr, results, hard):
 
 
 @compiled
+def job_of(exact, layout, entries, results, moments, hard):
+    """Return the memory of what a call asks for."""
+    return Job(exact, layout, matrix(entries), matrix(results), matrix(moments), matrix(hard))
+
+
+@compiled
+def part_of(work, task, part):
+    """Return one of the three parts of a task's scratch memory."""
+    place = 3 * task + part
+    sums, extremes = rows_from(work.sums, 5 * place), rows_from(work.extremes, 4 * place)
+    return Work(sums, extremes, rows_from(work.answers, 3 * task))
+
+
+@compiled
 def forward(
-    rows_, ptr, order_, exact, entries_, layout, results_, moments_, hard_,
-    begin, end, task, cut_graphs, sums_, extremes_, answers_,
+    rows_, ptr, order_, exact, layout, entries, results, moments, hard,
+    begin, end, task, cut_graphs, sums, extremes, answers,
 ):  # fmt: skip
     """Reduce the rows from `begin` to `end`.
 
     Graphs that go beyond are named in cut_graphs [tasks, 2], -1 for none, and left half done in the
-    second and third of a task's three parts of `sums_` and `extremes_`.
+    second and third part of a task's scratch memory.
     """
-    rows, order, entries, results = matrix(rows_), matrix(order_), matrix(entries_), matrix(results_)
-    moments, hard, answers = matrix(moments_), matrix(hard_), rows_from(matrix(answers_), 3 * task)
+    rows, order, job = matrix(rows_), matrix(order_), job_of(exact, layout, entries, results, moments, hard)
+    scratch = Work(matrix(sums), matrix(extremes), matrix(answers))
     cut_graphs[task, 0], cut_graphs[task, 1] = -1, -1
     graph, first = graph_at(ptr, begin), begin
     while first < end:
         while ptr[graph + 1] <= first:
             graph += 1
         last = min(ptr[graph + 1], end)
-        whole = last - first == ptr[graph + 1] - ptr[graph]
-        part = 3 * task + (0 if whole else 1 if first == begin else 2)
-        sums, extremes = rows_from(matrix(sums_), 5 * part), rows_from(matrix(extremes_), 4 * part)
         nodes, start, stop = straightened(order, first, last)
-        if whole and last - first <= SMALL and not needs_squares(entries):
-            reduce_small(
-                graph, rows, nodes, start, stop, exact, entries, layout, sums, extremes, answers, results,
-                hard,
-            )  # fmt: skip
-            first = last
-            continue
-        gather(rows, nodes, start, stop, exact, layout, sums, extremes)
-        if whole:
-            n = float(last - first)
-            finish(graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard)
-            if needs_squares(entries):
-                gather_squares(rows, nodes, start, stop, exact, rows_from(moments, 2 * graph), sums)
-                finish_squares(
-                    graph, n, exact, entries, layout, sums, extremes, answers, results, moments, hard
-                )  # fmt: skip
+        if last - first < ptr[graph + 1] - ptr[graph]:
+            side = 0 if first == begin else 1
+            cut_graphs[task, side] = graph
+            gather(rows, nodes, start, stop, job, part_of(scratch, task, 1 + side))
         else:
-            cut_graphs[task, 0 if first == begin else 1] = graph
+            reduce_graph(graph, rows, nodes, start, stop, job, part_of(scratch, task, 0))
         first = last
+
+
+@compiled
+def reduce_graph(graph, rows, order, first, last, job, work):
+    """Write the results of a graph whose nodes lie from `first` to `last`."""
+    squared = needs_squares(job.entries)
+    if last - first <= SMALL and not squared:
+        reduce_small(graph, rows, order, first, last, job, work)
+        return
+    n = float(last - first)
+    gather(rows, order, first, last, job, work)
+    finish(graph, n, job, work)
+    if squared:
+        gather_squares(rows, order, first, last, job.exact, rows_from(job.moments, 2 * graph), work.sums)
+        finish_squares(graph, n, job, work)
 
 
 @compiled
@@ -768,48 +800,45 @@ def forward_squares(rows_, ptr, order_, exact, moments_, begin, end, task, cut_g
 
 @compiled
 def merge(
-    ptr, exact, squared, entries_, layout, results_, moments_, hard_, cut_graphs, sums_, extremes_, answers_
+    ptr, squared, exact, layout, entries, results, moments, hard, cut_graphs, sums, extremes, answers
 ):  # fmt: skip
     """Put together the graphs that the borders of tasks have cut."""
-    entries, results, moments, hard = matrix(entries_), matrix(results_), matrix(moments_), matrix(hard_)
-    sums, extremes, answers = matrix(sums_), matrix(extremes_), matrix(answers_)
+    job = job_of(exact, layout, entries, results, moments, hard)
+    work = Work(matrix(sums), matrix(extremes), matrix(answers))
     previous = -1
     for cut in range(cut_graphs.size + 1):
-        part = 3 * (cut // 2) + 1 + cut % 2
         graph = cut_graphs[cut // 2, cut % 2] if cut < cut_graphs.size else -1
         if graph < 0 and cut < cut_graphs.size:
             continue
         if graph == previous:
-            add_piece(rows_from(sums, 5 * part), rows_from(extremes, 4 * part), exact, sums, extremes)
+            add_piece(part_of(work, cut // 2, 1 + cut % 2), exact, work)
             continue
         if previous >= 0:
             n = float(ptr[previous + 1] - ptr[previous])
             if squared:
-                finish_squares(
-                    previous, n, exact, entries, layout, sums, extremes, answers, results, moments, hard
-                )  # fmt: skip
+                finish_squares(previous, n, job, work)
             else:
-                finish(previous, n, exact, entries, layout, sums, extremes, answers, results, moments, hard)
+                finish(previous, n, job, work)
         previous = graph
         if graph >= 0:
-            sums_[0, 0], extremes_[0, 0] = sums_[cut // 2, 1 + cut % 2], extremes_[cut // 2, 1 + cut % 2]
+            sums[0, 0], extremes[0, 0] = sums[cut // 2, 1 + cut % 2], extremes[cut // 2, 1 + cut % 2]
 
 
 @compiled
-def add_piece(piece_sums, piece_extremes, exact, sums, extremes):
+def add_piece(piece, exact, work):
     """Add what is known of another piece of a graph."""
+    sums, extremes = work.sums, work.extremes
     for slot in range(0, sums.columns, LANES):
         if exact:
-            flag_where(load(piece_sums, BROKEN, slot) > 0.0, sums, slot)
+            flag_where(load(piece.sums, BROKEN, slot) > 0.0, sums, slot)
             for row in range(BROKEN):
-                absorb(sums, slot, load(piece_sums, row, slot))
+                absorb(sums, slot, load(piece.sums, row, slot))
         else:
-            store(sums, HIGH, slot, load(sums, HIGH, slot) + load(piece_sums, HIGH, slot))
-        signed, largest = load(piece_extremes, SIGNED, slot), load(piece_extremes, LARGEST, slot)
+            store(sums, HIGH, slot, load(sums, HIGH, slot) + load(piece.sums, HIGH, slot))
+        _, signed, least, largest, _ = load_state(piece, slot)
         store(extremes, SIGNED, slot, signed_max(load(extremes, SIGNED, slot), signed))
         store(extremes, LARGEST, slot, unsigned_max(load(extremes, LARGEST, slot), largest))
-        least = unsigned_min(load(extremes, LEAST, slot), load(piece_extremes, LEAST, slot))
-        store(extremes, LEAST, slot, least)
+        store(extremes, LEAST, slot, unsigned_min(load(extremes, LEAST, slot), least))
 
 
 # --- gradients ---

@@ -95,11 +95,11 @@ def _forward(
     cut_graphs = np.empty((tasks, 2), np.int64)
     sums, extremes = np.empty((tasks, 3, 5, slots)), np.empty((tasks, 3, 4, slots), integers)
     borders = ptr.numpy(), _positions(order)
-    results = entries, LAYOUTS[x.dtype], _array(out), moments, hard
+    job = exact, LAYOUTS[x.dtype], entries, _array(out), moments, hard
     scratch = cut_graphs, sums, extremes, np.empty((tasks, 3, slots))
 
     def run(task: int) -> None:
-        compiled.forward(rows, *borders, exact, *results, *_share(task, tasks, len(rows)), task, *scratch)
+        compiled.forward(rows, *borders, *job, *_share(task, tasks, len(rows)), task, *scratch)
 
     def run_squares(task: int) -> None:
         share = _share(task, tasks, len(rows))
@@ -107,11 +107,11 @@ def _forward(
 
     run_in_parallel(run, tasks)
     if tasks > 1:
-        compiled.merge(borders[0], exact, False, *results, *scratch)
+        compiled.merge(borders[0], False, *job, *scratch)
         if squared:
             run_in_parallel(run_squares, tasks)
-            compiled.merge(borders[0], exact, True, *results, *scratch)
-    some = compiled.clear_empty(borders[0], results[2], hard)
+            compiled.merge(borders[0], True, *job, *scratch)
+    some = compiled.clear_empty(borders[0], job[3], hard)
     return torch.from_numpy(hard.view(np.bool_)) if some else None, moments
 
 
