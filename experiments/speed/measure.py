@@ -51,7 +51,7 @@ class Settings:
     @property
     def share(self) -> float:
         """Seconds for each contender of a case."""
-        return 0.1 if self.quick else 0.25
+        return 0.05 if self.quick else 0.25
 
     @property
     def work(self) -> dict[str, object]:

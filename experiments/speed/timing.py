@@ -14,8 +14,8 @@ import torch
 Thunk = Callable[[], object]
 Clock = Callable[[Thunk, int], float]
 SAMPLE_SECONDS = 0.002
-FEW, MOST = 3, 51
-PATIENCE = 6
+FEW, MOST = 7, 51
+PATIENCE = 8
 
 
 def wall(call: Thunk, repeats: int) -> float:

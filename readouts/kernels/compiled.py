@@ -195,9 +195,16 @@ def straightened(order, first, last):
 
 
 @compiled
-def fetch(rows, order, position, column):
-    """Ask for the row at a position, which may be beyond the last."""
-    prefetch(rows, node_at(order, min(position, order.columns - 1) if order.columns else position), column)
+def fetch(rows, order, begin, end, position, column):
+    """Ask for what is needed next: rows further on, or the memory behind rows that lie in a piece.
+
+    The blocks of such rows are taken one after the other, with large strides; what follows them is asked
+    for without any.
+    """
+    if order.columns:
+        prefetch(rows, node_at(order, min(position + AHEAD, order.columns - 1)), column)
+    else:
+        prefetch(rows, end, column * (end - begin) + (position - begin) * LANES)
 
 
 # --- exact arithmetic ---
@@ -376,7 +383,7 @@ def scan(rows, order, begin, end, column, job, state):
     total, signed, least, largest, magnitude = state
     if job.exact:
         for position in range(begin, end):
-            fetch(rows, order, position + AHEAD, column)
+            fetch(rows, order, begin, end, position, column)
             values = read(rows, node_at(order, position), column)
             bits = bits_of(values)
             total = total + widen(values)
@@ -386,7 +393,7 @@ def scan(rows, order, begin, end, column, job, state):
     else:
         quick = narrow(fill(total, 0.0), read(rows, node_at(order, begin), column))
         for position in range(begin, end):
-            fetch(rows, order, position + AHEAD, column)
+            fetch(rows, order, begin, end, position, column)
             values = read(rows, node_at(order, position), column)
             bits = bits_of(values)
             quick = quick + values
@@ -864,7 +871,7 @@ def count_ties(rows, order, first, last, entries, winners, ties):
                 winner, total = read(winners, item(entries, 1, entry), column), load(ties, entry, slot)
                 zeros, ones = fill(total, 0.0), fill(total, 1.0)
                 for position in range(begin, end):
-                    fetch(rows, order, position + AHEAD, column)
+                    fetch(rows, order, begin, end, position, column)
                     values = read(rows, node_at(order, position), column)
                     total = total + where(ties_of(values, winner), ones, zeros)
                 store(ties, entry, slot, total)
