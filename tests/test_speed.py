@@ -334,16 +334,16 @@ def test_calls_take_turns_until_their_share_is_spent():
 
     samples = interleave({name: lambda name=name: name for name in seconds}, share=0.1, clock=clock)
     taken = {name: len(sample.seconds) for name, sample in samples.items()}
-    assert taken == {"quick": 11, "slow": 3, "endless": 1}
+    assert taken == {"quick": 11, "slow": 4, "endless": 1}
     assert order[:3] == ["quick", "slow", "endless"]
     assert all(set(order[i : i + 2]) == {"quick", "slow"} for i in (3, 5))
 
 
 def test_quick_calls_are_repeated_within_a_sample(monkeypatch):
     monkeypatch.setattr("experiments.speed.timing.SAMPLE_SECONDS", 0.002)
-    samples = interleave({"quick": lambda: None}, share=0.009, clock=lambda call, repeats: 1e-5)
+    samples = interleave({"quick": lambda: None}, share=0.019, clock=lambda call, repeats: 1e-5)
     assert samples["quick"].repeats == 200
-    assert len(samples["quick"].seconds) == 5
+    assert len(samples["quick"].seconds) == 10
 
 
 def test_quantiles():
