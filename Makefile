@@ -22,7 +22,7 @@ demo: $(SETUP)
 	$(BIN)/python -m experiments demo $(addprefix --data ,$(DATA))
 
 test: $(SETUP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from readouts import ops
+from readouts import ops, order_ops
 from readouts.kernels.contract import ELEMENTARY
 from readouts.segments import Segments, check_size
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+REDUCTIONS = (*ELEMENTARY, "median")
 
 
 def readout(
@@ -33,10 +34,11 @@ def readout(
     - ``sum``: sum_i x_i, ``mean``: sum_i x_i / n; the exact values, rounded once to the dtype of x;
     - ``max``, ``min``: the extreme value as it is, with -0 below +0;
     - ``var``: sum_i (x_i - mu)^2 / n, the exact mean of the float64 squares, rounded once (ddof = 0);
-    - ``std``: the square root of ``var`` in float64, rounded once.
+    - ``std``: the square root of ``var`` in float64, rounded once;
+    - ``median``: the middle value, or the mean of the two middle values, rounded once.
 
     NaN makes its graph and feature NaN and nothing else; infinities follow IEEE 754; a sum that is
-    zero is +0. Gradients flow to first and second order; ties of max and min share theirs equally,
+    zero is +0. Gradients flow to first and second order; ties of max, min and median share theirs equally,
     and the gradient of ``std`` is 0 where ``std`` is 0.
 
     Args:
@@ -44,8 +46,8 @@ def readout(
             without loss and rounded once.
         batch: graph of every node, int64 or int32 [N], in any order, or `Segments` to share among
             readouts; None, with `ptr` None, for one graph.
-        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, or several of them,
-            made in one pass over x.
+        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, ``"median"``, or several
+            of them, all but the median made in one pass over x.
         ptr: borders of sorted graphs, int64 or int32 [B + 1], in the place of `batch`.
         size: number of graphs B; by default taken from `batch`, which makes a GPU wait.
         exact: True for exact sums rounded once; False for plain floating-point accumulation in the
@@ -55,7 +57,7 @@ def readout(
     Returns:
         [B, *features]; for several reductions [B, *features[:-1], R * features[-1]] (and [B, R] for
         one-dimensional x), blocks in the order given. The dtype is that of x; integers and bool give
-        int64 sums and mean, var and std in the default float dtype.
+        int64 sums and mean, var, std and median in the default float dtype.
 
     Raises:
         TypeError: an argument has a type or dtype that cannot be used.
@@ -71,19 +73,23 @@ def readout(
         tensor([[3.0000, 1.5000, 2.0000],
                 [4.0000, 4.0000, 4.0000]])
     """
-    _check_x(x)
+    check_x(x)
     names = reduce_names(reduce)
     check_exact_and_empty(exact, empty)
-    segments = _segments(x, batch, ptr, size)
+    segments = segments_of(x, batch, ptr, size)
     rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
-    out = ops.reduce(rows, segments.index, segments.ptr, segments.order, names, exact)
+    return arranged(_blocks(rows, segments, names, exact), x, segments, isinstance(reduce, str), empty)
+
+
+def arranged(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: float) -> Tensor:
+    """Give blocks [B, R, F] the feature dimensions of x, side by side, and empty graphs their value."""
     if empty != 0:
         _check_fits(empty, out.dtype)
         out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
     if x.dim() == 2:
         return out.flatten(1)
     out = out.unflatten(2, x.shape[1:]) if x.dim() > 1 else out
-    if isinstance(reduce, str):
+    if single:
         return out.squeeze(1).squeeze(1) if x.dim() == 1 else out.squeeze(1)
     return out.movedim(1, -2).flatten(-2)
 
@@ -113,14 +119,27 @@ def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) ->
 
 
 def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str) -> Tensor:
-    _check_x(x)
+    check_x(x)
     dim = -1 if x.dim() == 1 else -2
     size = None if batch is None else size  # PyG, too, looks at the size of a batch only
     out = readout(x.movedim(dim, 0), batch, reduce, size=size).movedim(0, dim)
     return out.squeeze(dim) if batch is None and x.dim() > 2 else out
 
 
-def _check_x(x: Tensor) -> None:
+def _blocks(rows: Tensor, segments: Segments, names: tuple[str, ...], exact: bool) -> Tensor:
+    """Return a block for every name, [B, R, F]: one pass for the medians, one for all others."""
+    fused = tuple(name for name in names if name != "median")
+    groups = segments.index, segments.ptr, segments.order
+    out = ops.reduce(rows, *groups, fused, exact) if fused else None
+    if out is not None and fused == names:
+        return out
+    medians = order_ops.midpoint(rows, *groups)
+    blocks = iter(() if out is None else out.unbind(1))
+    return torch.stack([medians if name == "median" else next(blocks) for name in names], dim=1)
+
+
+def check_x(x: Tensor) -> None:
+    """Raise unless x is a dense tensor of node features with a real dtype."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
     if x.dtype not in FLOATS + INTEGERS:
@@ -137,14 +156,15 @@ def reduce_names(reduce: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(names, tuple | list):
         raise TypeError(f"reduce: expected a name or a sequence of names, got {type(reduce).__name__}")
     if not names:
-        raise ValueError(f"reduce: expected at least one of {_listed(ELEMENTARY)}, got none")
+        raise ValueError(f"reduce: expected at least one of {_listed(REDUCTIONS)}, got none")
     for name in names:
-        if name not in ELEMENTARY:
-            raise ValueError(f"reduce: expected one of {_listed(ELEMENTARY)}, got {name!r}")
+        if name not in REDUCTIONS:
+            raise ValueError(f"reduce: expected one of {_listed(REDUCTIONS)}, got {name!r}")
     return tuple(names)
 
 
-def _segments(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None) -> Segments:
+def segments_of(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None) -> Segments:
+    """Return the graphs of x, however they are given; raise where they do not fit it."""
     check_size(size)
     if batch is not None and ptr is not None:
         raise ValueError("batch, ptr: expected one of the two, got both")

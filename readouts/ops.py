@@ -31,7 +31,7 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     Raises:
         IndexError: on the CPU, if an index is negative or not below `size`.
     """
-    return _group(index, size) if _is_unwatched(index) else torch.ops.readouts.group.default(index, size)
+    return _group(index, size) if is_unwatched(index) else torch.ops.readouts.group.default(index, size)
 
 
 def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
@@ -50,9 +50,9 @@ def reduce(
 
     An empty graph gives 0. The exact values are those of `readouts.kernels.reference`.
     """
-    if _is_unwatched(x):
+    if is_unwatched(x):
         return _reduce(x, index, ptr, order, reduce, exact)
-    call = _Reduce.apply if _transforming() else torch.ops.readouts.reduce.default
+    call = _Reduce.apply if is_transforming() else torch.ops.readouts.reduce.default
     return call(x, index, ptr, order, reduce, exact)
 
 
@@ -70,7 +70,7 @@ def reduce_backward(
 
     x may be None for sum and mean, and out for all but max and min, whose gradients do not depend on it.
     """
-    call = _ReduceBackward.apply if _transforming() else torch.ops.readouts.reduce_backward.default
+    call = _ReduceBackward.apply if is_transforming() else torch.ops.readouts.reduce_backward.default
     return call(grad, x, out, index, ptr, order, reduce, exact)
 
 
@@ -120,7 +120,7 @@ def _reduce_backward(
     if grad.numel() == 0 or len(index) == 0:
         return _reduce_backward_shape(grad, x, out, index, ptr, order, reduce, exact)
     kernel = _kernel_for(grad)
-    if kernel is None:
+    if kernel is None or (grad.is_cuda and len(set(reduce)) < len(reduce)):  # Triton's have one winner each
         return plain.reduce_backward(grad, x, out, index, ptr.diff(), reduce, exact)
     return kernel.reduce_backward(grad, x, out, index, ptr, order, reduce, exact)
 
@@ -176,27 +176,26 @@ def _reduce_backward_shape(
     return grad.new_empty(index.shape[0], grad.shape[2])
 
 
-def _define(schema: str, kernel: Callable[..., Any], shape: Callable[..., Any]) -> None:
+def define(schema: str, kernel: Callable[..., Any], shape: Callable[..., Any]) -> None:
+    """Register an operator: what computes it, and what tells the shape of its result."""
     name = schema.partition("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, _through_cpu(kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"readouts::{name}", shape, lib=_library)
 
 
-_define(
+define(
     "group(Tensor index, SymInt size) -> (Tensor, Tensor)",
     _group,
     lambda index, size: (index.new_empty(size + 1), torch.empty_like(index)),
 )
-_define(
-    "expand_ptr(Tensor ptr, SymInt num_nodes) -> Tensor", _expand_ptr, lambda ptr, num: ptr.new_empty(num)
-)
-_define(
+define("expand_ptr(Tensor ptr, SymInt num_nodes) -> Tensor", _expand_ptr, lambda ptr, num: ptr.new_empty(num))
+define(
     "reduce(Tensor x, Tensor index, Tensor ptr, Tensor? order, str[] reduce, bool exact) -> Tensor",
     _reduce,
     _reduce_shape,
 )
-_define(
+define(
     "reduce_backward(Tensor grad, Tensor? x, Tensor? out, Tensor index, Tensor ptr, Tensor? order, "
     "str[] reduce, bool exact) -> Tensor",
     _reduce_backward,
@@ -231,12 +230,12 @@ def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor)
 
 def _double_backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
     grad, x, out, index, ptr, order = ctx.saved_tensors
-    slopes = _Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact)
+    slopes = Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact)
     along = None if x is None else slopes.bend(grad, tangent)
     return slopes.along(tangent), along, None, None, None, None, None, None
 
 
-class _Slopes:
+class Slopes:
     """First and second directional derivatives, in terms of operators that can be differentiated again.
 
     With v a direction, a = x - mean(x), s = std(x) and z = a / s: along v the sum changes by sum(v),
@@ -254,11 +253,11 @@ class _Slopes:
         exact: bool,
     ) -> None:
         self.groups, self.names, self.exact = groups, names, exact
-        self.x, self.out = (None if t is None else t.to(_wide(t)) for t in (x, out))
+        self.x, self.out = (None if t is None else t.to(wide_dtype(t)) for t in (x, out))
 
     def along(self, v: Tensor) -> Tensor:
         """Return the change [B, R, F] of the output for a direction v [N, F] of x."""
-        wide = v.to(_wide(v))
+        wide = v.to(wide_dtype(v))
         blocks = [self._along(name, block, v, wide).to(v.dtype) for block, name in enumerate(self.names)]
         return torch.stack(blocks, dim=1)
 
@@ -277,7 +276,7 @@ class _Slopes:
 
     def bend(self, grad: Tensor, v: Tensor) -> Tensor:
         """Return the change [N, F] of the gradient of x, given that of the output, for a direction v of x."""
-        wide = v.to(_wide(v))
+        wide = v.to(wide_dtype(v))
         nodes = self.groups[1].diff().clamp(min=1).view(-1, 1)
         total = torch.zeros_like(wide)
         for g, name in zip(grad.to(wide.dtype).unbind(1), self.names, strict=True):
@@ -314,11 +313,12 @@ class _Slopes:
         return reduce_backward(grad, None, None, *self.groups, ("sum",), self.exact)
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """Return float64 where the device of a tensor has it, else float32."""
     return torch.float32 if x.device.type in _WITHOUT_FLOAT64 else torch.float64
 
 
-def _map(operator: Callable[..., Tensor], floats: int) -> Callable[..., tuple[Tensor, int]]:
+def mapped(operator: Callable[..., Tensor], floats: int) -> Callable[..., tuple[Tensor, int]]:
     """Make the rule by which torch.func.vmap maps an operator.
 
     It maps the first `floats` arguments as more features, and the others one by one.
@@ -374,9 +374,9 @@ class _Reduce(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *rest: None) -> Tensor:
         x, out, index, ptr, order = ctx.saved_tensors
-        return _Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact).along(tangent)
+        return Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact).along(tangent)
 
-    vmap = staticmethod(_map(reduce, floats=1))
+    vmap = staticmethod(mapped(reduce, floats=1))
 
 
 class _ReduceBackward(torch.autograd.Function):
@@ -404,13 +404,13 @@ class _ReduceBackward(torch.autograd.Function):
         if grad_tangent is not None:
             changes.append(reduce_backward(grad_tangent, x, out, index, ptr, order, ctx.reduce, ctx.exact))
         if x_tangent is not None:
-            changes.append(_Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact).bend(grad, x_tangent))
+            changes.append(Slopes(x, out, (index, ptr, order), ctx.reduce, ctx.exact).bend(grad, x_tangent))
         return sum(changes[1:], changes[0])
 
-    vmap = staticmethod(_map(reduce_backward, floats=3))
+    vmap = staticmethod(mapped(reduce_backward, floats=3))
 
 
-def _is_unwatched(x: Tensor) -> bool:
+def is_unwatched(x: Tensor) -> bool:
     """Tell whether an ordinary call on the CPU has no derivative and no tracer to serve.
 
     Then the kernel is called without PyTorch's dispatcher, which takes as long as a small batch does.
@@ -421,19 +421,21 @@ def _is_unwatched(x: Tensor) -> bool:
         and type(x) is Tensor
         and not (x.requires_grad and torch.is_grad_enabled())
         and not torch._C._len_torch_dispatch_stack()
-        and not _transforming()
+        and not is_transforming()
     )
 
 
-def _transforming() -> bool:
+def is_transforming() -> bool:
     """Tell whether torch.func or forward-mode derivatives are at work, which pass operators by."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-for _name, _save, _derivative in (
-    ("reduce", _save_for_backward, _backward),
-    ("reduce_backward", _save_for_double_backward, _double_backward),
-):
-    torch.library.register_autograd(f"readouts::{_name}", _derivative, setup_context=_save, lib=_library)
-torch.library.register_vmap("readouts::expand_ptr", _map(expand_ptr, floats=0), lib=_library)
+def differentiate(name: str, derivative: Callable[..., Any], save: Callable[..., Any]) -> None:
+    """Register the derivative of an operator, and what it needs to be saved."""
+    torch.library.register_autograd(f"readouts::{name}", derivative, setup_context=save, lib=_library)
+
+
+differentiate("reduce", _backward, _save_for_backward)
+differentiate("reduce_backward", _double_backward, _save_for_double_backward)
+torch.library.register_vmap("readouts::expand_ptr", mapped(expand_ptr, floats=0), lib=_library)
 torch.library.register_vmap("readouts::group", _map_group, lib=_library)

@@ -58,7 +58,7 @@ BATCH = torch.tensor([0, 0, 1, 1])
         (
             dict(reduce="median_"),
             ValueError,
-            r"reduce: expected one of sum, mean, max, min, var, std, got 'median_'",
+            r"reduce: expected one of sum, mean, max, min, var, std, median, got 'median_'",
         ),
         (dict(reduce=("sum", "add")), ValueError, r"reduce: .*got 'add'"),
         (dict(reduce=()), ValueError, r"reduce: .*got none"),

@@ -197,11 +197,11 @@ def test_limbs_are_the_exact_sum(dtype, data):
 
 @given(st.floats(allow_nan=False))
 def test_narrowing_rounds_once(dtype, value):
-    actual = plain._narrowed(torch.tensor([value], dtype=torch.float64), dtype)
+    actual = plain.narrowed(torch.tensor([value], dtype=torch.float64), dtype)
     expected = value if abs(value) == float("inf") else reference.round_once(Fraction(value), dtype)
     assert actual.item() == expected
 
 
 def test_narrowing_where_float32_on_the_way_would_round_twice():
     value = 1 + 2.0**-8 + 2.0**-40  # just above the middle of two bfloat16 numbers
-    assert plain._narrowed(torch.tensor([value], dtype=torch.float64), torch.bfloat16).item() == 1.0078125
+    assert plain.narrowed(torch.tensor([value], dtype=torch.float64), torch.bfloat16).item() == 1.0078125

@@ -1,7 +1,35 @@
-"""The plugin's option, fixture and weight."""
+"""The plugin: options, marker, fixtures, summary of verdicts, and weight."""
 
 import subprocess
 import sys
+
+import pytest
+import torch
+
+from readouts import readout
+from readouts.testing import check_gradient_equivariance
+
+MODELS = """
+    import pytest
+    import torch
+    from torch_geometric.nn import global_add_pool
+    from readouts import readout
+
+    x, batch = torch.randn(20, 3), torch.arange(20) // 5
+
+    def exact(x, batch):
+        return readout(x, batch, reduce="sum")
+
+    def first(x, batch):
+        return x[torch.searchsorted(batch, torch.arange(int(batch.max()) + 1))]
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imported():
+    """Import all that a check needs: pytester drops what its runs import, and torch imports once only."""
+    batch = torch.tensor([0, 0, 1])
+    check_gradient_equivariance(lambda x, batch: readout(x, batch, reduce="sum"), torch.ones(3, 1), batch)
 
 
 def test_fixture_gives_seeded_permutations(pytester):
@@ -35,3 +63,130 @@ def test_no_permutations_are_no_test(pytester):
 def test_starting_pytest_does_not_import_torch():
     code = "import pytest, sys, readouts_pytest; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.fixture
+def checked(pytester):
+    """A file with one test for every fixture and verdict."""
+    pytester.makepyfile(
+        MODELS
+        + """
+    def test_invariant(assert_permutation_invariant, assert_batch_independent):
+        assert_permutation_invariant(exact, x, batch)
+        assert_batch_independent(exact, x, batch)
+
+    def test_gradient(assert_gradient_equivariant):
+        assert_gradient_equivariant(exact, x, batch)
+
+    def test_rounding(assert_permutation_invariant):
+        assert_permutation_invariant(global_add_pool, 1 / x, batch)
+
+    @pytest.mark.readouts(allow="identical")
+    def test_insists(assert_permutation_invariant):
+        assert_permutation_invariant(global_add_pool, 1 / x, batch)
+
+    def test_equivariant(assert_permutation_equivariant):
+        assert_permutation_equivariant(torch.relu, x)
+
+    def test_broken(assert_permutation_invariant):
+        assert_permutation_invariant(first, x, batch)
+
+    def test_random(assert_permutation_invariant):
+        assert_permutation_invariant(lambda x, batch: exact(torch.dropout(x, 0.5, True), batch), x, batch)
+    """
+    )
+    return pytester
+
+
+def test_checks_pass_fail_and_are_listed(checked):
+    run = checked.runpytest()
+    run.assert_outcomes(passed=4, failed=3)
+    run.stdout.fnmatch_lines(["E * permutation invariance of first: BROKEN", "E * counterexample:"])
+    heading = next(number for number, line in enumerate(run.outlines) if "= readouts verdicts =" in line)
+    file = "test_checks_pass_fail_and_are_listed.py::"
+    assert [line.split() for line in run.outlines[heading + 1 : heading + 9]] == [
+        ["BROKEN", "permutation", "invariance", "first", f"{file}test_broken"],
+        ["RANDOM", "permutation", "invariance", "<lambda>", f"{file}test_random"],
+        ["rounding", "permutation", "invariance", "global_add_pool", f"{file}test_insists"],
+        ["rounding", "permutation", "invariance", "global_add_pool", f"{file}test_rounding"],
+        ["identical", "bits", "permutation", "equivariance", "relu", f"{file}test_equivariant"],
+        ["identical", "bits", "gradient", "equivariance", "exact", f"{file}test_gradient"],
+        ["identical", "bits", "permutation", "invariance", "exact", f"{file}test_invariant"],
+        ["identical", "bits", "batch", "independence", "exact", f"{file}test_invariant"],
+    ]
+
+
+def test_quiet_summary_is_one_line_of_counts(checked):
+    run = checked.runpytest("-q")
+    assert "readouts verdicts: 1 broken, 1 random, 2 rounding, 4 identical bits" in run.outlines
+    assert not any("= readouts verdicts =" in line for line in run.outlines)
+
+
+def test_verdicts_come_back_from_other_processes(checked):
+    pytest.importorskip("xdist")
+    run = checked.runpytest("-q", "-n1")
+    run.assert_outcomes(passed=4, failed=3)
+    assert "readouts verdicts: 1 broken, 1 random, 2 rounding, 4 identical bits" in run.outlines
+
+
+def test_no_check_no_summary(pytester):
+    pytester.makepyfile("def test_nothing(node_permutations): pass")
+    for quiet in ((), ("-q",)):
+        assert "readouts verdicts" not in str(pytester.runpytest(*quiet).stdout)
+
+
+def test_marker_overrides_the_options_and_a_call_the_marker(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+        import torch
+        import readouts.testing
+
+        def model(x): return x
+
+        @pytest.fixture
+        def asked(monkeypatch):
+            seen = []
+            check = readouts.testing.check_permutation_equivariance
+            def noted(*inputs, **settings):
+                seen.append((settings["permutations"], settings["seed"]))
+                return check(*inputs, **settings)
+            monkeypatch.setattr(readouts.testing, "check_permutation_equivariance", noted)
+            return seen
+
+        def test_options(asked, assert_permutation_equivariant):
+            assert_permutation_equivariant(model, torch.eye(3))
+            assert asked == [(4, 7)]
+
+        @pytest.mark.readouts(permutations=2)
+        def test_marker(asked, assert_permutation_equivariant, node_permutations):
+            assert_permutation_equivariant(model, torch.eye(3))
+            assert_permutation_equivariant(model, torch.eye(3), seed=1, allow="identical")
+            assert asked == [(2, 7), (2, 1)]
+            assert len(list(node_permutations(3))) == 2
+        """
+    )
+    run = pytester.runpytest("--strict-markers", "--readouts-permutations=4", "--readouts-seed=7")
+    run.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("marker", "came"), [("permutation=3", "permutation"), ("3", "3"), ('allow="all"', "'all'")]
+)
+def test_mistaken_marker_is_an_error(pytester, marker, came):
+    pytester.makepyfile(
+        f"""
+        import pytest, torch
+
+        @pytest.mark.readouts({marker})
+        def test_it(assert_permutation_equivariant):
+            assert_permutation_equivariant(torch.relu, torch.eye(3))
+        """
+    )
+    run = pytester.runpytest()
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    run.stdout.fnmatch_lines([f"E*: expected *, got {came}"])
+
+
+def test_marker_is_documented(pytester):
+    pytester.runpytest("--markers").stdout.fnmatch_lines(["@pytest.mark.readouts(permutations=N, seed=SEED*"])

@@ -22,3 +22,4 @@ def test_contents(tmp_path):
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "readouts").rglob("*.py")}
     assert set(names) == package | {"readouts/py.typed", "readouts_pytest.py"}
     assert b"readouts = readouts_pytest" in entry_points
+    assert b"readouts = readouts.__main__:main" in entry_points

@@ -70,7 +70,7 @@ def reduce(
     x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
 ) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R, F]; see `readouts.ops.reduce`."""
-    out = _new((len(ptr) - 1, len(reduce), x.shape[1]), x.dtype)
+    out = new_tensor((len(ptr) - 1, len(reduce), x.shape[1]), x.dtype)
     hard, _ = _forward(x, ptr, order, reduce, exact, out)
     if hard is not None:
         nodes, places, count = _part(hard, index)
@@ -86,23 +86,23 @@ def _forward(
     The first is None if there are no such graphs, the second is empty without var and std.
     """
     size, features = len(ptr) - 1, x.shape[1]
-    entries, rows = _entries(tuple(reduce)), _array(x)
+    entries, rows = _entries(tuple(reduce)), as_array(x)
     squared = entries[0, -1] >= compiled.VAR
     slots = -(-features // LANES) * LANES
     hard, moments = np.zeros(size, np.uint8), np.zeros((size if squared else 0, 2, max(features, LANES)))
-    tasks = _tasks(x.numel())
+    tasks = tasks_for(x.numel())
     integers = np.int64 if x.dtype == torch.float64 else np.int32
     cut_graphs = np.empty((tasks, 2), np.int64)
     sums, extremes = np.empty((tasks, 3, 5, slots)), np.empty((tasks, 3, 4, slots), integers)
-    borders = ptr.numpy(), _positions(order)
-    job = exact, LAYOUTS[x.dtype], entries, _array(out), moments, hard
+    borders = ptr.numpy(), positions_of(order)
+    job = exact, LAYOUTS[x.dtype], entries, as_array(out), moments, hard
     scratch = cut_graphs, sums, extremes, np.empty((tasks, 3, slots))
 
     def run(task: int) -> None:
-        compiled.forward(rows, *borders, *job, *_share(task, tasks, len(rows)), task, *scratch)
+        compiled.forward(rows, *borders, *job, *share_of(task, tasks, len(rows)), task, *scratch)
 
     def run_squares(task: int) -> None:
-        share = _share(task, tasks, len(rows))
+        share = share_of(task, tasks, len(rows))
         compiled.forward_squares(rows, *borders, exact, moments, *share, task, cut_graphs, sums)
 
     run_in_parallel(run, tasks)
@@ -129,31 +129,33 @@ def reduce_backward(
 
     `x` and `out` may be None where the reductions asked for do not need them.
     """
-    entries, result = _entries(tuple(reduce)), _new((len(index), grad.shape[2]), grad.dtype)
-    layout, slopes = LAYOUTS[grad.dtype], _array(grad)
+    entries, result = _entries(tuple(reduce)), new_tensor((len(index), grad.shape[2]), grad.dtype)
+    layout, slopes = LAYOUTS[grad.dtype], as_array(grad)
     if entries[0, -1] <= compiled.MEAN:
-        table = _new((len(ptr) - 1, grad.shape[2]), grad.dtype)
+        table = new_tensor((len(ptr) - 1, grad.shape[2]), grad.dtype)
         shares = np.empty((len(reduce) + 1, LANES))
-        compiled.flat_gradients(ptr.numpy(), entries, layout, slopes, _array(table), shares)
+        compiled.flat_gradients(ptr.numpy(), entries, layout, slopes, as_array(table), shares)
         _copy_rows(table, index, result)
         return result
     assert x is not None
     hard, moments = None, np.empty((0, 2, LANES))
     if entries[0, -1] >= compiled.VAR:
-        hard, moments = _forward(x, ptr, order, ("var",), exact, _new((len(ptr) - 1, 1, x.shape[1]), x.dtype))
+        hard, moments = _forward(
+            x, ptr, order, ("var",), exact, new_tensor((len(ptr) - 1, 1, x.shape[1]), x.dtype)
+        )
         np.sqrt(moments[:, 1], out=moments[:, 1])
-    tasks = _tasks(x.numel())
-    rows, winners = _array(x), slopes if out is None else _array(out)
-    fixed, target = (rows, ptr.numpy(), _positions(order), entries), _array(result)
+    tasks = tasks_for(x.numel())
+    rows, winners = as_array(x), slopes if out is None else as_array(out)
+    fixed, target = (rows, ptr.numpy(), positions_of(order), entries), as_array(result)
     cut_graphs = np.full((tasks, 2), -1)
     slots = -(-x.shape[1] // LANES) * LANES
     ties, shares = np.zeros((tasks, 2, len(reduce), slots)), np.empty((tasks, len(reduce) + 1, slots))
 
     def count_ties(task: int) -> None:
-        compiled.cut_ties(*fixed, winners, *_share(task, tasks, len(rows)), task, cut_graphs, ties)
+        compiled.cut_ties(*fixed, winners, *share_of(task, tasks, len(rows)), task, cut_graphs, ties)
 
     def run(task: int) -> None:
-        share = _share(task, tasks, len(rows))
+        share = share_of(task, tasks, len(rows))
         compiled.backward(
             *fixed, layout, winners, moments, slopes, target, *share, task, cut_graphs, ties, shares
         )
@@ -170,11 +172,11 @@ def reduce_backward(
 
 def _copy_rows(table: Tensor, index: Tensor, result: Tensor) -> None:
     """Give every node the row of its graph."""
-    source, graphs, target = _array(table), index.contiguous().numpy(), _array(result)
-    tasks = _tasks(result.numel())
+    source, graphs, target = as_array(table), index.contiguous().numpy(), as_array(result)
+    tasks = tasks_for(result.numel())
 
     def run(task: int) -> None:
-        if not compiled.copy_rows(source, graphs, target, *_share(task, tasks, len(index))):
+        if not compiled.copy_rows(source, graphs, target, *share_of(task, tasks, len(index))):
             raise IndexError("batch: expected the graphs that were there when it was read, got others")
 
     run_in_parallel(run, tasks)
@@ -187,7 +189,7 @@ def _part(graphs: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return nodes, places, torch.bincount(places, minlength=int(graphs.sum()))
 
 
-def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return an uninitialised tensor.
 
     NumPy asks the system for huge pages, PyTorch does not: the first touch of its pages takes several
@@ -199,7 +201,7 @@ def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.empty(size * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
-def _array(x: Tensor) -> Any:
+def as_array(x: Tensor) -> Any:
     """Return the memory of a tensor as `readouts.kernels.vectors` reads it."""
     x = x.detach() if x.is_contiguous() else x.detach().contiguous()
     if x.dtype == torch.float16:
@@ -207,7 +209,8 @@ def _array(x: Tensor) -> Any:
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
-def _positions(order: Tensor | None) -> Any:
+def positions_of(order: Tensor | None) -> Any:
+    """Return the order of the nodes as an array, an empty one where they lie graph by graph."""
     return _IN_ORDER if order is None else order.numpy()
 
 
@@ -218,10 +221,11 @@ def _entries(reduce: tuple[str, ...]) -> Any:
     return np.array([[kind for kind, _ in places], [block for _, block in places]])
 
 
-def _tasks(elements: int) -> int:
+def tasks_for(elements: int) -> int:
+    """Return into how many tasks the work on so many elements is to be divided."""
     return max(1, min(torch.get_num_threads(), elements // GRAIN))
 
 
-def _share(task: int, tasks: int, rows: int) -> tuple[int, int]:
+def share_of(task: int, tasks: int, rows: int) -> tuple[int, int]:
     """Return the first row of a task and that after its last."""
     return rows * task // tasks, rows * (task + 1) // tasks

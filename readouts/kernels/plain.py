@@ -39,7 +39,7 @@ def reduce_backward(
         for block in (position for position, other in enumerate(reduce) if other == name):
             winners = None if out is None else out[:, block]
             total += _sensitivity(name, grad[:, block].double(), winners, sums)
-    return _narrowed(total, grad.dtype)
+    return narrowed(total, grad.dtype)
 
 
 class _Sums:
@@ -110,22 +110,22 @@ def _block(name: str, x: Tensor, sums: _Sums, dtype: torch.dtype) -> Tensor:
         case "var":
             return sums.var(dtype)
         case _:
-            return _narrowed(sums.std, dtype)
+            return narrowed(sums.std, dtype)
 
 
 def _extreme(name: str, x: Tensor, index: Tensor, count: Tensor) -> Tensor:
     """Return the maximum or minimum [B, F]: NaN if there is one, -0 below +0, 0 for an empty graph."""
     flip = 0 if name == "max" else -1
-    keys = _sortable(x) ^ flip
+    keys = sortable(x) ^ flip
     keys = keys.masked_fill(x.isnan(), NAN_KEY) if x.is_floating_point() else keys
     best = keys.new_full((len(count), x.shape[1]), torch.iinfo(torch.int64).min)
     best.scatter_reduce_(0, index.unsqueeze(1).expand(x.shape), keys, "amax")
-    value = _unsorted(best ^ flip, x.dtype)
+    value = unsorted(best ^ flip, x.dtype)
     value = value.masked_fill(best == NAN_KEY, torch.nan) if x.is_floating_point() else value
     return value.masked_fill(count.view(-1, 1) == 0, 0)
 
 
-def _sortable(x: Tensor) -> Tensor:
+def sortable(x: Tensor) -> Tensor:
     """Map numbers to int64 such that order is kept, with -0 below +0."""
     if not x.is_floating_point():
         return x.long()
@@ -133,8 +133,8 @@ def _sortable(x: Tensor) -> Tensor:
     return torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits).long()
 
 
-def _unsorted(keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """Undo `_sortable`."""
+def unsorted(keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Undo `sortable`."""
     if not dtype.is_floating_point:
         return keys.to(dtype)
     bits = keys.to(_BITS[dtype.itemsize])
@@ -167,7 +167,7 @@ def _sqrt(x: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
 
 
-def _narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
+def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Round float64 once to `dtype`; a zero is +0, NaN is the default NaN.
 
     PyTorch converts float64 to the 16-bit dtypes by way of float32, which rounds twice; rounding

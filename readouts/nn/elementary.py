@@ -1,37 +1,24 @@
-"""Sum, mean, max, min, variance and standard deviation, alone or together."""
+"""Sum, mean, max, min, variance and standard deviation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
-from torch.nn import Module
-from torch_geometric.nn.aggr import Aggregation
 
-from readouts.functional import check_exact_and_empty, readout, reduce_names
+from readouts.functional import check_exact_and_empty, readout
+from readouts.nn.base import Readout
 from readouts.segments import Segments
 
 
-class _ElementaryReadout(Aggregation):
+class _ElementaryReadout(Readout):
     """A readout without parameters; works as the end of a model and as `aggr=` of a convolution."""
 
-    reduce: str | tuple[str, ...]
+    reduce: str
 
     def __init__(self, *, exact: bool = True, empty: float = 0) -> None:
         """Set whether sums are exact (max and min always are) and the value of an empty graph."""
-        super().__init__()
+        super().__init__(empty=empty)
         check_exact_and_empty(exact, empty)
         self.exact = exact
-        self.empty = empty
-
-    def __call__(
-        self, x: Tensor, index: Tensor | Segments | None = None, *arguments: Any, **options: Any
-    ) -> Tensor:
-        """Take `Segments` in the place of an index, too; PyG's checks are for tensors."""
-        if isinstance(index, Segments):
-            return Module.__call__(self, x, index, *arguments, **options)
-        return super().__call__(x, index, *arguments, **options)
 
     def forward(
         self,
@@ -57,11 +44,7 @@ class _ElementaryReadout(Aggregation):
         return out.movedim(0, dim)
 
     def _settings(self) -> list[str]:
-        settings = [] if self.exact else ["exact=False"]
-        return settings if self.empty == 0 else [*settings, f"empty={self.empty}"]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._settings())})"
+        return [*([] if self.exact else ["exact=False"]), *super()._settings()]
 
 
 class SumReadout(_ElementaryReadout):
@@ -107,23 +90,3 @@ class StdReadout(_ElementaryReadout):
     """
 
     reduce = "std"
-
-
-class MultiReadout(_ElementaryReadout):
-    """Several readouts side by side, made in one pass over x: [N, F] -> [B, R * F].
-
-    Args:
-        reduce: names such as ``["sum", "mean", "max"]``; blocks come out in this order.
-            As `aggr=` of a convolution it widens the messages R times, which most convolutions do not
-            expect; where PyG takes a list, ``aggr=[SumReadout(), MaxReadout()]`` fits.
-        exact: whether sums are exact.
-        empty: value of an empty graph.
-    """
-
-    def __init__(self, reduce: Sequence[str], *, exact: bool = True, empty: float = 0) -> None:
-        """Set the names, whether sums are exact and the value of an empty graph."""
-        super().__init__(exact=exact, empty=empty)
-        self.reduce = reduce_names(reduce)
-
-    def _settings(self) -> list[str]:
-        return [str(list(self.reduce)), *super()._settings()]

@@ -1,0 +1,122 @@
+"""Contributions: what every node gave to a readout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from readouts.functional import check_x, readout, segments_of
+from readouts.nn import AttentionReadout, MultiReadout, SoftmaxReadout, WeightedMeanReadout
+from readouts.nn.base import apply
+from readouts.nn.order import MedianReadout, QuantileReadout, TrimmedMeanReadout
+from readouts.segments import Segments
+from readouts.weighted import computed, rounded, softmax_mean
+
+ELEMENTARY = ("sum", "mean", "max", "min")
+EXPECTED = "sum, mean, max, min, median, the module of an order statistic or of a weighted mean"
+
+
+def contributions(
+    reduce: str | nn.Module | Sequence[str | nn.Module],
+    x: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    r"""Split the readout of every graph into what each of its nodes gave; the parts add up to it.
+
+    With n the number of nodes of a graph:
+
+    - ``sum``: x_i;
+    - ``mean``: x_i / n;
+    - ``max``, ``min``: the extreme value divided by the number of nodes that have it, for each of these;
+      0 for all others;
+    - ``median``, `MedianReadout`, `QuantileReadout`, `TrimmedMeanReadout`: the same for each of the values
+      that the readout averages, times its share in the average;
+    - `WeightedMeanReadout`, `SoftmaxReadout`, `AttentionReadout`: a_i v_i, the weight times the value.
+
+    The parts of a sum add up to the bit. The others are rounded to the dtype of the result, and add up to
+    that rounding; those of mean, max and min to the bit where n, or the number of winners, is a power of
+    two. What is NaN or infinite in the output is so in the nodes that made it. Constants all through: no
+    gradient flows.
+
+    Args:
+        reduce: one of these names, a module of `readouts.nn`, or several of both.
+        x: node features [N, *features], any real dtype.
+        batch: graph of every node, int64 or int32 [N], in any order, or `Segments`; None, with `ptr`
+            None, for one graph.
+        ptr: borders of sorted graphs, int64 or int32 [B + 1], in the place of `batch`.
+        size: number of graphs B; by default taken from `batch`.
+        weight: what `WeightedMeanReadout` is given beside x, if it has no gate.
+
+    Returns:
+        [N, *features], where a module maps features these; several readouts side by side along the last
+        dimension, as in `readout`. The dtype is that of x; integers and bool give int64 for the sum, else
+        the default float dtype. A graph without nodes has no contributions, whatever its value.
+
+    Raises:
+        TypeError: an argument has a type or dtype that cannot be used.
+        ValueError: `reduce` has no such parts, or `batch`, `ptr` or `weight` do not fit x.
+        IndexError: `batch` names a graph that is not there.
+
+    Example:
+        >>> x = torch.tensor([[1.0], [4.0], [4.0]])
+        >>> contributions(("mean", "max"), x, torch.tensor([0, 0, 0])).T
+        tensor([[0.3333, 1.3333, 1.3333],
+                [0.0000, 2.0000, 2.0000]])
+    """
+    check_x(x)
+    graphs = segments_of(x, batch, ptr, size)
+    several = list(reduce.readouts) if isinstance(reduce, MultiReadout) else reduce
+    if isinstance(several, str | nn.Module):
+        return _parts(several, x.detach(), graphs, weight)
+    if not isinstance(several, tuple | list) or not several:
+        raise ValueError(f"reduce: expected {EXPECTED}, or several of these, got {reduce!r}")
+    columns = x.detach().unsqueeze(1) if x.dim() == 1 else x.detach()
+    return torch.cat([_parts(member, columns, graphs, weight) for member in several], dim=-1)
+
+
+@torch.no_grad()
+def _parts(reduce: str | nn.Module, x: Tensor, graphs: Segments, weight: Tensor | None) -> Tensor:
+    name = getattr(reduce, "reduce", None) if isinstance(reduce, nn.Module) else reduce
+    if name in ELEMENTARY:
+        return _elementary(name, x, graphs)
+    if name == "median":
+        return _linear(partial(readout, batch=graphs, reduce="median"), x)
+    if isinstance(reduce, MedianReadout | QuantileReadout | TrimmedMeanReadout):
+        return _linear(partial(reduce, index=graphs, dim=0), x)
+    if isinstance(reduce, WeightedMeanReadout):
+        weight = apply(reduce.gate, x, graphs) if weight is None and reduce.gate is not None else weight
+        return _linear(partial(reduce, index=graphs, dim=0, weight=weight), x)
+    if isinstance(reduce, SoftmaxReadout):
+        return _linear(partial(softmax_mean, scores=computed(x) * reduce.t, batch=graphs), x)
+    if isinstance(reduce, AttentionReadout):
+        scores, values = apply(reduce.gate_nn, x, graphs), apply(reduce.nn, x, graphs)
+        return _linear(partial(softmax_mean, scores=scores, batch=graphs), values)
+    raise ValueError(f"reduce: expected {EXPECTED}, got {reduce!r}")
+
+
+def _elementary(name: str, x: Tensor, graphs: Segments) -> Tensor:
+    if name == "sum":
+        return x.clone() if x.is_floating_point() else x.long()
+    if name == "mean":
+        count = graphs.count[graphs.index].view(-1, *[1] * (x.dim() - 1))
+        return rounded(computed(x) / count, x)
+    wins = (x == readout(x, graphs, name)[graphs.index]) | x.isnan()
+    return rounded(computed(x.where(wins, 0)) / readout(wins, graphs, "sum")[graphs.index], x)
+
+
+def _linear(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Return values times the slopes of a function that is linear in them, or in pieces, block by block."""
+    leaf = computed(values).detach().requires_grad_()
+    with torch.enable_grad():
+        out = function(leaf)
+        blocks = [out] if leaf.dim() == 1 else out.split(max(leaf.shape[-1], 1), dim=-1)
+        slopes = [torch.autograd.grad(block.sum(), leaf, retain_graph=True)[0] for block in blocks]
+    parts = [torch.where(slope == 0, 0, leaf.detach() * slope) for slope in slopes]
+    return rounded(torch.cat(parts, dim=-1), values)

@@ -1,0 +1,138 @@
+"""The graphs that a command runs a model on: made here, taken from a TU set, or read from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+from torch_geometric.data.storage import GlobalStorage
+from torch_geometric.datasets import TUDataset
+from torch_geometric.utils import degree
+
+from readouts.commands.target import CannotRunError, said
+
+GRAPHS, TU_GRAPHS = 12, 32
+ELEMENTS = torch.tensor([6, 6, 6, 7, 8])
+
+
+def molecules(features: int, edge_features: int, seed: int, full: bool) -> Batch:
+    """A dozen small molecule-like graphs: a ring of five or six nodes with branches of up to eight more.
+
+    Args:
+        features: F of the normal features x [N, F].
+        edge_features: D of the normal ``edge_attr`` [E, D].
+        seed: seed of everything.
+        full: give ``edge_attr``, ``edge_weight`` [E], ``pos`` [N, 3] and atomic numbers ``z`` [N] as well.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    graphs = []
+    for _ in range(GRAPHS):
+        ring, branches = (int(torch.randint(*ends, (), generator=generator)) for ends in ((5, 7), (0, 9)))
+        bonds = [(atom, (atom + 1) % ring) for atom in range(ring)]
+        for atom in range(ring, ring + branches):
+            bonds.append((int(torch.randint(atom, (), generator=generator)), atom))
+        one_way = torch.tensor(bonds).t()
+        edge_index, count = torch.cat([one_way, one_way.flip(0)], dim=1), ring + branches
+        data = Data(x=torch.randn(count, features, generator=generator), edge_index=edge_index)
+        if full:
+            both = 2 * [torch.randn(len(bonds), edge_features, generator=generator)]
+            data.edge_attr = torch.cat(both)
+            data.edge_weight = torch.cat(2 * [torch.rand(len(bonds), generator=generator)])
+            data.pos = torch.randn(count, 3, generator=generator)
+            data.z = ELEMENTS[torch.randint(len(ELEMENTS), (count,), generator=generator)]
+        graphs.append(data)
+    return Batch.from_data_list(graphs)
+
+
+def tu_set(name: str) -> Batch:
+    """The first graphs of a TU set; x is the degree [N, 1] where nodes have no labels.
+
+    The set comes from the TU site, or from READOUTS_TU_MIRROR, a folder or URL with `NAME.zip`, and stays in
+    the folder `pyg` of READOUTS_CACHE or of `readouts` in the user's cache folder.
+
+    Raises:
+        CannotRunError: the set cannot be had.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise CannotRunError(f"--data: expected FILE.pt or the name of a TU set, got {name!r}")
+    mirror = os.environ.get("READOUTS_TU_MIRROR")
+
+    class Mirrored(TUDataset):
+        url = mirror.rstrip("/") if mirror else TUDataset.url
+
+    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "readouts"
+    cache = Path(os.environ.get("READOUTS_CACHE") or user).expanduser() / "pyg"
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # PyG tells its progress there
+            graphs = list(Mirrored(str(cache), name)[:TU_GRAPHS])
+    except Exception as error:  # of fsspec, of the protocol in use, or of the parser
+        raise CannotRunError(f"--data: cannot have {name} from {Mirrored.url}: {said(error)}") from error
+    for graph in graphs:
+        if graph.x is None or not graph.x.numel():
+            graph.x = degree(graph.edge_index[0], graph.num_nodes)[:, None]
+    return Batch.from_data_list(graphs)
+
+
+def from_file(path: str) -> Data | tuple[Tensor, ...]:
+    """Read graphs that `torch.save` wrote: ``Data``, a list of ``Data``, ``Batch``, or a tuple of tensors.
+
+    Nothing but tensors and these classes is unpickled.
+
+    Raises:
+        CannotRunError: the file is not there, or holds something else.
+    """
+    try:
+        with torch.serialization.safe_globals(_plain_classes()):
+            held = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        unsafe = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"{unsafe[1]}, which is not unpickled for safety" if unsafe else "something else"
+        raise CannotRunError(f"{_expected(path)}, got {what}") from error
+    except Exception as error:  # of the file system, or of the zip archive that torch.save writes
+        raise CannotRunError(f"--data: cannot read {path}: {said(error)}") from error
+    if isinstance(held, Data):
+        return held
+    parts = tuple(held) if isinstance(held, list | tuple) else ()
+    if parts and all(isinstance(part, Data) and not isinstance(part, Batch) for part in parts):
+        return Batch.from_data_list(list(parts))
+    if parts and all(isinstance(part, Tensor) for part in parts):
+        return parts
+    raise CannotRunError(f"{_expected(path)}, got {type(held).__name__}")
+
+
+def is_file(name: str) -> bool:
+    """Whether this is a file and not the name of a TU set."""
+    return bool(Path(name).suffix) or Path(name).exists()
+
+
+def _expected(path: str) -> str:
+    return f"--data: expected Data, a list of Data, Batch or a tuple of tensors in {path}"
+
+
+def _plain_classes() -> list[Any]:
+    """What graphs are pickled from, as far as PyG has not said so: `safe_globals` forgets what it is given.
+
+    `Batch` is rebuilt by its class in the place of PyG's helper object.
+    """
+    helper = (_BatchBuilder, "torch_geometric.data.batch.DynamicInheritanceGetter")
+    classes = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, Batch, type(Batch()), _batch_of, helper]
+    return [each for each in classes if each not in torch.serialization.get_safe_globals()]
+
+
+class _BatchBuilder:
+    def __new__(cls) -> Any:
+        """Return the function that the unpickler is to call."""
+        return _batch_of
+
+
+def _batch_of(kind: type[Batch], base: type[Data]) -> Batch:
+    return kind(_base_cls=base)

@@ -1,0 +1,133 @@
+"""Find graphs that a model takes, and the arguments to call it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+from torch_geometric.data import Batch, Data
+
+from readouts.commands.calls import call_on, takes_data
+from readouts.commands.data import from_file, is_file, molecules, tu_set
+from readouts.commands.target import CannotRunError, said
+from readouts.testing.graphs import Graphs, read
+from readouts.testing.report import name_of
+from readouts.testing.running import Model, copy_of, roots, untouched
+from readouts.testing.trials import outputs
+
+FEATURES, EDGE_FEATURES = 8, 4  # where the model does not say how many it takes
+WIDTHS = ("in_channels", "in_features", "num_features", "input_size", "embed_dim")
+Given: TypeAlias = Data | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Fed:
+    """A model and what to call it on.
+
+    Attributes:
+        model: the model, or a function that derives some of its arguments.
+        inputs: the arguments.
+        graphs: the same, understood.
+        results: the tensors that the model returns.
+        call: the call as text.
+        data: the graphs as text.
+    """
+
+    model: Model
+    inputs: tuple[Any, ...]
+    graphs: Graphs
+    results: tuple[Tensor, ...]
+    call: str
+    data: str
+
+
+def feed(model: Model, data: str | None, features: int | None, seed: int) -> Fed:
+    """Choose the arguments of a model by its signature, and the graphs so that it can be run on them.
+
+    Args:
+        model: any callable.
+        data: a file, the name of a TU set, or None for graphs made by code.
+        features: number of features of the graphs made by code; None to try what its layers take.
+        seed: seed of the graphs made by code.
+
+    Raises:
+        CannotRunError: there are no such graphs, or the model cannot be run on them.
+    """
+    failures = []
+    for given, about in _offers(model, data, features, seed):
+        if isinstance(given, tuple):
+            called, inputs, text = model, given, name_of(model)
+        else:
+            called, inputs, text = call_on(model, given)
+        try:
+            with untouched():
+                graphs, called = read(inputs), _initialised(called, inputs)
+                results = tuple(outputs(called, graphs, None, 0).values())
+            return Fed(called, inputs, graphs, results, text, about)
+        except (Exception, SystemExit) as error:  # whatever the model raises is why it cannot be run
+            failures.append(f"{text} on {about} raises {said(error)}")
+    raise CannotRunError(failures[0])
+
+
+def set_mode(model: Model, training: bool) -> None:
+    """Put the modules that a model reaches into training or evaluation mode."""
+    for _, root in roots(model):
+        root.train(training)
+
+
+def _offers(model: Model, data: str | None, features: int | None, seed: int) -> Iterator[tuple[Given, str]]:
+    """The graphs that are asked for, or those made by code in every width that the model may take."""
+    if data is not None:
+        if is_file(data):
+            given = from_file(data)
+            yield given, f"{data}: {_sizes(given)}"
+        else:
+            first = _in_dtype_of(model, tu_set(data))
+            yield first, f"{data}: the first {_sizes(first)}"
+        return
+    widths = [features] if features else [*_numbers(model, *WIDTHS), FEATURES]
+    edge_features = next(_numbers(model, "edge_dim"), EDGE_FEATURES)
+    for width in dict.fromkeys(widths):
+        full, plain = (
+            _in_dtype_of(model, molecules(width, edge_features, seed, full)) for full in (True, False)
+        )
+        if takes_data(model, full):  # a counterexample is shorter without what the model does not need
+            yield plain, f"data made by code: {_sizes(plain)}"
+        yield full, f"data made by code: {_sizes(full)}"
+
+
+def _numbers(model: Model, *attributes: str) -> Iterator[int]:
+    """Numbers of features that layers take, in the order of the layers."""
+    for module in (module for _, root in roots(model) for module in root.modules()):
+        for name in attributes:
+            value = getattr(module, name, None)
+            value = value[0] if isinstance(value, tuple) else value
+            if isinstance(value, int) and value > 0:
+                yield value
+
+
+def _in_dtype_of(model: Model, data: Data) -> Data:
+    """Cast the floats of the graphs to the float dtype of the weights."""
+    weights = (weight for _, root in roots(model) for weight in root.parameters())
+    dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), None)
+    return data.apply(lambda value: value.to(dtype) if dtype and value.is_floating_point() else value)
+
+
+def _initialised(model: Model, inputs: tuple[Any, ...]) -> Model:
+    """Give lazy layers their weights, once for all runs."""
+    if not any(is_lazy(weight) for _, root in roots(model) for weight in root.parameters()):
+        return model
+    copied = copy_of(model)
+    copied(*inputs)
+    return copied
+
+
+def _sizes(given: Given) -> str:
+    if isinstance(given, tuple):
+        return ", ".join(str(list(value.shape)) for value in given)
+    count = given.num_graphs if isinstance(given, Batch) else 1
+    x = f", x {list(given.x.shape)}" if "x" in given else ""
+    return f"{count} graph{'s' * (count > 1)}, {given.num_nodes} nodes{x}"

@@ -1,0 +1,156 @@
+"""Averages whose weights are learned: attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import LayerNorm, Linear, LSTMCell, Module, Parameter
+from torch_geometric.nn.inits import reset
+
+from readouts.nn.base import Readout, apply
+from readouts.segments import Segments
+from readouts.weighted import check_features, expand, fill_empty, per_graph, softmax_mean
+
+
+class AttentionReadout(Readout):
+    """sum_i a_i nn(x_i), a the softmax of gate_nn(x) over the graph: [N, F] -> [B, F']. Empty graph: `empty`.
+
+    Sees proportions, with attention to some kinds of nodes; not the size. The weighted sum keeps its bits
+    under every order of the nodes; networks inside may change a row's last bits with its place, as matrix
+    products do.
+
+    Args:
+        gate_nn: network from x [N, F] to scores [N, 1], or [N, F'] for scores of every feature.
+        nn: network from x [N, F] to values [N, F']; None for x itself.
+        empty: value of an empty graph.
+
+    Source: Li et al., arXiv 1511.05493 and 1904.12787.
+    """
+
+    def __init__(self, gate_nn: Module, nn: Module | None = None, *, empty: float = 0) -> None:
+        """Set the networks and the value of an empty graph."""
+        super().__init__(empty=empty)
+        self.gate_nn = gate_nn
+        self.nn = nn
+
+    def reset_parameters(self) -> None:
+        """Reset the networks."""
+        reset(self.gate_nn)
+        reset(self.nn)
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        scores = apply(self.gate_nn, x, segments)
+        return softmax_mean(apply(self.nn, x, segments), scores, segments, empty=self.empty)
+
+    def _settings(self) -> list[str]:
+        return [f"gate_nn={self.gate_nn}", f"nn={self.nn}", *super()._settings()]
+
+
+class MultiheadAttentionReadout(Readout):
+    """Pooling by multihead attention, with learned seeds as queries: [N, C] -> [B, seeds * C].
+
+    For seed s, head h and d = C / heads: scores (W_q s + b_q)_h . (W_k x_i)_h / sqrt(d), their softmax a over
+    the graph, o_h = sum_i a_i (W_v x_i)_h + b_h, then y = norm(s + W_o o + b_o) and norm(y + relu(W y + b)).
+    Empty graph: `empty`. The size does not show.
+
+    Scores are computed as products of x_i with W_k^T (W_q s + b_q) and values as W_v sum_i a_i x_i, which is
+    the same mathematics without a matrix product over nodes: so the bits, those of all gradients too, do not
+    depend on the order of the nodes. Memory: about N * seeds * heads * C numbers.
+
+    Args:
+        channels: C.
+        heads: number of heads; divides C.
+        seeds: number of learned queries.
+        layer_norm: whether the two norms are there.
+        empty: value of an empty graph.
+
+    Raises:
+        ValueError: `heads` does not divide `channels`.
+
+    Source: Lee et al., "Set Transformer" (arXiv 1810.00825), without the layer in front of the pooling.
+    """
+
+    def __init__(
+        self, channels: int, heads: int = 1, seeds: int = 1, layer_norm: bool = False, *, empty: float = 0
+    ) -> None:
+        """Set the sizes, whether layers are normalised, and the value of an empty graph."""
+        super().__init__(empty=empty)
+        if channels % heads:
+            raise ValueError(f"heads: expected a divisor of the {channels} channels, got {heads}")
+        self.channels, self.heads, self.seeds, self.layer_norm = channels, heads, seeds, layer_norm
+        self.seed = Parameter(torch.empty(seeds, channels))
+        self.query = Linear(channels, channels)
+        self.key = Linear(channels, channels, bias=False)
+        self.value = Linear(channels, channels)
+        self.out = Linear(channels, channels)
+        self.norm1 = LayerNorm(channels) if layer_norm else None
+        self.lin = Linear(channels, channels)
+        self.norm2 = LayerNorm(channels) if layer_norm else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the seeds and the layers anew."""
+        torch.nn.init.xavier_uniform_(self.seed)
+        for layer in self.children():
+            reset(layer)
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        check_features(x)
+        split = self.heads, self.channels // self.heads
+        queries = self.query(self.seed).unflatten(-1, split) / split[1] ** 0.5
+        keys, values = (layer.weight.unflatten(0, split) for layer in (self.key, self.value))
+        directions = torch.einsum("shd,hdc->shc", queries, keys).flatten(0, 1)
+        nodes = x.unsqueeze(-2)
+        scores = (nodes * expand(per_graph(directions, nodes, segments), segments)).sum(-1, keepdim=True)
+        pooled = softmax_mean(nodes, scores, segments).unflatten(-2, (self.seeds, self.heads))
+        heads = torch.einsum("...shc,hdc->...shd", pooled, values).flatten(-2) + self.value.bias
+        out = self.seed + self.out(heads)
+        out = out if self.norm1 is None else self.norm1(out)
+        out = out + self.lin(out).relu()
+        out = out if self.norm2 is None else self.norm2(out)
+        return fill_empty(out.flatten(-2), segments, self.empty)
+
+    def _settings(self) -> list[str]:
+        settings = [str(self.channels), f"heads={self.heads}", f"seeds={self.seeds}"]
+        return [*settings, *(["layer_norm=True"] if self.layer_norm else []), *super()._settings()]
+
+
+class Set2SetReadout(Readout):
+    """Attention that asks T times, with an LSTM for memory: [N, F] -> [B, 2 F]. Empty graph: `empty`.
+
+    q_t = LSTM(q*_(t-1)), a the softmax of x_i . q_t over the graph, r_t = sum_i a_i x_i, q*_t = [q_t, r_t];
+    the value is q*_T. Matrix products run over graphs only, so the order of the nodes changes no bit; the
+    size does not show.
+
+    Args:
+        in_channels: F.
+        processing_steps: T.
+        empty: value of an empty graph.
+
+    Source: Vinyals et al., "Order matters" (arXiv 1511.06391).
+    """
+
+    def __init__(self, in_channels: int, processing_steps: int, *, empty: float = 0) -> None:
+        """Set the sizes and the value of an empty graph."""
+        super().__init__(empty=empty)
+        self.in_channels, self.processing_steps = in_channels, processing_steps
+        self.lstm = LSTMCell(2 * in_channels, in_channels)
+
+    def reset_parameters(self) -> None:
+        """Draw the LSTM anew."""
+        self.lstm.reset_parameters()
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        if x.dim() != 2:
+            raise ValueError(f"x: expected node features [N, {self.in_channels}], got {tuple(x.shape)}")
+        query = memory = x.new_zeros(segments.size, self.in_channels)
+        out = x.new_zeros(segments.size, 2 * self.in_channels)
+        for _ in range(self.processing_steps):
+            query, memory = self.lstm(out, (query, memory))
+            scores = (x * expand(query, segments)).sum(-1, keepdim=True)
+            out = torch.cat([query, softmax_mean(x, scores, segments)], dim=-1)
+        return fill_empty(out, segments, self.empty)
+
+    def _settings(self) -> list[str]:
+        settings = [str(self.in_channels), f"processing_steps={self.processing_steps}"]
+        return [*settings, *super()._settings()]

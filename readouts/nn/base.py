@@ -1,0 +1,75 @@
+"""What all readout modules share: PyG's protocol, `Segments` as index, the value of an empty graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+from torch_geometric.nn import MLP
+from torch_geometric.nn.aggr import Aggregation
+
+from readouts.functional import check_exact_and_empty, segments_of
+from readouts.segments import Segments
+
+
+class Readout(Aggregation):
+    """A readout in PyG's protocol; a subclass computes `_read`, nodes first: [N, ..., F] -> [B, ..., *]."""
+
+    def __init__(self, *, empty: float = 0) -> None:
+        """Set the value of an empty graph."""
+        super().__init__()
+        check_exact_and_empty(True, empty)
+        self.empty = empty
+
+    def __call__(
+        self, x: Tensor, index: Tensor | Segments | None = None, *arguments: Any, **options: Any
+    ) -> Tensor:
+        """Take `Segments` in the place of an index, too; PyG's checks are for tensors."""
+        if isinstance(index, Segments):
+            return Module.__call__(self, x, index, *arguments, **options)
+        return super().__call__(x, index, *arguments, **options)
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | Segments | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+    ) -> Tensor:
+        """Read out x along `dim`, the dimension of the nodes; the formula stands with the class.
+
+        Args:
+            x: node features [..., N, ...].
+            index: graph of every node, int64 or int32 [N], in any order, or `Segments`.
+            ptr: borders of sorted graphs, int64 or int32 [B + 1]; not needed where `index` is given.
+            dim_size: number of graphs B.
+            dim: dimension of the nodes.
+        """
+        x = x.movedim(dim, 0)
+        segments = segments_of(x, index, ptr if index is None else None, dim_size)
+        return self._read(x, segments).movedim(0, dim)
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        raise NotImplementedError
+
+    def _settings(self) -> list[str]:
+        return [] if self.empty == 0 else [f"empty={self.empty}"]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._settings())})"
+
+
+def apply(module: Module | None, x: Tensor, segments: Segments) -> Tensor:
+    """Apply a network to the nodes, if there is one; PyG's MLP is told the graphs for its norms."""
+    if module is None:
+        return x
+    return module(x, batch=segments.index, batch_size=segments.size) if isinstance(module, MLP) else module(x)
+
+
+def call(readout: Aggregation, x: Tensor, segments: Segments) -> Tensor:
+    """Apply a readout, or an aggregation of PyG's, along the first dimension of x."""
+    if isinstance(readout, Readout):
+        return readout(x, segments, dim=0)
+    return readout(x, segments.index, dim_size=segments.size, dim=0)

@@ -1,0 +1,180 @@
+"""Averages with weights: given, from a gate, from the values themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch_geometric.nn.inits import reset
+
+from readouts import weighted
+from readouts.functional import segments_of
+from readouts.nn.base import Readout, apply
+from readouts.segments import Segments
+
+
+class WeightedMeanReadout(Readout):
+    """sum_i w_i x_i / sum_i w_i, with weights given or from a gate: [N, F] -> [B, F]. Empty graph: `empty`.
+
+    Sees the weighted proportion of each kind of node, not the size; see `readouts.weighted.weighted_mean`.
+
+    Args:
+        gate: network from x [N, F] to weights [N, 1] or [N, F], such as one that ends in Softplus; used
+            where no weights are given.
+        empty: value of an empty graph.
+    """
+
+    def __init__(self, gate: Module | None = None, *, empty: float = 0) -> None:
+        """Set the gate and the value of an empty graph."""
+        super().__init__(empty=empty)
+        self.gate = gate
+
+    def reset_parameters(self) -> None:
+        """Reset the gate."""
+        reset(self.gate)
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | Segments | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Average x along `dim`, the dimension of the nodes.
+
+        Args:
+            x, index, ptr, dim_size, dim: as for every readout.
+            weight: [N] for a weight per node, or of the dimensions of x; it is used and the gate is not.
+
+        Raises:
+            ValueError: there is neither a weight nor a gate, or the weight does not fit x.
+        """
+        x = x.movedim(dim, 0)
+        segments = segments_of(x, index, ptr if index is None else None, dim_size)
+        if weight is not None:
+            weight = weight if weight.dim() == 1 else weight.movedim(dim, 0)
+        elif self.gate is not None:
+            weight = apply(self.gate, x, segments)
+        else:
+            raise ValueError("weight: expected weights of the nodes, for there is no gate, got None")
+        return weighted.weighted_mean(x, weight, segments, empty=self.empty).movedim(0, dim)
+
+    def _settings(self) -> list[str]:
+        return [*([] if self.gate is None else [f"gate={self.gate}"]), *super()._settings()]
+
+
+class _NumberedReadout(Readout):
+    """A readout with one number, given or learned, for all channels or for each."""
+
+    _symbol: str
+
+    def __init__(self, value: float, learn: bool, channels: int, empty: float) -> None:
+        super().__init__(empty=empty)
+        if channels != 1 and not learn:
+            raise ValueError(f"channels: expected 1 where {self._symbol} is not learned, got {channels}")
+        self.learn, self.channels, self._value = learn, channels, value
+        setattr(self, self._symbol, Parameter(torch.empty(channels)) if learn else value)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set a learned number to its first value."""
+        if self.learn:
+            torch.nn.init.constant_(getattr(self, self._symbol), self._value)
+
+    def _settings(self) -> list[str]:
+        settings = [f"{self._symbol}={self._value}"]
+        settings += ["learn=True"] if self.learn else []
+        settings += [f"channels={self.channels}"] if self.channels != 1 else []
+        return [*settings, *super()._settings()]
+
+
+class SoftmaxReadout(_NumberedReadout):
+    """sum_i exp(t x_i) x_i / sum_i exp(t x_i), feature by feature: [N, F] -> [B, F]. Empty graph: `empty`.
+
+    A mean that leans to the greatest values: the mean at t = 0, towards max as t grows, towards min as it
+    falls; size does not show. The gradient of node i is a_i (1 + t (x_i - out)), with a_i its weight.
+
+    Args:
+        t: the inverse temperature, or its first value.
+        learn: whether t is learned.
+        channels: number of learned t, 1 or F.
+        empty: value of an empty graph.
+
+    Raises:
+        ValueError: more than one channel where t is not learned.
+
+    Source: Li et al., arXiv 2006.07739.
+    """
+
+    t: float | Parameter
+    _symbol = "t"
+
+    def __init__(self, t: float = 1.0, learn: bool = False, channels: int = 1, *, empty: float = 0) -> None:
+        """Set t, whether it is learned, for how many channels, and the value of an empty graph."""
+        super().__init__(t, learn, channels, empty)
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        wide = weighted.computed(x)
+        if isinstance(self.t, Tensor):
+            scores = wide * weighted.expand(weighted.per_graph(self.t, x, segments), segments)
+        else:
+            scores = wide * self.t
+        return weighted.softmax_mean(x, scores, segments, empty=self.empty)
+
+
+class PowerMeanReadout(_NumberedReadout):
+    """(sum_i x_i^p / n)^(1/p), feature by feature: [N, F] -> [B, F]. Empty graph: `empty`.
+
+    p = 1 is the mean, 0 the geometric mean, -1 the harmonic mean; the greater p, the nearer to max; size
+    does not show. See `readouts.weighted.power_mean`.
+
+    Args:
+        p: the power, or its first value.
+        learn: whether p is learned.
+        channels: number of learned p, 1 or F.
+        clamp_min: positive; what is below counts as this much, for power means are of positive numbers.
+        empty: value of an empty graph.
+
+    Raises:
+        ValueError: more than one channel where p is not learned, or `clamp_min` is not positive.
+
+    Source: Li et al., arXiv 2006.07739.
+    """
+
+    p: float | Parameter
+    _symbol = "p"
+
+    def __init__(
+        self,
+        p: float = 1.0,
+        learn: bool = False,
+        channels: int = 1,
+        *,
+        clamp_min: float = 1e-4,
+        empty: float = 0,
+    ) -> None:
+        """Set p, whether and for how many channels it is learned, the clamp, the value of an empty graph."""
+        super().__init__(p, learn, channels, empty)
+        weighted.check_clamp_min(clamp_min)
+        self.clamp_min = clamp_min
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        return weighted.power_mean(x, self.p, segments, clamp_min=self.clamp_min, empty=self.empty)
+
+    def _settings(self) -> list[str]:
+        return [*super()._settings(), *([] if self.clamp_min == 1e-4 else [f"clamp_min={self.clamp_min}"])]
+
+
+class LogSumExpReadout(Readout):
+    """log sum_i exp(x_i), feature by feature: [N, F] -> [B, F]. Empty graph: `empty`, not -inf.
+
+    A smooth maximum, between max and max + log n: k copies of a graph add log k. The gradient of node i is
+    exp(x_i) / sum_j exp(x_j). See `readouts.weighted.logsumexp`.
+
+    Source: Pinheiro and Collobert, arXiv 1411.6228.
+    """
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        return weighted.logsumexp(x, segments, empty=self.empty)

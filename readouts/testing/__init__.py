@@ -1,0 +1,33 @@
+"""Is a model permutation invariant, and if not, which layer broke it?"""
+
+from readouts.testing.gradients import assert_gradient_equivariant, check_gradient_equivariance
+from readouts.testing.independence import assert_batch_independent, check_batch_independence
+from readouts.testing.permutations import (
+    assert_permutation_equivariant,
+    assert_permutation_invariant,
+    check_permutation_equivariance,
+    check_permutation_invariance,
+)
+from readouts.testing.report import Culprit, Report
+from readouts.testing.sizes import ReportCard, check_size_sensitivity
+from readouts.testing.strategies import graph_batches, graphs, permutations_of
+from readouts.testing.verdict import Verdict
+
+__all__ = [
+    "Culprit",
+    "Report",
+    "ReportCard",
+    "Verdict",
+    "assert_batch_independent",
+    "assert_gradient_equivariant",
+    "assert_permutation_equivariant",
+    "assert_permutation_invariant",
+    "check_batch_independence",
+    "check_gradient_equivariance",
+    "check_permutation_equivariance",
+    "check_permutation_invariance",
+    "check_size_sensitivity",
+    "graph_batches",
+    "graphs",
+    "permutations_of",
+]

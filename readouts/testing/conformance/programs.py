@@ -1,0 +1,165 @@
+"""Short programs that show what a readout does: they are run just as they are printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Program = tuple[str, str, str]  # a line that makes the readout, one that makes its input, an expression
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a program gave: a value, or the error that it raised."""
+
+    value: Any = None
+    error: str = ""
+
+    def __str__(self) -> str:
+        text = self.error or repr(self.value)
+        return text if len(text) <= 160 else text[:157] + "..."
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the contract says of the outcome, as words and as a test."""
+
+    text: str
+    holds: Callable[[Outcome], bool]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input, an expression, and what it ought to give.
+
+    Attributes:
+        given: the line that makes the input.
+        shows: the expression.
+        expected: what it ought to give.
+        isolated: whether it could write where it must not, and has to run in a process of its own.
+    """
+
+    given: str
+    shows: str
+    expected: Expected
+    isolated: bool = False
+
+
+def equal(value: Any) -> Expected:
+    """Expect this very value; NaN equals NaN, and nested lists are compared entry by entry."""
+    return Expected(repr(value), lambda outcome: not outcome.error and _same(outcome.value, value))
+
+
+def close(value: float, tolerance: float) -> Expected:
+    """Expect a number within a relative tolerance, or an absolute one where `value` is 0."""
+    limit = tolerance * abs(value) if value else tolerance
+    text = f"{value} within {100 * tolerance:g} %" if value else f"at most {tolerance}"
+    return Expected(text, lambda outcome: not outcome.error and abs(outcome.value - value) <= limit)
+
+
+RAISES = Expected("an exception", lambda outcome: bool(outcome.error) and outcome.error != CRASHED)
+CRASHED = "the process crashed"
+READY, END_OF_ROW = "ready", "end of row"
+
+
+def run(program: Program) -> Outcome:
+    """Run a program here, without a sound; random numbers are left as they were."""
+    setup, given, shows = program
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    with torch.random.fork_rng(devices=[]), _silence():
+        try:
+            exec(compile(f"{setup}\n{given}", "example.py", "exec"), scope)
+            return Outcome(eval(compile(shows, "example.py", "eval"), scope))
+        except Exception as error:
+            return Outcome(error=_described(error))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep warnings, logs and prints of compilers and tracers away from the terminal."""
+    level = logging.root.manager.disable
+    logging.disable()
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(level)
+
+
+def run_isolated(rows: Sequence[Sequence[Program]]) -> list[list[Outcome]]:
+    """Run rows of programs that ought to raise in another process, each row up to the first that does not.
+
+    If the process crashes, the row at fault is run again in a fresh one, where nothing came before it.
+
+    Raises:
+        RuntimeError: the other process cannot start.
+    """
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    command = [sys.executable, "-P", __file__]  # this file alone, without the rest of its package
+    found: list[list[Outcome]] = []
+    while len(found) < len(rows):
+        process = subprocess.run(
+            command,
+            input=json.dumps(rows[len(found) :]),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        ready, *lines = process.stdout.splitlines() or [""]
+        if ready != READY:
+            raise RuntimeError(f"the process for isolated programs cannot start: {process.stderr[-500:]}")
+        came: list[list[Outcome]] = [[]]
+        for line in map(json.loads, lines):
+            if line == END_OF_ROW:
+                came.append([])
+            else:
+                came[-1].append(Outcome(*line))
+        *finished, begun = came
+        found += finished or [[*begun, Outcome(error=CRASHED)]]
+    return found
+
+
+def serve() -> None:
+    """Run rows of programs that come as JSON on the standard input; see `run_isolated`.
+
+    The values of the programs must be such that JSON knows them.
+    """
+    print(READY, flush=True)
+    for row in json.loads(sys.stdin.read()):
+        for program in row:
+            outcome = run(program)
+            print(json.dumps([outcome.value, outcome.error]), flush=True)
+            if not outcome.error:
+                break
+        print(json.dumps(END_OF_ROW), flush=True)
+
+
+def _described(error: Exception) -> str:
+    """Write an exception as its type and the first line of its text, which may be empty."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(second):
+        return math.isnan(first)
+    return type(first) is type(second) and first == second
+
+
+if __name__ == "__main__":
+    serve()

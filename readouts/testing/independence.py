@@ -1,0 +1,149 @@
+"""Does a graph get the same result in every batch?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from readouts.testing.align import moving
+from readouts.testing.counterexample import Company, company, shrink
+from readouts.testing.culprit import raising
+from readouts.testing.graphs import Graphs, read
+from readouts.testing.judgement import insist
+from readouts.testing.moves import fuse, join, only, take
+from readouts.testing.report import Report, name_of
+from readouts.testing.running import Model, modes, run, untouched
+from readouts.testing.snippet import lines
+from readouts.testing.trials import Examination, Question, Trial, examine, outputs
+from readouts.testing.verdict import Verdict
+
+CHECK = "batch independence"
+COPIES = 8
+FACTOR = 1000.0
+
+
+def check_batch_independence(model: Model, *inputs: Any) -> Report:
+    """Compare what a model says of a graph alone with what it says of it in company.
+
+    The first, the smallest and the largest graph of the batch are run alone, in the batch as it is, with
+    its graphs in reverse order, and beside one graph made from it: a single node, eight copies with
+    features a thousand times larger, no node at all (before it, and behind it where the form of the input
+    can say so), NaN features. Outputs with a row per graph, node or edge must agree in the rows of the graph.
+    Companions that the model cannot take at all are named in the notes.
+
+    Args:
+        model: any callable; it is copied, and neither it nor the inputs are changed.
+        inputs: ``Data``, ``Batch``, or tensors x, ``edge_index`` and ``batch``, as far as it takes them.
+
+    Returns:
+        The report; see `Report`.
+
+    Raises:
+        TypeError, ValueError: the inputs cannot be understood, or have no room for a batch.
+
+    Example:
+        >>> print(check_batch_independence(model, x, edge_index, batch))
+    """
+    graphs = _batched(read(inputs))
+    groups, notes = [], set()
+    with untouched():
+        run(model, graphs)
+        for graph in _chosen(graphs):
+            alone = only(graphs, [graph])
+            if (failure := _failure(model, alone)) is not None:
+                return failure
+            group = []
+            for label, make in _companies(graphs, graph):
+                together, place = make()
+                try:
+                    run(model, together)
+                except Exception as error:
+                    notes.add(f"cannot be run {label}: {type(error).__name__}")
+                    continue
+                trial = company(together, place, label)
+                group.append(replace(trial, first=alone))
+            groups.append(group)
+    groups = [group for group in groups if group]
+    if not groups:
+        raise ValueError(f"model: expected one that takes several graphs; it {', '.join(sorted(notes))}")
+    report = examine(model, Question(CHECK, outputs, moving), groups, _show)
+    return replace(report, notes=(*report.notes, *sorted(notes)))
+
+
+def assert_batch_independent(model: Model, *inputs: Any, allow: str = "rounding") -> None:
+    """Raise AssertionError with the report unless a graph gets the same result in every batch.
+
+    Args:
+        model, inputs: as for `check_batch_independence`.
+        allow: ``"rounding"``, or ``"identical"`` to insist on identical bits.
+    """
+    insist(check_batch_independence(model, *inputs), allow)
+
+
+def _failure(model: Model, alone: Graphs) -> Report | None:
+    """Report a model that cannot take a graph alone."""
+    try:
+        run(model, alone)
+    except Exception as error:
+        text = str(error).partition("\n")[0]
+        return Report(
+            check=CHECK,
+            model=name_of(model),
+            verdict=Verdict.BROKEN,
+            reason=f"a graph of the batch cannot be run alone: {type(error).__name__}: {text}",
+            trials=1,
+            mode=modes(model),
+            culprit=raising(model, alone),
+        )
+    return None
+
+
+def _batched(graphs: Graphs) -> Graphs:
+    """Make room for several graphs: a lone ``Data`` becomes a ``Batch``."""
+    if graphs.form == "data" and "batch" not in graphs.examples[0]:
+        return replace(graphs, form="batch")
+    if graphs.form == "tensors" and "batch" not in dict(graphs.arguments):
+        raise ValueError("inputs: expected a batch vector [N], got none")
+    return graphs
+
+
+def _chosen(graphs: Graphs) -> list[int]:
+    """The first, the smallest and the largest graph that have nodes."""
+    count = torch.bincount(graphs.member, minlength=graphs.size)
+    filled = count.nonzero().flatten().tolist()
+    return list(dict.fromkeys([filled[0], min(filled, key=count.tolist().__getitem__), int(count.argmax())]))
+
+
+def _companies(graphs: Graphs, graph: int) -> Iterator[tuple[str, Callable[[], tuple[Graphs, int]]]]:
+    """Batches that hold the graph, and its place in each."""
+    alone, size = only(graphs, [graph]), graphs.size
+    none = torch.zeros(0, dtype=torch.int64)
+    nothing, node = take(alone, none, none, [0]), take(alone, torch.zeros(1, dtype=torch.int64), none, [0])
+    huge = _floats(fuse(join([alone] * COPIES)), lambda value: value * FACTOR)
+    if size > 1:
+        yield "in its batch", lambda: (graphs, graph)
+        yield "in its batch in reverse order", lambda: (only(graphs, range(size)[::-1]), size - 1 - graph)
+    yield "beside a copy", lambda: (join([alone, alone]), 1)
+    yield "beside a single node", lambda: (join([node, alone]), 1)
+    yield "beside a huge graph", lambda: (join([alone, huge]), 0)
+    yield "behind a huge graph", lambda: (join([huge, alone]), 1)
+    yield "behind an empty graph", lambda: (join([nothing, alone]), 1)
+    if graphs.form == "batch":
+        yield "before an empty graph", lambda: (join([alone, nothing]), 0)
+    nan = _floats(alone, lambda value: torch.full_like(value, torch.nan))
+    if any(value.is_floating_point() for value in graphs.nodes.values()):
+        yield "beside a graph of NaN", lambda: (join([nan, alone]), 1)
+
+
+def _floats(graphs: Graphs, change: Callable[[Tensor], Tensor]) -> Graphs:
+    changed = {name: change(value) for name, value in graphs.nodes.items() if value.is_floating_point()}
+    return replace(graphs, nodes={**graphs.nodes, **changed})
+
+
+def _show(examination: Examination, trial: Trial, verdict: Verdict, output: str) -> str:
+    case = shrink(Company(trial.second, int(trial.match.graphs[0])), examination.shows(verdict, output))
+    return lines(case, output, *examination.describe(case.trial(), output))

@@ -1,0 +1,130 @@
+"""What a check found, as fields, as text for a terminal, and as a dictionary for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from readouts.testing.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """Where in the model the results begin to differ.
+
+    Attributes:
+        name: name of the module, "" for the model itself.
+        kind: its class.
+        after: the last module before it whose output still agreed, as "name (class)"; "" for none.
+        inside: the module whose own code lies between `after` and `name`, as "name (class)"; "" where the
+            module `name` itself is at fault.
+    """
+
+    name: str
+    kind: str
+    after: str = ""
+    inside: str = ""
+
+    def __str__(self) -> str:
+        here = named(self.name, self.kind)
+        if not self.inside:
+            return f"{here}, in its own code after {self.after}" if self.after else here
+        before = self.after or f"the input of {self.inside}"
+        return f"between {before} and {here}, in the code of {self.inside}"
+
+
+def named(name: str, kind: str) -> str:
+    """Write a module as "name (class)"; the model itself has no name but its class."""
+    return f"{name} ({kind})" if name else kind
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check measured.
+
+    Attributes:
+        check: name of the property.
+        model: class or name of the model.
+        verdict: identical bits, rounding, broken or random.
+        reason: one sentence on why.
+        trials: number of comparisons made.
+        mode: training or evaluation mode; "" for a function without modules.
+        dtype: the float dtype in which the model ran.
+        output: name of the tensor with the largest difference.
+        shown_by: the trial with the largest difference.
+        difference: largest difference in float32 (or narrower), relative to the largest entry of its row.
+        wide_difference: the same in float64; None where it was not needed or could not be had.
+        error: error of the narrow result, measured against float64, relative in the same way.
+        units: `difference` in units of rounding.
+        culprit: where the results begin to differ.
+        counterexample: lines that show it.
+        notes: anything else worth knowing.
+    """
+
+    check: str
+    model: str
+    verdict: Verdict
+    reason: str
+    trials: int
+    mode: str = ""
+    dtype: str = ""
+    output: str = ""
+    shown_by: str = ""
+    difference: float = 0.0
+    wide_difference: float | None = None
+    error: float | None = None
+    units: float = 0.0
+    culprit: Culprit | None = None
+    counterexample: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def invariant(self) -> bool:
+        """Whether the property holds, up to rounding."""
+        return self.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them; infinities become None."""
+        fields = dataclasses.asdict(self)
+        fields["verdict"] = str(self.verdict)
+        fields["notes"] = list(self.notes)
+        fields["culprit"] = None if self.culprit is None else {**fields["culprit"], "text": str(self.culprit)}
+        return {key: _finite(value) for key, value in fields.items()}
+
+    def __str__(self) -> str:
+        mode = f", {self.mode}" if self.mode else ""
+        lines = [f"{self.check} of {self.model}{mode}: {str(self.verdict).upper()}", f"  {self.reason}"]
+        if self.difference:
+            lines.append(f"  difference  {self._numbers()}")
+            lines.append(f"  seen in     {self.output}, {self.shown_by}")
+        lines.append(f"  trials      {self.trials}")
+        if self.culprit:
+            lines.append(f"  culprit     {self.culprit}")
+        lines += [f"  note        {note}" for note in self.notes]
+        if self.counterexample:
+            lines += ["  counterexample:", *(f"    {line}" for line in self.counterexample.splitlines())]
+        return "\n".join(lines)
+
+    def _numbers(self) -> str:
+        if math.isinf(self.difference):
+            return "another shape or an exception"
+        units = (
+            f"{self.units:.0f} units of rounding"
+            if self.units < 1e6
+            else f"{self.units:.1e} units of rounding"
+        )
+        text = f"{self.difference:.1e} of the row's largest entry ({units})"
+        if self.wide_difference is None:
+            return text
+        return f"{text}; in float64 {self.wide_difference:.1e}"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def name_of(model: Any) -> str:
+    """Name a model by its function or class."""
+    return getattr(model, "__name__", None) or type(model).__name__

@@ -1,0 +1,178 @@
+"""The report card: does a model tell a graph from its copies, its covers, and other proportions?"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from readouts.testing.align import Two, staying
+from readouts.testing.graphs import Graphs, read
+from readouts.testing.moves import fuse, join, only, take
+from readouts.testing.outputs import same_bits
+from readouts.testing.report import name_of
+from readouts.testing.running import Model, modes, untouched
+from readouts.testing.trials import Examination, Question, narrowest, outputs
+from readouts.testing.verdict import Pair, Verdict, judge
+
+LABELS = {
+    "sum": "sum: the copies add up",
+    "size": "sum, with other layers behind it: the number of copies shows",
+    "mean": "mean: proportions count, sizes do not",
+    "max": "max: only the set of labels counts",
+    "random": "nothing: the same input gives different results",
+}
+
+
+@dataclass(frozen=True)
+class ReportCard:
+    """What a model can see; None where the graphs at hand do not allow the question.
+
+    Attributes:
+        model: class or name of the model.
+        mode: training or evaluation mode.
+        copies: tells a graph from two or three disjoint copies of it.
+        lift: tells a graph from a connected graph that covers it twice.
+        proportions: tells two kinds of graphs mixed 1:1 from the same mixed 2:1.
+        additive: gives k copies k times the value of one, up to rounding.
+        behaves_like: ``"sum"``, ``"size"``, ``"mean"``, ``"max"`` or ``"random"``.
+    """
+
+    model: str
+    mode: str
+    copies: bool
+    lift: bool | None
+    proportions: bool | None
+    additive: bool
+    behaves_like: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        mode = f", {self.mode}" if self.mode else ""
+        rows = [
+            ("a graph and its disjoint copies", self.copies),
+            ("a graph and its connected double cover", self.lift),
+            ("the same labels in other proportions", self.proportions),
+        ]
+        says = {True: "told apart", False: "the same to the model", None: "no such graph at hand"}
+        lines = [f"  {what:<40}{says[seen]}" for what, seen in rows]
+        lines.append(f"  behaves like {LABELS[self.behaves_like]}")
+        return "\n".join([f"what {self.model} can see{mode}", *lines])
+
+
+def check_size_sensitivity(model: Model, *inputs: Any) -> ReportCard:
+    """Find out whether a model behaves like sum, mean or max, from what it can tell apart.
+
+    The graphs of the input are compared with their disjoint copies, with a random connected double cover
+    (where they have a cycle), and in mixtures of two of them; with one graph at hand, the other of the
+    mixture is one of its nodes. Two results are the same if they differ by no more than rounding. At
+    most the first four graphs are used.
+
+    Args:
+        model: any callable with one row of output per graph; neither it nor the inputs are changed.
+        inputs: ``Data``, ``Batch``, or tensors x, ``edge_index`` and ``batch``, as far as it takes them.
+
+    Raises:
+        TypeError, ValueError: the inputs cannot be understood, or an output has no row per graph.
+
+    Source: Xu et al., arXiv 1810.00826, for sum, mean and max; Bamberger, arXiv 2206.11876, for covers.
+
+    Example:
+        >>> print(check_size_sensitivity(model, x, edge_index, batch))
+    """
+    graphs = read(inputs)
+    count = torch.bincount(graphs.member, minlength=graphs.size)
+    singles = [only(graphs, [graph]) for graph in count.nonzero().flatten().tolist()[:4]]
+    with untouched():
+        examination = Examination(model, Question("", outputs, staying), narrowest(model, singles[0]))
+        copies = any(_apart(examination, one, _times(one, k)) for one in singles for k in (2, 3))
+        covers = [(one, cover) for one in singles if (cover := double_cover(one)) is not None]
+        lift = any(_apart(examination, *two) for two in covers) if covers else None
+        mixtures = _mixtures(singles)
+        proportions = any(_apart(examination, *two) for two in mixtures) if mixtures else None
+        additive = copies and all(_adds_up(examination, one, k) for one in singles for k in (2, 3))
+        one, other = (outputs(model, singles[0], None, seed) for seed in (0, 1))
+        random = any(not same_bits(one[name], other[name]) for name in one)
+    alike = "size" if copies else "mean" if proportions else "max"
+    alike = "random" if random else "sum" if additive else alike
+    return ReportCard(name_of(model), modes(model), copies, lift, proportions, additive, alike)
+
+
+def _apart(examination: Examination, one: Graphs, two: Graphs) -> bool:
+    return _compare(examination, one, two, 1) is Verdict.BROKEN
+
+
+def _adds_up(examination: Examination, one: Graphs, copies: int) -> bool:
+    return _compare(examination, one, _times(one, copies), copies) is not Verdict.BROKEN
+
+
+def _compare(examination: Examination, one: Graphs, two: Graphs, factor: int) -> Verdict:
+    """Compare factor times the result of the one with the result of the other."""
+    runs: list[dict[str, Two]] = []
+    for dtype in (None, examination.other):
+        with nullcontext() if dtype is None else suppress(Exception):  # the model may know one dtype only
+            first, second = (outputs(examination.model, graphs, dtype, 0) for graphs in (one, two))
+            runs.append({name: (factor * value, second[name]) for name, value in first.items()})
+    for name, both in runs[0].items():
+        shapes = [list(value.shape) for value in both]
+        if shapes[0] != shapes[1]:
+            got = f"{shapes[0]} for {one.num_nodes} nodes and {shapes[1]} for {two.num_nodes}"
+            raise ValueError(f"model: expected one row per graph in {name}, got {got}")
+    pairs = [Pair(name, 0, *(run[name] for run in runs)) for name in runs[0]]
+    return judge(pairs, examination.narrow, torch.float64, examination.own).verdict
+
+
+def _times(graphs: Graphs, copies: int) -> Graphs:
+    return fuse(join([graphs] * copies))
+
+
+def _mixtures(singles: list[Graphs]) -> list[tuple[Graphs, Graphs]]:
+    """Two kinds of graphs, mixed 1:1 and 2:1."""
+    one = singles[0]
+    none = torch.zeros(0, dtype=torch.int64)
+    others = singles[1:]
+    if not others and one.num_nodes > 1:
+        others = [take(one, torch.tensor([node]), none, [0]) for node in range(min(3, one.num_nodes))]
+    return [(fuse(join([one, other])), fuse(join([one, one, other]))) for other in others]
+
+
+def double_cover(graphs: Graphs) -> Graphs | None:
+    """Return a connected graph that covers the graph twice; None if ten random ones are disconnected.
+
+    Every edge between u and v joins u's first copy to v's first or to v's second copy, the same way for
+    both directions.
+    """
+    if not graphs.num_edges:
+        return None
+    count, ends = graphs.num_nodes, graphs.links["edge_index"].long()
+    pair = ends.min(dim=0).values * count + ends.max(dim=0).values
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        crosses = torch.randint(2, (count * count,), generator=generator)[pair].bool() & (ends[0] != ends[1])
+        second = torch.stack([ends[0] + count, torch.where(crosses, ends[1], ends[1] + count)])
+        first = torch.stack([ends[0], torch.where(crosses, ends[1] + count, ends[1])])
+        lifted = torch.cat([first, second], dim=1)
+        if _connected(lifted, 2 * count):
+            doubled = _times(graphs, 2)
+            dtype = graphs.links["edge_index"].dtype
+            return replace(doubled, links={**doubled.links, "edge_index": lifted.to(dtype)})
+    return None
+
+
+def _connected(ends: Tensor, count: int) -> bool:
+    reached = torch.zeros(count, dtype=torch.bool)
+    reached[0] = True
+    for _ in range(count):
+        before = int(reached.sum())
+        reached[ends[1][reached[ends[0]]]] = True
+        reached[ends[0][reached[ends[1]]]] = True
+        if int(reached.sum()) == before:
+            break
+    return bool(reached.all())

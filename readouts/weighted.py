@@ -1,0 +1,285 @@
+"""Weighted averages of nodes, as functions: mathematics and validation.
+
+Whatever adds up nodes here is an exact sum of one number per node, rounded once, and those numbers
+come from arithmetic, exp and log of the node alone. So the bits, also of the gradients, do not depend
+on the order of the nodes. float16 and bfloat16 are computed in float32 (power means and moments: all
+in float64, where the device has it) and rounded at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from readouts import ops
+from readouts.functional import readout, segments_of
+from readouts.segments import Segments
+
+LEAST_POWER = 1e-8  # learned powers nearer to 0 than this would lose half the digits of their gradient
+
+
+def expand(values: Tensor, segments: Segments) -> Tensor:
+    """Give every node the row of its graph, [B, *features] -> [N, *features]; backward is an exact sum."""
+    rows = values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)
+    groups = segments.index, segments.ptr, segments.order
+    nodes = ops.reduce_backward(rows.unsqueeze(1), None, None, *groups, ("sum",), True)
+    return nodes.reshape(segments.num_nodes, *values.shape[1:])
+
+
+def fill_empty(out: Tensor, segments: Segments, empty: float) -> Tensor:
+    """Set the rows of graphs without nodes to `empty`."""
+    shape = segments.size, *[1] * (out.dim() - 1)
+    return out.masked_fill((segments.count == 0).view(shape), empty)
+
+
+def weighted_mean(
+    x: Tensor,
+    weight: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    empty: float = 0,
+) -> Tensor:
+    """Average the nodes of every graph with given weights: sum_i w_i x_i / sum_i w_i.
+
+    Args:
+        x: node features [N, *features].
+        weight: [N] for a weight per node, or a shape that broadcasts to that of x. Weights may be
+            negative; where they add up to 0 the value is that of IEEE 754, NaN or infinite.
+        batch, ptr, size: as for `readouts.readout`.
+        empty: value of a graph without nodes.
+
+    Returns:
+        [B, *features] in the dtype of x.
+
+    Raises:
+        ValueError: `weight` has another number of nodes or too many dimensions.
+
+    Source: the weighted average pooling of Horvitz and Thompson (1952) and Hajek (1971).
+    """
+    segments = segments_of(x, batch, ptr, size)
+    if weight.dim() == 0 or weight.shape[0] != x.shape[0] or weight.dim() > x.dim():
+        expected = f"one weight for each of the {x.shape[0]} nodes, or a shape like that of x"
+        raise ValueError(f"weight: expected {expected}, {tuple(x.shape)}, got {tuple(weight.shape)}")
+    wide, weight = computed(x), computed(weight).to(computed(x).dtype)
+    weight = weight.view(weight.shape + (1,) * (x.dim() - weight.dim()))
+    total = readout(weight, segments, "sum", empty=1)
+    return rounded(readout(weight * wide, segments, "sum", empty=empty) / total, x)
+
+
+def softmax_mean(
+    x: Tensor,
+    scores: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    empty: float = 0,
+) -> Tensor:
+    """Average the nodes of every graph with weights that are the softmax of scores over the graph.
+
+    sum_i exp(s_i - m) x_i / sum_i exp(s_i - m), where m is the greatest score of the graph. An infinite m
+    gives NaN, as in `torch.softmax`; a score of -inf beside others leaves its node out.
+
+    Args:
+        x: node features [N, *features].
+        scores: of the shape of x, or with 1 in the place of some features, such as [N, 1].
+        batch, ptr, size: as for `readouts.readout`.
+        empty: value of a graph without nodes.
+
+    Returns:
+        [B, *features], or the shape that x and scores broadcast to, in the dtype of x.
+
+    Source: Bahdanau et al., arXiv 1409.0473; on graphs Li et al., arXiv 1511.05493.
+    """
+    segments = segments_of(x, batch, ptr, size)
+    wide, scores = computed(x), computed(scores)
+    if torch.compiler.is_compiling() or ops.is_transforming():
+        out = _softmax_mean(wide, scores, segments)[0]
+    else:
+        out = _SoftmaxMean.apply(wide, scores, segments)
+    return rounded(out if empty == 0 else fill_empty(out, segments, empty), x)
+
+
+def _softmax_mean(x: Tensor, scores: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the average of x, the weights before they are normalised, and their sums (1 for no nodes)."""
+    top = readout(scores.detach(), segments, "max").index_select(0, segments.index)
+    weight = (scores - top).exp()
+    total = readout(weight, segments, "sum", empty=1)
+    return readout(weight * x, segments, "sum") / total, weight, total
+
+
+class _SoftmaxMean(torch.autograd.Function):
+    """`softmax_mean` with its gradients in closed form, made step by step if they are to be differentiated.
+
+    With a_i the weight of node i and g the gradient of the result r: x_i has a_i g and its score
+    a_i (x_i . g - r . g), where the products are sums over the features that share the score.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scores: Tensor, segments: Segments) -> Tensor:
+        out, weight, total = _softmax_mean(x, scores, segments)
+        ctx.save_for_backward(x, scores, out, weight, total)
+        ctx.segments = segments
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scores, out, weight, total = ctx.saved_tensors
+        for_x, for_scores, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            wanted = [tensor for tensor in (x, scores) if tensor.requires_grad]
+            result = _softmax_mean(x, scores, ctx.segments)[0]
+            found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
+            return next(found) if for_x else None, next(found) if for_scores else None, None
+        index, slope = ctx.segments.index, grad / total
+        slopes = slope.index_select(0, index)
+        x_gradient = score_gradient = None
+        if for_scores:
+            average = (slope * out).sum_to_size(total.shape).index_select(0, index)
+            score_gradient = ((slopes * x).sum_to_size(scores.shape) - average).mul_(weight)
+        if for_x:
+            fits = slopes.shape == x.shape
+            x_gradient = slopes.mul_(weight) if fits else (slopes * weight).sum_to_size(x.shape)
+        return x_gradient, score_gradient, None
+
+
+def logsumexp(
+    x: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    empty: float = 0,
+) -> Tensor:
+    """Return log sum_i exp(x_i) of every graph [B, *features], without overflow: a smooth maximum.
+
+    The gradient of node i is exp(x_i) / sum_j exp(x_j); it is 0 where all nodes are -inf. The sum over
+    no nodes would be -inf, and `empty`, 0 unless set, takes its place. For the arguments see `softmax_mean`.
+
+    Source: Pinheiro and Collobert, arXiv 1411.6228.
+    """
+    segments = segments_of(x, batch, ptr, size)
+    wide = computed(x)
+    top = _finite(readout(wide.detach(), segments, "max"))
+    total = readout((wide - expand(top, segments)).exp(), segments, "sum", empty=1)
+    nothing = total == 0
+    out = top + torch.where(nothing, 1, total).log()
+    return rounded(fill_empty(out.masked_fill(nothing, -torch.inf), segments, empty), x)
+
+
+def power_mean(
+    x: Tensor,
+    p: float | Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    clamp_min: float = 1e-4,
+    empty: float = 0,
+) -> Tensor:
+    """Return the power mean (sum_i x_i^p / n)^(1/p) of every graph [B, *features]; at p = 0 exp(mean log x).
+
+    p = 1 is the mean, 2 the root of the mean square, -1 the harmonic mean, 0 the geometric; -inf and inf
+    would be min and max. It is computed from logarithms in float64, so that no power overflows.
+
+    Args:
+        x: node features [N, *features]. Power means are defined for positive numbers: what is below
+            `clamp_min`, 0 and negative numbers too, counts as `clamp_min` and has gradient 0.
+        p: a finite number, or a tensor that broadcasts to the features of a node. A learned p nearer
+            to 0 than 1e-8 counts as 1e-8.
+        batch, ptr, size: as for `readouts.readout`.
+        clamp_min: a positive number.
+        empty: value of a graph without nodes.
+
+    Raises:
+        ValueError: `clamp_min` is not positive.
+
+    Source: Radenovic et al., arXiv 1711.02512 ("GeM"); on graphs Li et al., arXiv 2006.07739.
+    """
+    check_clamp_min(clamp_min)
+    segments = segments_of(x, batch, ptr, size)
+    logs = computed(x, torch.float64).clamp(min=clamp_min).log()
+    least = LEAST_POWER if isinstance(p, Tensor) else 1e-30
+    rows = torch.as_tensor(p, device=x.device).to(logs.dtype)
+    rows = rows + (torch.where(rows.abs() < least, least, rows) - rows).detach()
+    rows = per_graph(rows, x, segments)
+    powers = expand(rows, segments) if rows.requires_grad else rows[:1]
+    scaled = powers * logs
+    top = _finite(readout(scaled.detach(), segments, "max"))
+    excess = readout((scaled - expand(top, segments)).expm1(), segments, "mean")
+    return rounded(fill_empty(((top + excess.log1p()) / rows).exp(), segments, empty), x)
+
+
+def moments(
+    x: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    empty: float = 0,
+) -> Tensor:
+    """Return mean mu, standard deviation s, skewness and kurtosis of every graph, side by side [B, 4 F].
+
+    With z_i = (x_i - mu) / s these are mu, s, sum_i z_i^3 / n and sum_i z_i^4 / n, the last not reduced by
+    the 3 of a normal distribution. Where s is 0 the last two and all gradients but that of mu are 0.
+    Deviations and their powers are taken in float64. For the arguments see `softmax_mean`.
+
+    Raises:
+        ValueError: x has one dimension only.
+
+    Source: Corso et al., arXiv 2004.05718 (moments as aggregators).
+    """
+    check_features(x)
+    segments = segments_of(x, batch, ptr, size)
+    wide = computed(x, torch.float64)
+    mean, std = readout(wide, segments, ("mean", "std")).chunk(2, dim=-1)
+    flat = std == 0
+    inverse = torch.where(flat, 0, 1 / torch.where(flat, 1, std))
+    scores = (wide - expand(mean, segments)) * expand(inverse, segments)
+    cubes = scores * scores * scores
+    shape = readout(torch.cat([cubes, cubes * scores], dim=-1), segments, "mean")
+    return rounded(fill_empty(torch.cat([mean, std, shape], dim=-1), segments, empty), x)
+
+
+def per_graph(parameter: Tensor, x: Tensor, segments: Segments) -> Tensor:
+    """Repeat a parameter that broadcasts to the features of a node for every graph.
+
+    Expanded to the nodes from there, its gradient is an exact sum for each graph, and these are added up
+    in the order of the graphs.
+    """
+    lead = (1,) * (x.dim() - 1 - parameter.dim())
+    return parameter.view(lead + parameter.shape).expand(segments.size, *lead, *parameter.shape)
+
+
+def check_clamp_min(clamp_min: float) -> None:
+    """Raise unless the least number that power means look at is positive."""
+    if not clamp_min > 0:
+        raise ValueError(f"clamp_min: expected a positive number, got {clamp_min}")
+
+
+def check_features(x: Tensor) -> None:
+    """Raise unless x has a dimension of features beside that of the nodes."""
+    if x.dim() < 2:
+        raise ValueError(f"x: expected node features [N, F], got shape {tuple(x.shape)}")
+
+
+def computed(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
+    """Return x in the dtype to compute in: floats at least `least` wide, integers in the default dtype."""
+    if not x.is_floating_point():
+        x = x.to(torch.get_default_dtype())
+    least = torch.float32 if ops.wide_dtype(x) == torch.float32 else least
+    return x.to(torch.promote_types(x.dtype, least))
+
+
+def rounded(out: Tensor, x: Tensor) -> Tensor:
+    """Return a result in the dtype of x, or the default float dtype if x has integers."""
+    return out.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+
+
+def _finite(top: Tensor) -> Tensor:
+    """Return what to subtract before exp: the greatest value, 0 where it is infinite."""
+    return torch.where(top.isinf(), 0, top)

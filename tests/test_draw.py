@@ -1,0 +1,212 @@
+"""Drawing: every node is on paper in the colour of its score, apart from the others, in SVG and PNG."""
+
+import builtins
+import re
+import sys
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import EllipseCollection, LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.image import imread
+from torch_geometric.data import Data
+
+from readouts.attribution import draw
+from readouts.attribution.drawing import sketch
+
+NITROMETHANE = {"symbols": ["C", "N", "O", "O"], "charges": [0, 1, 0, -1]}
+
+
+def graph_of(network):
+    network = nx.convert_node_labels_to_integers(network)
+    edges = torch.tensor(list(network.edges), dtype=torch.long).reshape(-1, 2)
+    return Data(edge_index=edges.t(), num_nodes=len(network))
+
+
+@pytest.fixture
+def nitromethane():
+    return Data(edge_index=torch.tensor([[0, 1, 1, 1, 2, 3], [1, 0, 2, 3, 1, 1]]), num_nodes=4)
+
+
+def discs(figure):
+    (found,) = (kind for kind in figure.axes[0].collections if isinstance(kind, EllipseCollection))
+    return found
+
+
+def lines(figure):
+    return [
+        segment
+        for kind in figure.axes[0].collections
+        if isinstance(kind, LineCollection)
+        for segment in kind.get_segments()
+    ]
+
+
+def letters(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_colours_diverge_around_zero():
+    figure = draw(graph_of(nx.path_graph(5)), torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]))
+    colours = discs(figure).get_facecolor()
+    assert to_hex(colours[2]) == "#ffffff"
+    assert (to_hex(colours[0]), to_hex(colours[4])) == ("#0072b2", "#d55e00")
+    redness = colours[:, 0] - colours[:, 2]
+    assert (np.diff(redness) > 0).all()
+    (_, bar) = figure.axes
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["−2", "0", "2"]
+    assert bar.get_ylabel() == "score"
+
+
+def test_a_limit_makes_pictures_comparable():
+    graph = graph_of(nx.path_graph(2))
+    weak = draw(graph, torch.tensor([0.1, 0.0]), limit=1.0)
+    strong = draw(graph, torch.tensor([1.0, 0.0]))
+    assert discs(weak).get_facecolor()[0][2] > 0.8 > 0.1 > discs(strong).get_facecolor()[0][2]
+    assert to_hex(discs(draw(graph, torch.zeros(2))).get_facecolor()[0]) == "#ffffff"
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nx.empty_graph(1),
+        nx.path_graph(2),
+        nx.complete_graph(20),
+        nx.random_labeled_tree(80, seed=1),
+        nx.random_labeled_tree(200, seed=1),
+        nx.disjoint_union_all([nx.cycle_graph(n) for n in range(3, 9)]),
+        nx.empty_graph(30),
+    ],
+    ids=["1", "2", "clique-20", "tree-80", "tree-200", "six-rings", "no-edges"],
+)
+def test_nodes_are_on_paper_and_apart(network):
+    graph = graph_of(network)
+    figure = draw(graph, torch.randn(graph.num_nodes))
+    places, (width, height) = discs(figure).get_offsets(), figure.get_size_inches()
+    radius = discs(figure)._widths.max()
+    assert len(places) == graph.num_nodes
+    assert (places > radius).all()
+    assert (places[:, 0] < width - 0.95 - radius).all()
+    assert (places[:, 1] < height - radius).all()
+    apart = np.linalg.norm(places[:, None] - places, axis=-1) + 9 * np.eye(len(places))
+    assert np.median(apart.min(axis=0)) > 2 * radius
+    assert len(lines(figure)) == network.number_of_edges()
+
+
+def test_paper_grows_with_the_graph():
+    sizes = [2, 20, 80, 200]
+    areas = [
+        np.prod(draw(graph_of(nx.random_labeled_tree(n, seed=0)), torch.zeros(n)).get_size_inches())
+        for n in sizes
+    ]
+    assert areas == sorted(areas)
+    assert areas[0] < 5
+    assert areas[-1] < 250
+
+
+def test_molecule_has_letters_charges_and_strokes(nitromethane):
+    figure = draw(
+        nitromethane, torch.zeros(4), **NITROMETHANE, bonds=torch.tensor([1, 1, 2, 1, 2, 1]), title="CH3NO2"
+    )
+    assert letters(figure) == ["N$^{+}$", "O", "O$^{−}$", "CH3NO2"]
+    assert len(lines(figure)) == 4  # C-N, N-O, and two of N=O
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+def test_bond_orders_may_come_with_the_graph(nitromethane, shape):
+    nitromethane.edge_attr = torch.tensor([1.0, 1, 3, 1, 3, 1]).reshape(shape)
+    assert len(lines(draw(nitromethane, torch.zeros(4), **NITROMETHANE))) == 5
+    nitromethane.edge_attr = torch.randn(6, 1)  # something else than orders
+    assert len(lines(draw(nitromethane, torch.zeros(4), **NITROMETHANE))) == 3
+
+
+def test_second_strokes_of_a_ring_are_inside():
+    graph = graph_of(nx.cycle_graph(6))
+    drawn = sketch(graph, torch.zeros(6), symbols=["C"] * 6, bonds=torch.full((6,), 1.5))
+    figure = draw(graph, torch.zeros(6), symbols=["C"] * 6, bonds=torch.full((6,), 1.5))
+    centre = discs(figure).get_offsets().mean(axis=0)
+    radii = sorted(np.linalg.norm(np.mean(line, axis=0) - centre) for line in lines(figure))
+    assert len(radii) == 12
+    assert radii[5] < 0.9 * radii[6]
+    lengths = [np.linalg.norm(np.subtract(*drawn.points[[bond.first, bond.second]])) for bond in drawn.bonds]
+    np.testing.assert_allclose(lengths, 1, rtol=0.05)
+    assert letters(figure) == []
+
+
+def test_letters_are_light_on_dark_colours(nitromethane):
+    figure = draw(nitromethane, torch.tensor([0.0, 0.1, -1.0, 1.0]), **NITROMETHANE)
+    colours = [text.get_color() for text in figure.axes[0].texts]
+    assert colours == ["#222222", "white", "white"]
+
+
+def test_directions_loops_and_repetitions_are_one_line():
+    graph = Data(edge_index=torch.tensor([[0, 1, 0, 1], [1, 0, 1, 1]]), num_nodes=2)
+    assert len(lines(draw(graph, torch.ones(2)))) == 1
+
+
+@pytest.mark.parametrize("symbols", [None, ["C", "N", "O", "O"]], ids=["plain", "molecule"])
+def test_files_are_what_their_names_say_and_reproducible(nitromethane, symbols, tmp_path):
+    scores = torch.tensor([0.1, 2.0, -1.0, 0.0])
+    for name in ("a.svg", "b.svg", "a.png", "b.PNG"):
+        draw(nitromethane, scores, tmp_path / name, symbols=symbols)
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    assert re.search("#[dD]55[eE]00", (tmp_path / "a.svg").read_text())
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.PNG").read_bytes()
+    pixels = imread(tmp_path / "a.png")[..., :3]
+    orange = np.array([213, 94, 0]) / 255
+    assert (np.abs(pixels - orange).max(axis=-1) < 0.01).mean() > 0.005
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"scores": [1.0] * 4}, TypeError, "scores: expected a tensor, got list"),
+        (
+            {"scores": torch.ones(3)},
+            ValueError,
+            r"scores: expected shape \(4,\), one for each node, got \(3,\)",
+        ),
+        ({"scores": torch.tensor([1, 1, 1, torch.nan])}, ValueError, "scores: expected finite numbers"),
+        ({"path": "map.pdf"}, ValueError, "path: expected a name that ends in .svg or .png, got 'map.pdf'"),
+        ({"symbols": ["C"]}, ValueError, "symbols: expected one for each of the 4 nodes, got 1"),
+        ({"symbols": ["C", "N", "O", "Xx"]}, ValueError, "symbols: expected symbols of .* got 'Xx'"),
+        ({"charges": [1]}, ValueError, "charges: expected one for each of the 4 nodes, got 1"),
+        ({"symbols": None}, ValueError, "symbols: expected the chemical symbol of every node, got None"),
+        ({"bonds": torch.ones(2)}, ValueError, "bonds: expected one of 1, 1.5, 2, 3 for each of the 6 edges"),
+        ({"bonds": torch.full((6,), 4)}, ValueError, "bonds: expected one of 1, 1.5, 2, 3"),
+        ({"bonds": [1] * 6}, TypeError, "bonds: expected a tensor, got list"),
+        ({"limit": 0.0}, ValueError, "limit: expected a positive number, got 0.0"),
+        ({"data": Data(edge_index=torch.tensor([[0], [4]]), num_nodes=4)}, ValueError, "got node 4"),
+        ({"data": Data(num_nodes=0)}, ValueError, "data: expected a graph with nodes, got none"),
+    ],
+)
+def test_bad_arguments(nitromethane, change, error, message):
+    arguments = {"data": nitromethane, "scores": torch.ones(4), **NITROMETHANE} | change
+    with pytest.raises(error, match=message):
+        draw(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("package", "symbols"), [("matplotlib", None), ("networkx", None), ("rdkit", ["C"] * 4)]
+)
+def test_missing_package_names_the_extra(nitromethane, package, symbols, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments):
+        if name.partition(".")[0] == package:
+            raise ImportError(f"No module named {package!r}")
+        return real(name, *arguments)
+
+    for name in [
+        name for name in sys.modules if re.match(r"readouts\.attribution\.(picture|plane|molecule)", name)
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(f"readouts.attribution.{name.rpartition('.')[2]}")
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(
+        ImportError, match=rf"draw: expected the packages of readouts\[draw\], got: .*{package}"
+    ):
+        draw(nitromethane, torch.ones(4), symbols=symbols)

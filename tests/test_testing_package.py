@@ -1,0 +1,136 @@
+"""The kit leaves model, data, modes and random numbers as they are, and loads little."""
+
+import copy
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from models_for_testing import Cumulated, Net, molecules, tensors
+from torch import nn
+from torch_geometric.data import Data
+
+import readouts.testing
+from readouts.testing import (
+    check_batch_independence,
+    check_gradient_equivariance,
+    check_permutation_equivariance,
+    check_permutation_invariance,
+    check_size_sensitivity,
+)
+from readouts.testing.outputs import same_bits
+
+CHECKS = [
+    check_batch_independence,
+    check_gradient_equivariance,
+    check_permutation_equivariance,
+    check_permutation_invariance,
+    check_size_sensitivity,
+]
+
+
+class Stateful(nn.Module):
+    """Counts its calls, normalises by the batch, drops out, changes its input and makes random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.dropout, self.calls = Net(before=nn.BatchNorm1d(4)), nn.Dropout(0.1), 0
+
+    def forward(self, data):
+        self.calls += 1
+        data.x = self.dropout(data.x) + random.random() + np.random.rand() + torch.rand(1)
+        data.pos += 1
+        return self.net(data)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_everything_stays_as_it_was(check):
+    model, data = Stateful(), molecules(graphs=3)
+    model.net.head.eval()
+    modes = [module.training for module in model.modules()]
+    weights, before = copy.deepcopy(model.state_dict()), data.clone()
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    check(model, data)
+    assert torch.get_rng_state().equal(states[0])
+    assert random.getstate() == states[1]
+    assert (np.random.get_state()[1] == states[2]).all()
+    assert [module.training for module in model.modules()] == modes
+    assert model.calls == 0
+    assert all(same_bits(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert data.keys() == before.keys()
+    assert all(same_bits(data[name], before[name]) for name in ("x", "pos", "edge_index", "batch"))
+    assert not data.x.requires_grad
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_state_stays_where_a_check_goes_to_the_end(check):
+    """Running statistics, and tensors that a function holds."""
+    net, shift = Net(before=nn.BatchNorm1d(4)), torch.zeros(4)
+    inputs = tensors(graphs=2)
+    before = [value.clone() for value in inputs]
+    weights = copy.deepcopy(net.state_dict())
+
+    def model(x, edge_index, batch):
+        shift.add_(1)
+        return net(x + shift.detach() * 0, edge_index, batch)
+
+    check(model, *inputs)
+    assert shift.eq(0).all()
+    assert all(same_bits(value, weights[name]) for name, value in net.state_dict().items())
+    assert all(map(torch.equal, inputs, before))
+
+
+def test_data_that_is_the_result_of_other_modules():
+    """Such tensors are no leaves of autograd, and cannot be copied with `copy.deepcopy`."""
+    x = nn.Linear(2, 2)(torch.randn(5, 2))
+    assert check_permutation_equivariance(lambda x: x, x).verdict == "identical bits"
+    report = check_permutation_invariance(lambda data: data.x.amax(0), Data(x=x))
+    assert report.verdict == "identical bits"
+    assert x.requires_grad
+
+
+def test_rows_that_may_be_nodes_or_edges_are_refused():
+    ring = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    with pytest.raises(ValueError, match="got 3 nodes and 3 edges; pass Data"):
+        check_permutation_invariance(lambda x, *edges: x.amax(0), torch.randn(3, 2), ring, torch.rand(3))
+
+
+def test_sparse_inputs_are_refused():
+    with pytest.raises(TypeError, match="dense tensors"):
+        check_permutation_invariance(lambda x, a: x, torch.randn(3, 2), torch.eye(3).to_sparse())
+
+
+def test_report_as_json():
+    report = check_permutation_equivariance(Cumulated(), torch.randn(4, 2))
+    fields = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert fields["verdict"] == "broken"
+    assert fields["culprit"]["text"] == fields["culprit"]["kind"] == "Cumulated"
+    assert fields["counterexample"] == report.counterexample
+    raised = check_permutation_invariance(lambda x: x[: 1 + int(x[0, 0] > 0)], torch.randn(9, 2))
+    assert raised.difference == float("inf")
+    assert json.loads(json.dumps(raised.to_dict(), allow_nan=False))["difference"] is None
+
+
+def test_public_names():
+    assert readouts.testing.__all__ == sorted(readouts.testing.__all__)
+    for name in readouts.testing.__all__:
+        assert getattr(readouts.testing, name).__doc__, name
+
+
+def test_import_loads_neither_hypothesis_nor_compilers():
+    """What PyG itself loads is not ours to choose."""
+    code = (
+        "import sys, torch_geometric.nn\n"
+        "before = set(sys.modules)\n"
+        "import readouts.testing\n"
+        "heavy = {'hypothesis', 'numba', 'triton', 'matplotlib', 'pytest', 'readouts.kernels.compiled'}\n"
+        "sys.exit(', '.join(heavy & (set(sys.modules) - before)) or 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
