@@ -36,6 +36,14 @@ class ManyData(TyperCommand):
         return super().parse_args(ctx, repeat_option("--data", args))
 
 
+class ManyNames(ManyData):
+    """A command whose `--network` and `--readout` take all the names that follow them, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the options before the parser sees them."""
+        return super().parse_args(ctx, repeat_option("--network", repeat_option("--readout", args)))
+
+
 def repeat_option(option: str, arguments: Sequence[str]) -> list[str]:
     """Write `option A B` as `option A option B`, up to the next option."""
     result: list[str] = []
@@ -68,6 +76,8 @@ Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="The number that everything random starts from.")]
 RINGS = ["rings"]
 NO_DATA: list[str] = []
+NETWORK = ["gin"]
+NO_READOUTS: list[str] = []
 RESULTS = Path("results")
 
 app = typer.Typer(
@@ -176,6 +186,32 @@ def demo(
     say_paths(*experiment.run(sets, out, where, seed))
 
 
+@app.command("activation-maps", cls=ManyData)
+def activation_maps(
+    data: DataNames = NO_DATA,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps, each on 64 molecules.")] = 600,
+) -> None:
+    """Map what each atom gives to the logit of a mutagen, and see whether nitro groups light up.
+
+    The question needs mutagens: --data MUTAG Mutagenicity.
+    """
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    from experiments import activation_maps as experiment
+    from experiments.rows import RowLog
+
+    with RowLog(out, "activation_maps", where) as log:
+        rows = experiment.measure(sets, log, where, seed, folds, steps)
+    figures = experiment.figure(rows, sets, out)
+    say(*experiment.tables(rows), *experiment.verdicts(rows))
+    say_paths(log.path, *figures)
+
+
 @app.command(cls=ManyData)
 def speed(
     data: DataNames = NO_DATA,
@@ -209,6 +245,116 @@ def speed(
             rows += measure.measure_memory(memory_plan(where == "cuda"), log, settings)
     figures = figure.figure(rows, out)
     say(*tables.tables(rows), *tables.refusals(rows), *tables.noise(rows))
+    say_paths(log.path, *figures)
+
+
+@app.command(cls=ManyData)
+def counting(
+    data: DataNames = RINGS,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 4,
+    epochs: Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")] = 100,
+) -> None:
+    """Probe pooled vectors for the counts, the proportions and the presence of every kind of node."""
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    from experiments import counting as experiment
+    from experiments.rows import RowLog
+
+    tasks = [experiment.choose(graphs, seed) for graphs in sets]
+    with RowLog(out, "counting", where) as log:
+        rows = experiment.measure(tasks, log, where, seed, folds, epochs)
+    figures = experiment.figure(rows, out)
+    say(*experiment.tables(rows), *(task.sentence for task in tasks), *experiment.verdicts(rows))
+    say_paths(log.path, *figures)
+
+
+@app.command(cls=ManyData)
+def propositions(
+    data: DataNames = RINGS,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+) -> None:
+    """Check ten propositions about readouts in numbers, in float32 and float64."""
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    from experiments import propositions as experiment
+    from experiments import propositions_picture
+    from experiments.rows import RowLog
+
+    grounds = [experiment.choose(graphs, where, seed) for graphs in sets]
+    with RowLog(out, "propositions", where) as log:
+        rows = experiment.measure(grounds, log, seed)
+    figures = propositions_picture.figure(rows, out)
+    say(*experiment.tables(rows), *experiment.verdicts(rows))
+    say_paths(log.path, *figures)
+
+
+@app.command(cls=ManyData)
+def robustness(
+    data: DataNames = RINGS,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 4,
+    epochs: Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")] = 100,
+) -> None:
+    """Corrupt nodes until readouts break, alone and at the end of trained networks."""
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    from experiments import robustness as experiment
+    from experiments.rows import RowLog
+
+    tasks = [experiment.choose(graphs, seed) for graphs in sets]
+    with RowLog(out, "robustness", where) as log:
+        rows = experiment.measure(tasks, log, where, seed, folds, epochs)
+    figures = experiment.figure(rows, out)
+    say(*experiment.tables(rows), *(task.sentence for task in tasks), *experiment.verdicts(rows))
+    say_paths(log.path, *figures)
+
+
+@app.command(cls=ManyNames)
+def accuracy(
+    data: DataNames = RINGS,
+    mirror: Mirror = None,
+    out: Out = RESULTS,
+    device: Device = DeviceName.auto,
+    seed: Seed = 0,
+    network: Annotated[
+        list[str], typer.Option(metavar="NAME...", help="One or more of gin, sage, gcn.")
+    ] = NETWORK,
+    readout: Annotated[
+        list[str], typer.Option(metavar="NAME...", help="One or more readouts.", show_default="all")
+    ] = NO_READOUTS,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Folds of the cross-validation.", show_default="10, or the smallest class"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Cross-validations, each with its own folds.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training at most.")] = 200,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+    attributes: Annotated[bool, typer.Option("--attributes", help="Take node attributes, too.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Sum, mean and max, one learning rate, 50 epochs at most.")
+    ] = False,
+) -> None:
+    """Train networks with every readout on the same folds, and compare them with baselines and ceilings."""
+    sets = load_sets(data, mirror)
+    where = resolve(device)
+    from experiments.accuracy import figure, measure, tables
+    from experiments.rows import RowLog
+
+    plan = measure.plan(network, readout, folds, repeats, seed, attributes, epochs, quick)
+    with RowLog(out, "accuracy", where) as log:
+        rows = measure.measure(sets, log, plan, where, jobs)
+    figures = figure.figure(rows, out)
+    say(*tables.tables(rows), *tables.sentences(rows))
     say_paths(log.path, *figures)
 
 

@@ -118,6 +118,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
         "pyg": metadata.version("torch_geometric"),
+        "scikit-learn": metadata.version("scikit-learn"),
         "readouts": project["version"],
     }
 
@@ -130,6 +131,7 @@ def code_digest(experiment: str) -> str:
         *sorted((ROOT / "datasets").rglob("*.py")),
         ROOT / "experiments" / "models.py",
         ROOT / "experiments" / f"{experiment}.py",
+        *sorted((ROOT / "experiments" / experiment).rglob("*.py")),
     ]
     digest = hashlib.sha256()
     for source in sources:

@@ -11,12 +11,25 @@ import pytest
 
 from experiments.__main__ import BAD_INPUT, app, main, repeat_option
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+COMMANDS = [
+    command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+]
 ROOT = Path(__file__).parents[1]
 
 
 def test_commands_are_the_experiments():
-    assert COMMANDS == ["collisions", "tower", "copies", "demo", "speed"]
+    assert COMMANDS == [
+        "collisions",
+        "tower",
+        "copies",
+        "demo",
+        "activation-maps",
+        "speed",
+        "counting",
+        "propositions",
+        "robustness",
+        "accuracy",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -131,11 +131,12 @@ def test_full_plan_has_everything(cuda):
     cases = speed_shapes.plan(quick=False, cuda=cuda, sets=[load("rings")], seed=0)
     work = [case.work for case in cases]
     assert len(cases) == len({str(fields) for fields in work})
-    assert {fields["readout"] for fields in work} == {"sum", "mean", "max", "sum, mean, max"}
+    modules = {"median", "lower median", "softmax", "attention", "sum, mean, max, min, std"}
+    assert {fields["readout"] for fields in work} == {"sum", "mean", "max", "sum, mean, max", *modules}
     assert {fields["dtype"] for fields in work} == {"float32", "float16", "bfloat16"}
     assert {"skewed", "1,000,000 edges", "rings, all 40"} <= {fields["data"] for fields in work}
     assert {"sorted", "shuffled"} == {fields["layout"] for fields in work}
-    assert {"readout", "SimpleConv"} == {fields["through"] for fields in work}
+    assert {"readout", "SimpleConv", "module"} == {fields["through"] for fields in work}
     assert ("CUDA graph" in {fields["timing"] for fields in work}) == cuda
 
 
@@ -249,6 +250,37 @@ def test_contenders_of_an_aggregation_are_right(case):
     assert set(admitted) >= {EXACT, FAST, PYG, "sparse.mm"}
 
 
+MODULES = speed_shapes.modules(TINY, even("5x7x4"))
+
+
+@pytest.mark.parametrize("case", MODULES, ids=title)
+def test_modules_are_right(case):
+    admitted, refused = admit(case, pose(case, 0, "cpu"), quick=True, seed=0)
+    assert refused == {}
+    alone = {f"ours, {name} alone" for name in case.reduce if len(case.reduce) > 1}
+    assert set(admitted) == {EXACT, *alone} | ({PYG} if case.reduce != ("median",) else set())
+
+
+@pytest.mark.parametrize("case", MODULES[1::2], ids=title)
+def test_wrong_modules_are_not(case):
+    problem = pose(case, 0, "cpu")
+    gradient = torch.randn(problem.batch.size, len(case.reduce) * problem.batch.x.shape[1])
+    judge = problem.judge(case, gradient)
+    for name, build in problem.contenders(case, quick=True).items():
+        x = problem.features.detach().requires_grad_()
+        out = build(problem.batch, case.reduce)(x)
+        (slope,) = torch.autograd.grad(out, x, gradient[:, : out.shape[1]])
+        assert judge(name, out, slope).right
+        for change in (1.5, torch.nan):
+            wrong = torch.ones_like(out)
+            wrong[-1, -1] = change
+            assert judge(name, out * wrong, slope).what == "output"
+            wrong = torch.ones_like(x)
+            wrong[slope[:, -1].nonzero()[0], -1] = change
+            assert judge(name, out, slope * wrong).what == "gradient"
+            assert not judge(name, out, slope * wrong).right
+
+
 # Who is timed
 
 
@@ -301,7 +333,7 @@ def test_rows_have_all_fields_and_are_not_measured_again(contenders, tmp_path, m
     case |= {"through": "readout", "timing": "eager", "graphs": 6, "nodes": 24, "features": 3, "threads": 1}
     for row in rows:
         assert case.items() <= row.items()
-        assert {"direction", "contender", "verdict", "bytes", "machine", "libraries", "method"} <= set(row)
+        assert {"direction", "contender", "verdict", "bytes", "machine", "libraries"} <= set(row)
     metrics = {row["metric"] for row in rows if row["contender"] == PYG and row["direction"] == "forward"}
     assert metrics == {"seconds", "p20", "p80", "samples", "GB/s", "times plain read", "times PyG"}
     assert pick(rows, contender=PYG, direction="forward", metric="times PyG") == 1
@@ -431,6 +463,25 @@ def test_limits_met_and_missed():
         "forward+backward: PyG / ours exact": "missed by 25 %",
         "128x18x64, forward: ours exact": "missed by 25 %",
         "forward+backward: ours exact, peak memory beyond x, of outputs and gradient": "missed by 38 %",
+    }
+
+
+def test_limits_of_modules():
+    five = ", ".join(speed_shapes.FIVE)
+    rows = [row("1024x25x128", "forward", EXACT, 0.03, readout="softmax")]
+    rows += [row("1024x25x128", "forward", PYG, 0.02, readout="softmax")]
+    rows += [row("4096x30x256", "forward+backward", EXACT, 0.51, readout="median")]
+    rows += [row("4096x30x256", "forward+backward", READ, 0.01, readout="median")]
+    rows += [row("4096x30x256", "forward", EXACT, 0.03, readout=five)]
+    rows += [
+        row("4096x30x256", "forward", f"ours, {name} alone", 0.01 * len(name), readout=five)
+        for name in speed_shapes.FIVE
+    ]
+    found = judged([one | {"through": "module"} for one in rows])
+    assert {what: one.verdict for what, one in found.items()} == {
+        "softmax, 1024x25x128, forward: ours exact / PyG": "missed by 50 %",
+        "median, 4096x30x256, forward+backward: ours exact / plain read": "missed by 2 %",
+        f"{five}, 4096x30x256, forward: ours exact / ours, mean alone": "met",
     }
 
 

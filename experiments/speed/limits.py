@@ -13,7 +13,8 @@ from typing import Any
 from experiments.rows import Row
 from experiments.speed.contenders import COPY, EXACT, FAST, FRESH, PYG, READ
 from experiments.speed.measure import PEAK, case_of
-from experiments.speed.shapes import DIRECTIONS, GIANT_DATA, SMALL, TRIPLE
+from experiments.speed.modules import ALONE
+from experiments.speed.shapes import DIRECTIONS, FIVE, GIANT_DATA, SMALL, TRIPLE
 
 FORWARD, BACKWARD = DIRECTIONS
 LARGE, LARGE_ON_CUDA = 10e6, 1e9
@@ -63,7 +64,7 @@ class Result:
     @property
     def name(self) -> str:
         """The shape, and what is not as usual about it."""
-        usual = ("float32", "sorted", "readout", "eager")
+        usual = ("float32", "sorted", "readout", "module", "eager")
         unusual = [self.case[key] for key in ("dtype", "layout", "through", "timing")]
         return ", ".join([self.case["data"], *(value for value in unusual if value not in usual)])
 
@@ -179,6 +180,21 @@ def memory(result: Result) -> Iterator[Judged]:
         yield Judged(what, used / (features + outputs), 1 + 0.05 * features / (features + outputs))
 
 
+def modules(result: Result) -> Iterator[Judged]:
+    """Medians near a read, attention and softmax no slower than PyG's, many readouts little above one."""
+    if not result.has(through="module"):
+        return
+    reduce, base, limit = result.case["readout"], PYG, 1.0
+    if reduce == "median":
+        base, limit = READ, 25 if result.has(direction=FORWARD) else 50
+    elif reduce == ", ".join(FIVE):
+        times = {name: result.number(name) or 0 for name in map(ALONE.format, FIVE)}
+        base, limit = max(times, key=times.__getitem__), 1.5
+    elif reduce not in ("softmax", "attention"):
+        return
+    yield Judged(f"{reduce}, {title(result, f'{EXACT} / {base}')}", result.ratio(EXACT, base), limit)
+
+
 def giant(results: Sequence[Result]) -> Iterator[Judged]:
     """One giant graph against the same data as many graphs."""
     for cut in (result for result in results if result.has(data=GIANT_DATA)):
@@ -213,5 +229,5 @@ def small_on_cuda(result: Result) -> Iterator[Judged]:
         yield Judged(title(result, f"{EXACT} / {PYG}"), result.ratio(EXACT, PYG), 1)
 
 
-CPU_RULES = (bandwidth, ahead_of_pyg(10), small, edges, memory)
-CUDA_RULES = (copy_bandwidth, price_of_exactness, ahead_of_pyg(4), small_on_cuda, edges, memory)
+CPU_RULES = (bandwidth, ahead_of_pyg(10), small, edges, memory, modules)
+CUDA_RULES = (copy_bandwidth, price_of_exactness, ahead_of_pyg(4), small_on_cuda, edges, memory, modules)

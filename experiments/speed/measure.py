@@ -14,7 +14,6 @@ Everything that a time depends on is a field of its row: a rerun measures only w
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import warnings
@@ -35,7 +34,6 @@ from experiments.speed.shapes import TRIPLE, Case, bytes_moved
 from experiments.speed.timing import Samples, cuda_events, interleave, wall
 
 RIGHT, PEAK = "right", "peak bytes beyond x"
-MEASURING = ("measure", "shapes", "contenders", "problems", "check", "timing", "memory")
 OF_A_CONTENDER = ("contender", "verdict", "metric", "bytes", *OUTCOME)
 
 
@@ -63,7 +61,6 @@ class Settings:
             "threads": self.threads,
             "machine": machine(self.device),
             "libraries": libraries(),
-            "method": method(),
         }
 
 
@@ -81,13 +78,6 @@ def libraries() -> dict[str, str]:
     """Versions of other packages that take part, where they are installed."""
     names = ("numba", "triton", "torch_scatter", "pyg_lib")
     return {name: metadata.version(name) for name in names if util.find_spec(name)}
-
-
-def method() -> str:
-    """A digest of the files that measure; those of tables and figures only read rows."""
-    folder = Path(__file__).parent
-    sources = b"".join((folder / f"{name}.py").read_bytes() for name in MEASURING)
-    return hashlib.sha256(sources).hexdigest()[:16]
 
 
 def measure(cases: Sequence[Case], log: RowLog, settings: Settings) -> list[Row]:

@@ -22,6 +22,7 @@ from experiments.speed.contenders import (
     convolution_contenders,
     readout_contenders,
 )
+from experiments.speed.modules import Modules
 from experiments.speed.shapes import Batch, Case, bytes_moved, make, reads
 from experiments.speed.timing import Thunk, captured
 
@@ -97,6 +98,8 @@ class Convolution:
 def pose(case: Case, seed: int, device: str) -> Problem:
     """Make the data of a case."""
     batch = make(case, seed, device)
+    if case.through == "module":
+        return Modules(batch)
     return Readout(batch) if case.through == "readout" else Convolution(batch, seed)
 
 
@@ -164,7 +167,7 @@ def thunk(
 
     def both() -> tuple[Tensor, Tensor | None]:
         out = contender(x)
-        return out, torch.autograd.grad(out, x, gradient)[0]
+        return out, torch.autograd.grad(out, x, gradient[:, : out.shape[1]])[0]
 
     return both
 
@@ -180,9 +183,9 @@ def yardsticks(case: Case, problem: Problem) -> dict[str, Entry]:
     x = problem.batch.x.detach()
     target = torch.empty_like(x)
     entries = {COPY: Entry(lambda: target.copy_(x), 2 * x.nbytes)} if x.is_cuda else {}
-    if case.direction == "forward":
+    if case.direction == "forward" or case.through == "module":
         entries[READ] = Entry(x.sum, x.nbytes)
-    else:
+    if case.direction != "forward":
         times = reads(case)
         size = (times + 1) * x.nbytes
         entries[FRESH] = Entry(lambda: read_and_write(x, times, torch.empty_like(x)), size)

@@ -16,6 +16,7 @@ from torch import Tensor
 from datasets import GraphSet
 
 TRIPLE = ("sum", "mean", "max")
+FIVE = (*TRIPLE, "min", "std")
 DIRECTIONS = ("forward", "forward+backward")
 WIDTH = 64
 GIANT = 1_000_000
@@ -125,7 +126,15 @@ def plan(quick: bool, cuda: bool, sets: Sequence[GraphSet], seed: int) -> list[C
     cases += both(cut(CUDA_GIANT if cuda else GIANT))
     cases += aggregation(100_000, seed)
     cases += [case for graphs in sets for shape in molecules(graphs, seed) for case in both(shape)]
+    cases += modules(main[1], main[2])
     return cases if quick else cases + details(main, cuda, seed)
+
+
+def modules(medium: Shape, large: Shape) -> list[Case]:
+    """Readouts beyond sum, mean and max, where PyG has them, too."""
+    names = {"median": large, "lower median": medium, "softmax": medium, "attention": medium}
+    kinds = [*(((name,), shape) for name, shape in names.items()), (FIVE, large)]
+    return [case for kind, shape in kinds for case in both(shape, reduce=kind, through="module")]
 
 
 def details(main: Sequence[Shape], cuda: bool, seed: int) -> list[Case]:

@@ -1,0 +1,1 @@
+"""Which readout for my data? Networks, folds, statistics, and the baselines that they have to beat."""

@@ -1,0 +1,133 @@
+"""How long does an epoch take, from the resident set and from PyG's `DataLoader`?
+
+Claim: three times as fast at least. Both train a GIN of the same shape with a sum readout from the same
+weights; PyG's is made of its own layers, with the loop and the optimiser that its examples write. Both are
+checked to give the same logits before they are timed in turns. Ours runs through `Settings.redraw` epochs a
+call, so that drawing batches is in the time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache, partial
+from itertools import islice
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch_geometric.data import Batch as PyGBatch
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+from torch_geometric.nn import GINConv, global_add_pool
+
+from datasets import GraphSet
+from experiments.accuracy.measure import digest
+from experiments.accuracy.networks import Network
+from experiments.accuracy.resident import Resident, reside
+from experiments.accuracy.training import Settings, Training, epochs, new_network
+from experiments.console import table, tracked
+from experiments.rows import Row, RowLog, pick
+from experiments.speed.timing import interleave
+
+LOADER, RESIDENT = "DataLoader", "resident"
+METRICS = ("seconds an epoch", "samples")
+SHARE = 3.0
+LEARNING_RATE = 0.003
+
+
+class PyGNetwork(nn.Module):
+    """The same GIN of PyG's layers, with the weights of ours."""
+
+    def __init__(self, network: Network) -> None:
+        """Copy the weights of a GIN with a sum readout; a new `GINConv` draws its own."""
+        super().__init__()
+        self.rounds = nn.ModuleList(GINConv(copy.deepcopy(layer.mlp)) for layer in network.rounds)
+        self.head = copy.deepcopy(network.head)
+        weights = network.state_dict()
+        renamed = {name.replace("mlp", "nn"): weights[name] for name in weights}
+        self.load_state_dict(renamed, strict=False)  # eps is 0 in both
+
+    def forward(self, data: Data) -> Tensor:
+        """Logits of the graphs of a batch."""
+        x = data.x
+        for layer in self.rounds:
+            x = layer(x, data.edge_index).relu()
+        return self.head(global_add_pool(x, data.batch, data.num_graphs))
+
+
+def measure(sets: Sequence[GraphSet], log: RowLog, work: Mapping[str, Any], seed: int) -> list[Row]:
+    """Seconds an epoch on each set; `work` says what else a time depends on: machine, threads, libraries."""
+    rows = []
+    for graphs in tracked(sets, "timing epochs"):
+        together = cache(partial(time_epochs, graphs, seed))
+        for name in (LOADER, RESIDENT):
+            fields: dict[str, Any] = {"data": graphs.name, "readout": "sum", "fold": None, "seed": seed}
+            fields |= {"contender": name, "settings": asdict(Settings()), "engine": digest()}
+            rows += log.measure({**work, **fields}, METRICS, partial(of_one, together, name))
+    return rows
+
+
+def of_one(together: Callable[[], Mapping[str, dict[str, float]]], name: str) -> dict[str, float]:
+    """The values of one contender of those that are timed together."""
+    return together()[name]
+
+
+def time_epochs(graphs: GraphSet, seed: int) -> dict[str, dict[str, float]]:
+    """Both contenders in turns, on the CPU; raises `RuntimeError` where their logits differ."""
+    settings = Settings()
+    resident = reside(graphs, "gin", settings.rounds)
+    torch.manual_seed(seed)
+    network = new_network(resident, "sum", settings)
+    other = PyGNetwork(network)
+    check_same_logits(network, other, resident, graphs)
+    training = Training(network, LEARNING_RATE)
+    optimiser = torch.optim.Adam(other.parameters(), lr=LEARNING_RATE)
+    plain = [Data(x=graph.x, edge_index=graph.edge_index, y=graph.y) for graph in graphs]
+    loader = DataLoader(plain, settings.batch_size, shuffle=True)
+    drawn = epochs(resident, range(len(graphs)), settings, seed)
+
+    def with_loader() -> None:
+        for batch in loader:
+            optimiser.zero_grad()
+            cross_entropy(other(batch), batch.y).backward()
+            optimiser.step()
+
+    def with_resident() -> None:
+        for batches in islice(drawn, settings.redraw):
+            for batch in batches:
+                training.step(batch)
+
+    samples = interleave({LOADER: with_loader, RESIDENT: with_resident}, SHARE)
+    per_call = {LOADER: 1, RESIDENT: settings.redraw}
+    return {
+        name: {"seconds an epoch": sample.quantile(0.5) / per_call[name], "samples": len(sample.seconds)}
+        for name, sample in samples.items()
+    }
+
+
+def check_same_logits(network: Network, other: PyGNetwork, resident: Resident, graphs: GraphSet) -> None:
+    """Compare the logits of some graphs, in float32."""
+    few = range(min(len(graphs), Settings().batch_size))
+    with torch.no_grad():
+        ours = network(resident.batch(few))
+        theirs = other(PyGBatch.from_data_list([graphs[position] for position in few]))
+    if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max())):
+        raise RuntimeError(
+            f"{graphs.name}: the two networks to be timed differ by {(ours - theirs).abs().max()}"
+        )
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Milliseconds an epoch, and how many times as fast the resident set is."""
+    columns = ("set", LOADER, RESIDENT, "times as fast")
+    lines = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        loader, resident = (
+            pick(rows, data=data, contender=name, metric=METRICS[0]) for name in (LOADER, RESIDENT)
+        )
+        lines.append([data, f"{1000 * loader:.1f}", f"{1000 * resident:.1f}", f"{loader / resident:.1f}"])
+    return [table("An epoch of GIN with a sum readout [ms]", columns, lines)]

@@ -1,0 +1,90 @@
+"""Is one readout better than another? Paired differences over folds whose training parts overlap.
+
+Folds share most of their training graphs, so a plain paired t-test takes chance for skill. Nadeau and Bengio
+("Inference for the generalization error", Machine Learning 52, 2003) widen the variance by the share of
+graphs that are tested: for k r differences d, from r repeats of k folds,
+
+    t = mean(d) / sqrt((1 / (k r) + n_test / n_train) var(d)),    k r - 1 degrees of freedom.
+
+Here n_train counts all graphs that are not tested, the hold-out too, for the selection learns from it:
+n_test / n_train = 1 / (k - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+LEVEL = 0.95
+EQUIVALENCE = 0.01
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the reference: mean difference in accuracy, its interval, p after Holm, in words."""
+
+    method: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    verdict: str
+
+
+def compare(accuracies: Mapping[str, Sequence[float]], reference: str, folds: int) -> list[Comparison]:
+    """Compare each method with the reference, fold by fold, and correct for the number of comparisons.
+
+    Raises `ValueError` where methods do not have the same number of folds.
+    """
+    others = [method for method in accuracies if method != reference]
+    against = np.asarray(accuracies[reference])
+    for method in others:
+        if len(accuracies[method]) != len(against):
+            raise ValueError(
+                f"accuracies: expected {len(against)} folds of {method}, got {len(accuracies[method])}"
+            )
+    found = [interval(np.asarray(accuracies[method]) - against, 1 / (folds - 1)) for method in others]
+    adjusted = holm([p for *_, p in found])
+    return [
+        Comparison(method, difference, low, high, p, verdict(low, high, p, difference))
+        for method, (difference, low, high, _), p in zip(others, found, adjusted, strict=True)
+    ]
+
+
+def interval(
+    differences: NDArray[np.float64], test_by_train: float, level: float = LEVEL
+) -> tuple[float, float, float, float]:
+    """Mean difference, the bounds of its corrected interval, and the two-sided p of no difference.
+
+    Differences that are all 0 are no difference. Where they are all the same otherwise, the folds are too few
+    or too small to tell their spread: the interval is then all that is possible, and p is 1.
+    """
+    count, mean = len(differences), float(differences.mean())
+    error = float(np.sqrt((1 / count + test_by_train) * differences.var(ddof=1)))
+    if error <= 1e-12:
+        return (0.0, 0.0, 0.0, 1.0) if mean == 0 else (mean, -1.0, 1.0, 1.0)
+    reach = float(student.ppf((1 + level) / 2, count - 1)) * error
+    return mean, mean - reach, mean + reach, float(2 * student.sf(abs(mean) / error, count - 1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p: the i-th smallest of m times m - i + 1, not below those before it, at most 1."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return [float(value) for value in adjusted]
+
+
+def verdict(low: float, high: float, p: float, difference: float) -> str:
+    """In words: better or worse, by more than a point or not, equivalent within one point, or undecided."""
+    if p < 1 - LEVEL:
+        side = "better" if difference > 0 else "worse"
+        beyond = low > EQUIVALENCE or high < -EQUIVALENCE
+        return f"{side} by over 1 point" if beyond else side
+    inside = low > -EQUIVALENCE and high < EQUIVALENCE
+    return "equivalent" if inside else "undecided"

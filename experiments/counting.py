@@ -1,0 +1,319 @@
+"""Linear probes of a pooled vector: what of counts, proportions and presence each readout keeps.
+
+Claim: of one-hot atoms the sum holds the exact count of every kind, the mean the proportions and no counts,
+the max which kinds are there and no more (Xu et al. 2019). After message passing, states describe
+neighbourhoods, and still counts are best read off the sum and proportions off the mean. A probe is linear,
+fitted on some graphs and judged on others. The *error* of ridge regression is its mean square divided by the
+variance of the target in the set; that of logistic regression (presence) its share of wrong answers divided
+by that of naming the majority. So 0 is recovered and 1 a blind guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
+from rich.table import Table
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from datasets import GraphSet
+from experiments import figures
+from experiments.console import UserError, share, table, tracked
+from experiments.models import GIN
+from experiments.rows import Row, RowLog
+from readouts import readout as pool
+
+Matrix = npt.NDArray[np.float64]
+
+READOUTS = ("sum", "mean", "max")
+ATOMS, RANDOM, TRAINED = "atoms", "random GIN", "trained GIN"
+PROBES = ("counts", "proportions", "presence")
+EXACT = "exact counts"
+CLAIMED = (("sum", "counts"), ("mean", "proportions"), ("max", "presence"))
+DENIED = (("mean", "counts"), ("max", "counts"), ("max", "proportions"))
+TINY = 0.01
+SAMPLE, MOST_KINDS = 1000, 200
+LAYERS, WIDTH, LEARNING_RATE = 2, 32, 0.01
+RIDGES, LOOSE = np.logspace(-10, 2, 7), 1e4
+BLUES = LinearSegmentedColormap.from_list("recovered", [figures.COLOURS["sum"], "#9cc9e4", "#f4f6f7"])
+
+
+@dataclass(frozen=True)
+class Task:
+    """Graphs of a set, how many it has, and whether there are classes to train networks on."""
+
+    data: str
+    graphs: tuple[Data, ...]
+    available: int
+    classes: int
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """What is pooled; a set of one class trains no network."""
+        return (ATOMS, RANDOM, TRAINED) if self.classes > 1 else (ATOMS, RANDOM)
+
+    @property
+    def sentence(self) -> str:
+        """On how many graphs, and what was left out."""
+        sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
+        alone = "" if self.classes > 1 else "; all of one class, so no network was trained"
+        return f"{self.data}: {len(self.graphs)} graphs{sample}, held out in turns{alone}."
+
+
+def choose(graphs: GraphSet, seed: int) -> Task:
+    """A task on at most `SAMPLE` graphs."""
+    order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))
+    picked = [graphs[position] for position in order[:SAMPLE].sort().values.tolist()]
+    kinds = picked[0].x.size(1)
+    if not 1 <= kinds <= MOST_KINDS:
+        raise UserError(
+            f"{graphs.name}: expected 1 to {MOST_KINDS} kinds of nodes for a probe each, got {kinds}."
+        )
+    kept = tuple(Data(x=graph.x, edge_index=graph.edge_index, y=graph.y) for graph in picked)
+    return Task(graphs.name, kept, len(graphs), len({int(graph.y) for graph in kept}))
+
+
+def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: int, epochs: int) -> list[Row]:
+    """The errors of every probe on every readout of every kind of node states, on held-out graphs."""
+    rows = []
+    for task in tasks:
+        batch = Batch.from_data_list(list(task.graphs)).to(device)
+        counts = kind_counts(task.graphs)
+        runs = [
+            (fold, sides, state, readout)
+            for fold, sides in enumerate(split(task, counts, folds, seed))
+            for state in task.states
+            for readout in READOUTS
+        ]
+        for fold, (train, test), state, readout in tracked(runs, f"probing {task.data}"):
+            work = {"data": task.data, "readout": readout, "seed": seed, "fold": fold, "states": state}
+            work |= {"folds": folds, "graphs": len(task.graphs)}
+            if state != ATOMS:
+                work |= {"layers": LAYERS, "width": WIDTH}
+            if state == TRAINED:
+                work |= {"epochs": epochs, "learning rate": LEARNING_RATE}
+            steps = epochs if state == TRAINED else 0
+            pooled = partial(embed, task, batch, train, state, readout, seed + fold, steps)
+            rows += log.measure(work, (*PROBES, EXACT), partial(judge, pooled, counts, train, test))
+    return rows
+
+
+def kind_counts(graphs: Sequence[Data]) -> Matrix:
+    """How many nodes of each kind every graph has, float [B, L]."""
+    kinds = graphs[0].x.size(1)
+    return np.stack([np.bincount(graph.x.argmax(dim=1).numpy(), minlength=kinds) for graph in graphs]).astype(
+        np.float64
+    )
+
+
+def split(task: Task, counts: Matrix, folds: int, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Positions for fitting and for judging; every graph is judged once, if its kinds are known by then."""
+    if folds > len(task.graphs):
+        raise UserError(f"--folds {folds}: {task.data} has only {len(task.graphs)} graphs.")
+    sides = []
+    for train, test in KFold(folds, shuffle=True, random_state=seed).split(task.graphs):
+        unknown = ~counts[train].any(axis=0)
+        asked = [graph for graph in test.tolist() if not counts[graph, unknown].any()]
+        if not asked:
+            raise UserError(
+                f"{task.data}: every graph held out in one of {folds} folds has kinds of nodes of its own."
+            )
+        sides.append((train.tolist(), asked))
+    return sides
+
+
+def embed(
+    task: Task, batch: Batch, train: Sequence[int], state: str, readout: str, seed: int, epochs: int
+) -> Matrix:
+    """The pooled vector of every graph, float [B, F]: of atoms, or of a network trained for `epochs`."""
+    if state == ATOMS:
+        nodes = batch.x
+    else:
+        torch.manual_seed(seed)
+        network = GIN(batch.x.size(1), task.classes, readout, WIDTH, LAYERS).to(batch.x.device)
+        if epochs:
+            fit(network, Batch.from_data_list([task.graphs[graph] for graph in train]), epochs)
+        with torch.no_grad():
+            nodes = network.eval().nodes(batch)
+    pooled: Tensor = pool(nodes, batch.batch, readout, size=batch.num_graphs)
+    return pooled.double().cpu().numpy()
+
+
+def fit(network: GIN, batch: Batch, epochs: int) -> None:
+    """Train a network to tell the classes, each step on all graphs of the batch."""
+    batch = batch.to(next(network.parameters()).device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    network.train()
+    for _ in range(epochs):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(batch), batch.y).backward()
+        optimiser.step()
+
+
+def judge(
+    embedding: Callable[[], Matrix], counts: Matrix, train: Sequence[int], test: Sequence[int]
+) -> dict[str, float]:
+    """The errors of the three probes, and the share of graphs whose counts are all exact when rounded."""
+    pooled = embedding()
+    counts = counts[:, counts[train].any(axis=0)]
+    proportions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    presence = counts > 0
+    counted = regressed(pooled, counts, train, test)
+    answers = classified(pooled, presence, train, test)
+    rarer = np.minimum(presence.mean(axis=0), 1 - presence.mean(axis=0))
+    return {
+        "counts": relative(np.square(counted - counts[test]), counts.var(axis=0)),
+        "proportions": relative(
+            np.square(regressed(pooled, proportions, train, test) - proportions[test]),
+            proportions.var(axis=0),
+        ),
+        "presence": relative((answers != presence[test]).astype(np.float64), rarer),
+        EXACT: float((counted.round() == counts[test]).all(axis=1).mean()),
+    }
+
+
+def relative(losses: Matrix, blind: Matrix) -> float:
+    """The mean loss in units of a blind guess; 0 where all graphs have one answer, which is then known."""
+    return float(losses.mean() / blind.mean()) if blind.any() else 0.0
+
+
+def regressed(pooled: Matrix, target: Matrix, train: Sequence[int], test: Sequence[int]) -> Matrix:
+    """What ridge regression says of the held-out graphs, [T, L]; its penalty is chosen on the others."""
+    probe = make_pipeline(StandardScaler(), RidgeCV(RIDGES)).fit(pooled[train], target[train])
+    return np.asarray(probe.predict(pooled[test])).reshape(len(test), -1)
+
+
+def classified(
+    pooled: Matrix, presence: npt.NDArray[np.bool_], train: Sequence[int], test: Sequence[int]
+) -> npt.NDArray[np.bool_]:
+    """What a logistic regression for each kind says of the held-out graphs, [T, L]."""
+    answers = np.empty((len(test), presence.shape[1]), bool)
+    for kind, present in enumerate(presence.T):
+        if present[train].all() or not present[train].any():
+            answers[:, kind] = present[train[0]]
+        else:
+            probe = make_pipeline(StandardScaler(), LogisticRegression(C=LOOSE, solver="newton-cholesky"))
+            answers[:, kind] = probe.fit(pooled[train], present[train]).predict(pooled[test])
+    return answers
+
+
+def average(rows: Sequence[Row], data: str, state: str, readout: str, metric: str) -> float:
+    """The mean of one metric over the folds."""
+    wanted = {"data": data, "states": state, "readout": readout, "metric": metric}
+    return mean(row["value"] for row in rows if wanted.items() <= row.items())
+
+
+def present(rows: Sequence[Row], name: str) -> list[str]:
+    """The values of a field, in the order of the rows."""
+    return list(dict.fromkeys(row[name] for row in rows))
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Errors of each probe on each readout, averaged over folds."""
+    columns = ("set", "pooled", "readout", *PROBES, "all counts exact [%]")
+    return [
+        table(
+            "What a linear probe recovers on held-out graphs: 0 is all of it, 1 a blind guess",
+            columns,
+            table_lines(rows),
+            text_columns=3,
+        )
+    ]
+
+
+def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """One line for each set, kind of states and readout; a rule after each kind."""
+    for data in present(rows, "data"):
+        for state in present([row for row in rows if row["data"] == data], "states"):
+            for readout in READOUTS:
+                errors = [average(rows, data, state, readout, probe) for probe in PROBES]
+                exact = average(rows, data, state, readout, EXACT)
+                yield [data, state, readout, *map(shown, errors), f"{100 * exact:.1f}"]
+            yield []
+
+
+def shown(error: float) -> str:
+    """An error in three decimals; those of a probe that fails badly are cut."""
+    return share(error) if error < 10 else "> 10"
+
+
+def verdicts(rows: Sequence[Row]) -> Iterator[str]:
+    """One sentence for each set and kind of states: what of the claim held, and what did not."""
+    for data in present(rows, "data"):
+        for state in present([row for row in rows if row["data"] == data], "states"):
+            error = partial(average, rows, data, state)
+            exact = 100 * error("sum", EXACT)
+            said = of_atoms(error) if state == ATOMS else of_states(error)
+            yield f"{data}, {state}: {said}; off the sum, all counts are right in {exact:.1f} % of graphs."
+
+
+def of_atoms(error: Callable[[str, str], float]) -> str:
+    """Whether each readout gave what it is said to hold, and nothing that it is said to lose."""
+    against = [f"the {readout} gave no {probe}" for readout, probe in CLAIMED if error(readout, probe) > TINY]
+    against += [f"the {readout} gave {probe}" for readout, probe in DENIED if error(readout, probe) <= TINY]
+    if against:
+        return f"not as claimed, {', '.join(against)}"
+    return "as claimed, the sum gave counts, the mean proportions and no counts, the max presence alone"
+
+
+def of_states(error: Callable[[str, str], float]) -> str:
+    """Which readout each probe reads best, and whether that is as claimed of counts and proportions."""
+    best = {}
+    for probe in PROBES:
+        errors = {readout: shown(error(readout, probe)) for readout in READOUTS}
+        least = shown(min(error(readout, probe) for readout in READOUTS))
+        best[probe] = [readout for readout in READOUTS if errors[readout] == least], least
+    held = best["counts"][0] == ["sum"] and "mean" in best["proportions"][0]
+    said = [f"{probe} off {' and '.join(names)} ({least})" for probe, (names, least) in best.items()]
+    return f"{'as' if held else 'not as'} claimed, {', '.join(said)} are read best"
+
+
+def figure(rows: Sequence[Row], out: Path) -> list[Path]:
+    """A cross table for each set and kind of states: blue is recovered, framed is what is claimed."""
+    sheets = [
+        (data, state)
+        for data in present(rows, "data")
+        for state in present([row for row in rows if row["data"] == data], "states")
+    ]
+    drawing, panels = figures.panels(len(sheets), width=3.0, height=2.6)
+    for panel, (data, state) in zip(panels, sheets, strict=True):
+        errors = np.array([[average(rows, data, state, r, p) for r in READOUTS] for p in PROBES])
+        draw(panel, errors, CLAIMED if state == ATOMS else CLAIMED[:2])
+        panel.set_title(f"{data}: {state}")
+    drawing.supxlabel(
+        "error of a linear probe on held-out graphs: 0 recovered, 1 a blind guess; framed: the claim",
+        fontsize=9,
+        color=figures.GREY,
+    )
+    return figures.save(drawing, out, "counting")
+
+
+def draw(panel: Axes, errors: Matrix, claimed: Sequence[tuple[str, str]]) -> None:
+    """Probes down, readouts across, the error in each field; a frame where it is claimed to be the least."""
+    panel.imshow(errors.clip(0, 1), cmap=BLUES, vmin=0, vmax=1)
+    for (row, column), error in np.ndenumerate(errors):
+        colour = "white" if error < 0.25 else figures.INK
+        panel.text(column, row, shown(error), ha="center", va="center", color=colour)
+    for readout, probe in claimed:
+        corner = READOUTS.index(readout) - 0.5, PROBES.index(probe) - 0.5
+        panel.add_patch(
+            Rectangle(corner, 1, 1, fill=False, edgecolor=figures.INK, linewidth=2, zorder=3, clip_on=False)
+        )
+    panel.set_xticks(range(len(READOUTS)), READOUTS)
+    panel.set_yticks(range(len(PROBES)), PROBES)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)

@@ -1,0 +1,123 @@
+"""Linear probes: what they recover is what they are said to, and what they cannot is told."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from datasets import GraphSet, load
+from experiments import counting
+from experiments.__main__ import BAD_INPUT, main
+from experiments.console import UserError
+from experiments.rows import RowLog
+
+MIRROR = os.environ.get("READOUTS_TU_MIRROR")
+
+
+def bags(count, kinds=3, classes=2, seed=0):
+    """Graphs without edges, of random sizes and kinds."""
+    random = torch.Generator().manual_seed(seed)
+    graphs = []
+    for position in range(count):
+        n = int(torch.randint(1, 12, (1,), generator=random))
+        label = torch.randint(0, kinds, (n,), generator=random)
+        x = torch.nn.functional.one_hot(label, kinds).float()
+        edges = torch.empty(2, 0, dtype=torch.int64)
+        graphs.append(Data(x=x, node_label=label, edge_index=edges, y=torch.tensor([position % classes])))
+    return GraphSet("bags", tuple(graphs), classes)
+
+
+def run(graphs, folder, epochs=3):
+    task = counting.choose(graphs, seed=0)
+    with RowLog(folder, "counting") as log:
+        return task, counting.measure([task], log, "cpu", seed=0, folds=3, epochs=epochs)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return run(bags(60), tmp_path_factory.mktemp("counting"))
+
+
+def test_of_atoms_each_readout_keeps_its_own(measured):
+    _, rows = measured
+    error = lambda readout, probe: counting.average(rows, "bags", "atoms", readout, probe)  # noqa: E731
+    assert error("sum", "counts") < 1e-9
+    assert error("sum", counting.EXACT) == 1
+    assert error("mean", "proportions") < 1e-9
+    assert error("max", "presence") == 0
+    assert min(error("mean", "counts"), error("max", "counts"), error("max", "proportions")) > 0.1
+    assert error("mean", counting.EXACT) < 0.5
+    assert next(iter(counting.verdicts(rows))).startswith("bags, atoms: as claimed, the sum gave counts")
+
+
+def test_a_rerun_has_the_same_rows(measured, tmp_path):
+    task, rows = measured
+    again = run(bags(60), tmp_path)[1]
+    assert [row["value"] for row in again] == [row["value"] for row in rows]
+    assert len(rows) == 3 * 3 * 3 * 4
+    assert task.sentence == "bags: 60 graphs, held out in turns."
+
+
+def test_verdicts_can_come_out_against_the_claim():
+    claimed = dict.fromkeys(counting.CLAIMED, 0.0) | dict.fromkeys(counting.DENIED, 1.0)
+    all_pairs = {(r, p): 0.5 for r in counting.READOUTS for p in counting.PROBES} | claimed
+    error = lambda readout, probe: all_pairs[readout, probe]  # noqa: E731
+    assert counting.of_atoms(error).startswith("as claimed")
+    assert counting.of_states(error).startswith("as claimed")
+    all_pairs |= {("sum", "counts"): 0.2, ("mean", "counts"): 0.0}
+    assert counting.of_atoms(error) == "not as claimed, the sum gave no counts, the mean gave counts"
+    assert counting.of_states(error).startswith("not as claimed, counts off mean (.000)")
+
+
+def test_errors_are_in_units_of_a_blind_guess():
+    losses = np.array([[1.0, 1.0], [3.0, 3.0]])
+    assert counting.relative(losses, np.array([4.0, 4.0])) == 0.5
+    assert counting.relative(np.zeros((2, 1)), np.zeros(1)) == 0.0
+
+
+def test_graphs_of_unknown_kinds_are_not_asked_about():
+    task = counting.choose(bags(6), 0)
+    counts = np.ones((6, 3))
+    counts[2:, 1] = 0
+    counts[1, 1], counts[0, 2] = 0, 4
+    asked = [test for _, test in counting.split(task, counts, 3, 0)]
+    assert sorted(graph for test in asked for graph in test) == [1, 2, 3, 4, 5]
+    with pytest.raises(UserError, match="bags: every graph held out in one of 6 folds"):
+        counting.split(task, counts, 6, 0)
+    for train, test in counting.split(task, counts, 3, 0):
+        assert counting.judge(lambda: counts, counts, train, test)[counting.EXACT] == 1
+
+
+def test_one_class_trains_no_network(tmp_path):
+    task, rows = run(bags(30, classes=1), tmp_path)
+    assert "all of one class, so no network was trained" in task.sentence
+    assert counting.present(rows, "states") == ["atoms", "random GIN"]
+    assert [path.name for path in counting.figure(rows, tmp_path)] == ["counting.svg", "counting.png"]
+
+
+@pytest.mark.parametrize("kinds", [0, 201])
+def test_too_many_kinds_are_refused(kinds):
+    graph = Data(x=torch.zeros(2, kinds), edge_index=torch.empty(2, 0, dtype=torch.int64))
+    graph.y = torch.tensor([0])
+    with pytest.raises(UserError, match=f"few: expected 1 to 200 kinds .* got {kinds}"):
+        counting.choose(GraphSet("few", (graph, graph), 1), seed=0)
+
+
+def test_too_many_folds_are_refused(tmp_path, capsys):
+    assert main(["counting", "--folds", "41", "--out", str(tmp_path)]) == BAD_INPUT
+    assert capsys.readouterr().err == "--folds 41: rings has only 40 graphs.\n"
+
+
+@pytest.mark.skipif(MIRROR is None, reason="READOUTS_TU_MIRROR is not set")
+def test_every_count_of_mutag_off_the_sum():
+    graphs = load("MUTAG", MIRROR)
+    task = counting.choose(graphs, 0)
+    counts = counting.kind_counts(task.graphs)
+    train, test = counting.split(task, counts, 4, 0)[0]
+    judged = counting.judge(lambda: counts, counts, train, test)
+    assert judged["counts"] < 1e-9
+    assert judged[counting.EXACT] == 1
