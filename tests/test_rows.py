@@ -122,7 +122,7 @@ def test_a_row_says_where_it_comes_from(tmp_path):
         (row,) = log.measure(work(), ("a",), lambda: {"a": 1.5})
     assert json.loads(log.path.read_text()) == row
     assert {"experiment", "data", "readout", "metric", "value", "seed", "fold", "commit", "date"} <= set(row)
-    assert set(row["versions"]) == {"python", "torch", "pyg", "readouts"}
+    assert set(row["versions"]) == {"python", "torch", "pyg", "scikit-learn", "readouts"}
     assert (row["experiment"], row["device"], row["value"]) == ("stamped", "cpu", 1.5)
 
 
