@@ -15,7 +15,7 @@ venv: $(SETUP)
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[experiments,test]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dask,experiments,test]"
 	touch $@
 
 demo: $(SETUP)
