@@ -226,14 +226,12 @@ def moments(
 
     With z_i = (x_i - mu) / s these are mu, s, sum_i z_i^3 / n and sum_i z_i^4 / n, the last not reduced by
     the 3 of a normal distribution. Where s is 0 the last two and all gradients but that of mu are 0.
-    Deviations and their powers are taken in float64. For the arguments see `softmax_mean`.
-
-    Raises:
-        ValueError: x has one dimension only.
+    Deviations and their powers are taken in float64; x [N] counts as [N, 1]. For the arguments see
+    `softmax_mean`.
 
     Source: Corso et al., arXiv 2004.05718 (moments as aggregators).
     """
-    check_features(x)
+    x = x.unsqueeze(1) if x.dim() == 1 else x
     segments = segments_of(x, batch, ptr, size)
     wide = computed(x, torch.float64)
     mean, std = readout(wide, segments, ("mean", "std")).chunk(2, dim=-1)

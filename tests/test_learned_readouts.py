@@ -349,6 +349,20 @@ def test_other_dimensions(case):
     assert_same_bits(module(x.movedim(1, 0), index, dim=0), out.movedim(1, 0))
 
 
+def test_moments_of_one_dimension():
+    x = torch.randn(5)
+    assert_same_bits(MomentReadout()(x, dim=0), MomentReadout()(x[:, None]))
+
+
+def test_vmap(case):
+    """Batches of features at once, as one at a time."""
+    module, _ = case
+    x, index = torch.randn(3, 5, F), torch.tensor([0, 1, 1, 0, 1])
+    together = torch.func.vmap(lambda part: module(part, index, dim_size=2))(x)
+    for part, out in zip(x, together, strict=True):
+        torch.testing.assert_close(out, module(part, index, dim_size=2), rtol=1e-5, atol=1e-6)
+
+
 class TestAgainstPyG:
     """The same numbers where PyG has a twin that is right."""
 
@@ -442,7 +456,7 @@ class TestErrors:
 
     def test_one_dimension(self):
         with pytest.raises(ValueError, match=r"x: expected node features \[N, F\], got shape \(3,\)"):
-            MomentReadout()(torch.randn(3), dim=0)
+            SizeAwareMeanReadout()(torch.randn(3), dim=0)
 
     def test_reduction_of_deep_sets(self):
         with pytest.raises(ValueError, match=r"reduce: expected one of .*, got 'summ'"):

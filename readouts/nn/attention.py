@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, LSTMCell, Module, Parameter
+from torch.nn.functional import linear
 from torch_geometric.nn.inits import reset
 
 from readouts.nn.base import Readout, apply
@@ -146,10 +147,18 @@ class Set2SetReadout(Readout):
         query = memory = x.new_zeros(segments.size, self.in_channels)
         out = x.new_zeros(segments.size, 2 * self.in_channels)
         for _ in range(self.processing_steps):
-            query, memory = self.lstm(out, (query, memory))
+            query, memory = self._ask(out, query, memory)
             scores = (x * expand(query, segments)).sum(-1, keepdim=True)
             out = torch.cat([query, softmax_mean(x, scores, segments)], dim=-1)
         return fill_empty(out, segments, self.empty)
+
+    def _ask(self, out: Tensor, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the LSTM; PyTorch's own step has no rule for vmap."""
+        cell = self.lstm
+        gates = linear(out, cell.weight_ih, cell.bias_ih) + linear(query, cell.weight_hh, cell.bias_hh)
+        let_in, keep, new, let_out = gates.chunk(4, dim=-1)
+        memory = keep.sigmoid() * memory + let_in.sigmoid() * new.tanh()
+        return let_out.sigmoid() * memory.tanh(), memory
 
     def _settings(self) -> list[str]:
         settings = [str(self.in_channels), f"processing_steps={self.processing_steps}"]
