@@ -18,7 +18,7 @@ FLOORS = [  # every module imports from its own floor or a lower one
     ["readouts.ops", "readouts.order_ops"],
     ["readouts.segments"],
     ["readouts.functional"],
-    ["readouts.order_statistics", "readouts.weighted"],
+    ["readouts.accumulator", "readouts.order_statistics", "readouts.weighted"],
     ["readouts"],
     ["readouts.nn"],
     ["readouts.attribution", "readouts.testing"],

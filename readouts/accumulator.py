@@ -1,0 +1,371 @@
+"""`Accumulator`: readouts of streams that are larger than memory, from parts that can be merged."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from readouts import ops
+from readouts.functional import arranged, check_exact_and_empty, check_x, segments_of
+from readouts.kernels import plain, wide
+from readouts.kernels.contract import ELEMENTARY, result_dtype
+from readouts.segments import Segments, check_size
+
+REDUCTIONS = (*ELEMENTARY, "count")
+_LOWEST = torch.iinfo(torch.int64).min
+
+
+class Accumulator:
+    """Readouts of nodes that come in chunks, to one machine or to many: the same bits for every chunking.
+
+    What is kept of a graph and feature are the exact sum of the nodes, that of their squares, the greatest
+    and the least, as far as `reduce` needs them. They can be merged without loss, so the result depends
+    neither on the chunks and their order nor on the order and the tree of merges:
+
+    - ``sum``, ``mean``, ``max``, ``min``: the bits of `readouts.readout` for all nodes at once;
+    - ``var``: sum_i (x_i - mu)^2 / n with mu the float64 mean, rounded once. It follows from sum_i x_i and
+      sum_i x_i^2 without rounding, where `readout` rounds every term to float64: the two differ by one
+      unit in the last place at most, and by three for results in float64;
+    - ``std``: the square root of ``var`` in float64, rounded once; differs from `readout`'s in the same
+      way, if in float64 it is above 1.5e-154;
+    - ``count``: n, int64, the same for all features.
+
+    NaN, infinities, signed zeros, integers and empty graphs are as in `readout`. No gradient flows.
+
+    Memory is fixed. In bytes for every graph and feature, and 8 more for every graph:
+
+    ==============  ===========  =========================  ============
+    dtype           sum or mean  var or std (with the sum)  max, min
+    ==============  ===========  =========================  ============
+    float16         32           72                         8 each
+    bfloat16        88           240                        8 each
+    float32         88           248                        8 each
+    float64         544          1632 (with max and min)    8 each
+    integers, bool  32           112                        8 each
+    ==============  ===========  =========================  ============
+
+    A state dict or a pickled accumulator has only those words of the sums that are in use, about a third for
+    float32 numbers of ordinary size.
+
+    Args:
+        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, ``"count"``, or several.
+        size: number of graphs B.
+        empty: value of a graph without nodes, for all but ``"count"``.
+
+    Raises:
+        TypeError: an argument has a type that cannot be used.
+        ValueError: an argument has a value that cannot be used.
+
+    Source: Kulisch and Miranker, "Computer arithmetic in theory and practice" (1981).
+
+    Example:
+        >>> first, second = Accumulator("mean", size=2), Accumulator("mean", size=2)
+        >>> first.update(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]))
+        >>> second.update(torch.tensor([[4.0]]), torch.tensor([1]))
+        >>> first.merge(second)
+        >>> first.result()
+        tensor([[1.],
+                [3.]])
+    """
+
+    def __init__(self, reduce: str | Sequence[str], size: int, *, empty: float = 0) -> None:
+        self.reduce = _checked(reduce)
+        if size is None:
+            raise TypeError("size: expected an integer, got NoneType")
+        check_size(size)
+        check_exact_and_empty(True, empty)
+        self.size, self.empty = int(size), empty
+        self.dtype: torch.dtype | None = None
+        self.features: tuple[int, ...] = ()
+        self._state: dict[str, Tensor] = {}
+        self._pending = 0  # numbers in a sum, at most, since its words were carried
+
+    def update(self, x: Tensor, batch: Tensor | Segments | None = None, *, ptr: Tensor | None = None) -> None:
+        """Add a chunk of nodes; the first fixes dtype, features and device.
+
+        Args:
+            x: node features [N, *features], any real dtype.
+            batch, ptr: the graphs of these nodes, as for `readouts.readout`; a graph may go on in other
+                chunks.
+
+        Raises:
+            TypeError: an argument has a type or dtype that cannot be used, or x another than before.
+            ValueError: an argument has a shape that cannot be used, or x other features or another device
+                than before.
+            IndexError: `batch` names a graph that is not there.
+        """
+        check_x(x)
+        segments = segments_of(x, batch, ptr, self.size)
+        self._fix("x", x.dtype, tuple(x.shape[1:]), x.device)
+        rows = x.detach()
+        rows = rows.flatten(1) if x.dim() > 1 else rows.unsqueeze(1)
+        self._make_room(len(rows))
+        for name, (format, power) in self._formats().items():
+            numbers = rows.double() if name == "float sum" else rows
+            wide.add(self._state[name], numbers, segments.index, format, power)
+        self._state["count"] += segments.count
+        self._compare(rows, segments)
+
+    def merge(self, other: Accumulator) -> None:
+        """Add all nodes of another accumulator, which stays as it is.
+
+        Raises:
+            TypeError: `other` is no accumulator, or one of another dtype.
+            ValueError: `other` has other reductions, graphs or features.
+        """
+        if not isinstance(other, Accumulator):
+            raise TypeError(f"other: expected an Accumulator, got {type(other).__name__}")
+        self._check_alike(other.reduce, other.size)
+        if other.dtype is None:
+            return
+        self._fix("other", other.dtype, other.features, self._device or other._device)
+        self._make_room(other._pending + 1)
+        for name, mine in self._state.items():
+            theirs = other._state[name].to(mine.device)
+            if name in ("max", "min"):
+                torch.maximum(mine, theirs, out=mine)
+            elif name == "count":
+                mine += theirs
+            else:
+                mine[:-1] += theirs[:-1]
+                mine[-1] |= theirs[-1]
+
+    def result(self) -> Tensor:
+        """Return the readouts of all nodes so far, in shape and dtype as from `readouts.readout`.
+
+        Raises:
+            ValueError: there was no update, or `empty` is no value of the result's dtype.
+        """
+        if self.dtype is None:
+            raise ValueError("result: expected an update before it, got none")
+        state = {name: tensor.cpu() for name, tensor in self._state.items()}
+        sums = _Sums(state, self.dtype, math.prod(self.features))
+        names = (self.reduce,) if isinstance(self.reduce, str) else self.reduce
+        blocks = [sums.block(name) for name in names]
+        dtype = functools.reduce(torch.promote_types, (block.dtype for block in blocks))
+        count = self._state["count"].cpu()
+        graphs = Segments(count.new_empty(0), torch.cat([count.new_zeros(1), count.cumsum(0)]))
+        filled = [
+            arranged(block.to(dtype).unsqueeze(1), block, graphs, True, 0 if name == "count" else self.empty)
+            for name, block in zip(names, blocks, strict=True)
+        ]
+        like = torch.empty(0, *self.features)
+        out = arranged(torch.stack(filled, dim=1), like, graphs, isinstance(self.reduce, str), 0)
+        return out.to(self._state["count"].device)
+
+    @property
+    def count(self) -> Tensor:
+        """Number of nodes of every graph so far, int64 [B]."""
+        count = self._state.get("count")
+        return torch.zeros(self.size, dtype=torch.int64) if count is None else count.clone()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that are in use; fixed by the first update."""
+        return sum(tensor.nbytes for tensor in self._state.values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that is needed to go on later, as numbers, names and tensors."""
+        self._carry()
+        parts = {}
+        for name, tensor in self._state.items():
+            low, high = wide.window(tensor) if name in self._formats() else (0, 0)
+            parts[name] = (low, wide.cut(tensor, low, high) if name in self._formats() else tensor.clone())
+        return {
+            "reduce": self.reduce,
+            "size": self.size,
+            "dtype": self.dtype,
+            "features": self.features,
+            "parts": parts,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; what this accumulator held is forgotten.
+
+        Raises:
+            ValueError: the state is that of other reductions or another number of graphs.
+        """
+        self._check_alike(state["reduce"], state["size"])
+        self.dtype, self.features, self._pending = state["dtype"], tuple(state["features"]), 0
+        formats = self._formats()
+        self._state = {
+            name: wide.pasted(tensor, low, formats[name][0]) if name in formats else tensor.clone()
+            for name, (low, tensor) in state["parts"].items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"empty": self.empty, **self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["reduce"], state["size"], empty=state["empty"])  # type: ignore[misc]
+        self.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        """Show the reductions, the number of graphs, and what the first update fixed."""
+        fixed = "" if self.dtype is None else f", dtype={self.dtype}, features={self.features}"
+        return f"Accumulator({self.reduce!r}, size={self.size}{fixed})"
+
+    @property
+    def _device(self) -> torch.device | None:
+        return self._state["count"].device if self._state else None
+
+    def _check_alike(self, reduce: object, size: object) -> None:
+        if reduce != self.reduce:
+            raise ValueError(f"reduce: expected {self.reduce!r}, got {reduce!r}")
+        if size != self.size:
+            raise ValueError(f"size: expected {self.size}, got {size}")
+
+    def _fix(
+        self, name: str, dtype: torch.dtype, features: tuple[int, ...], device: torch.device | None
+    ) -> None:
+        """Make the state at the first call; at later ones raise if something is different."""
+        if self.dtype is None:
+            self.dtype, self.features = dtype, features
+            cells = self.size, math.prod(features)
+            for part, (format, _) in self._formats().items():
+                self._state[part] = wide.zeros(format, *cells, device)
+            for part in self._extremes():
+                self._state[part] = torch.full(cells, _LOWEST, dtype=torch.int64, device=device)
+            self._state["count"] = torch.zeros(self.size, dtype=torch.int64, device=device)
+        elif dtype != self.dtype:
+            raise TypeError(f"{name}: expected {self.dtype}, the dtype of the first update, got {dtype}")
+        elif features != self.features:
+            expected = f"features of shape {self.features}, as in the first update"
+            raise ValueError(f"{name}: expected {expected}, got {features}")
+        elif device != self._device:
+            raise ValueError(f"{name}: expected the device of the first update, {self._device}, got {device}")
+
+    def _formats(self) -> dict[str, tuple[wide.Format, int]]:
+        """Return format and power of every sum that is kept."""
+        if self.dtype is None or {"max", "min", "count"}.issuperset(self._names):
+            return {}
+        formats = {"sum": (wide.format_of(self.dtype), 1)}
+        if not {"var", "std"}.isdisjoint(self._names):
+            if not self.dtype.is_floating_point:
+                formats["float sum"] = formats["sum"]  # of integers as variances see them
+            formats["squares"] = (wide.format_of(self.dtype, 2), 2)
+        return formats
+
+    def _extremes(self) -> list[str]:
+        """Return which extremes are kept: those asked for, and both where squares may overflow."""
+        both = self.dtype == torch.float64 and not {"var", "std"}.isdisjoint(self._names)
+        return [name for name in ("max", "min") if both or name in self._names]
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return (self.reduce,) if isinstance(self.reduce, str) else self.reduce
+
+    def _make_room(self, numbers: int) -> None:
+        """Carry where so many numbers more might overflow a word."""
+        if self._pending + numbers > wide.ROOM:
+            self._carry()
+        self._pending += numbers
+
+    def _carry(self) -> None:
+        for name in self._formats():
+            wide.carry(self._state[name])
+        self._pending = 0
+
+    def _compare(self, rows: Tensor, segments: Segments) -> None:
+        """Compare the greatest and least values of a chunk's graphs with those so far."""
+        names, count = self._extremes(), segments.count
+        present = count.nonzero().view(-1)
+        if not names or len(present) == 0 or rows.shape[1] == 0:
+            return
+        places = (count > 0).cumsum(0) - 1
+        ptr = torch.cat([segments.ptr[:1], segments.ptr[1:][present]])
+        values = ops.reduce(rows, places[segments.index], ptr, segments.order, names, True)
+        for name, value in zip(names, values.unbind(1), strict=True):
+            keys = plain.sortable(value) ^ _flip(name)
+            if value.is_floating_point():
+                keys = keys.masked_fill(value.isnan(), plain.NAN_KEY)
+            self._state[name][present] = torch.maximum(self._state[name][present], keys)
+
+
+class _Sums:
+    """The results of an accumulator, made from its state on the CPU."""
+
+    def __init__(self, state: dict[str, Tensor], dtype: torch.dtype, features: int) -> None:
+        self.state, self.dtype, self.features, self.count = state, dtype, features, state["count"]
+
+    def block(self, name: str) -> Tensor:
+        """Return the values [B, F] of a reduction, 0 for graphs without nodes."""
+        dtype = result_dtype(name, self.dtype)
+        match name:
+            case "count":
+                return self.count.unsqueeze(1).expand(-1, self.features)
+            case "max" | "min":
+                return self._extreme(name)
+            case "sum":
+                return wide.rounded(self.state["sum"], wide.format_of(self.dtype), dtype)
+            case "mean":
+                return self._mean(dtype)
+            case "var":
+                return self._variance(dtype)
+            case _:
+                std = np.sqrt(self._variance(torch.float64).numpy())
+                return plain.narrowed(torch.from_numpy(std), dtype)
+
+    def _mean(self, dtype: torch.dtype) -> Tensor:
+        return wide.rounded(self.state["sum"], wide.format_of(self.dtype), dtype, self.count)
+
+    def _extreme(self, name: str) -> Tensor:
+        keys = self.state[name]
+        value = plain.unsorted(keys ^ _flip(name), self.dtype)
+        value = value.masked_fill(keys == plain.NAN_KEY, torch.nan) if value.is_floating_point() else value
+        return value.masked_fill(self.count.unsqueeze(1) == 0, 0)
+
+    def _variance(self, dtype: torch.dtype) -> Tensor:
+        """Return sum_i (x_i - mu)^2 / n, rounded once."""
+        mean, nodes = self._mean(torch.float64), self.count.unsqueeze(1).expand(-1, self.features)
+        first = self.state["sum" if self.dtype.is_floating_point else "float sum"]
+        finite = (first[-1] == 0) & (nodes > 0)
+        totals, unit = wide.integers(first[:, finite], wide.format_of(self.dtype))
+        squares, square = wide.integers(self.state["squares"][:, finite], wide.format_of(self.dtype, 2))
+        cells = zip(totals, squares, mean[finite].tolist(), nodes[finite].tolist(), strict=True)
+        found = [_variance(*cell, unit, square, dtype) for cell in cells]
+        values = torch.where(nodes == 0, 0.0, torch.nan).double()
+        values[finite] = torch.tensor(found, dtype=torch.float64)
+        if self.dtype == torch.float64:
+            deviation = torch.maximum(self._extreme("max") - mean, mean - self._extreme("min"))
+            values.clamp_(max=torch.finfo(torch.float64).max)
+            values[finite & (deviation * deviation).isinf()] = torch.inf
+        return values.to(dtype)
+
+
+def _variance(
+    total: int, squares: int, mean: float, nodes: int, unit: int, square: int, dtype: torch.dtype
+) -> float:
+    """Return sum_i (x_i - mean)^2 / n, rounded once.
+
+    total * 2**unit is sum_i x_i, and squares * 2**square is sum_i x_i^2.
+    """
+    numerator, denominator = mean.as_integer_ratio()
+    exponent = 1 - denominator.bit_length()
+    place = min(unit, exponent, square // 2)  # all is in units of 2**place
+    centre, total = numerator << (exponent - place), total << (unit - place)
+    squares = (squares << (square - 2 * place)) - 2 * centre * total + nodes * centre * centre
+    return wide.nearest(*wide.ratio(squares, nodes, 2 * place), dtype)
+
+
+def _flip(name: str) -> int:
+    """Return what turns keys around, so that the least is the greatest."""
+    return -1 if name == "min" else 0
+
+
+def _checked(reduce: str | Sequence[str]) -> str | tuple[str, ...]:
+    """Return one name, or several as a tuple; raise unless they are known."""
+    if not isinstance(reduce, str | tuple | list):
+        raise TypeError(f"reduce: expected a name or a sequence of names, got {type(reduce).__name__}")
+    names = (reduce,) if isinstance(reduce, str) else tuple(reduce)
+    unknown = [name for name in names if name not in REDUCTIONS]
+    if unknown or not names:
+        got = repr(unknown[0]) if unknown else "none"
+        raise ValueError(f"reduce: expected one or more of {', '.join(REDUCTIONS)}, got {got}")
+    return reduce if isinstance(reduce, str) else names

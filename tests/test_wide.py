@@ -1,0 +1,216 @@
+"""Exact sums in words: against rational arithmetic, the loop against plain torch, merged in any way."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from batches import batches, floats
+from bits import assert_same_bits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from readouts.kernels import cpu, reference, wide
+from readouts.kernels.contract import result_dtype
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+
+
+def rationals(x, index, size, power):
+    """The sums [B][F] of the finite numbers."""
+    numbers = x.double() if power == 2 and not x.is_floating_point() else x
+    table = [[Fraction(0)] * x.shape[1] for _ in range(size)]
+    for row, graph in zip(numbers.tolist(), index.tolist(), strict=True):
+        for feature, number in enumerate(row):
+            if abs(number) < float("inf"):
+                table[graph][feature] += Fraction(number) ** power
+    return [value for row in table for value in row]
+
+
+def exact_values(words, format):
+    integers, exponent = wide.integers(words, format)
+    return [Fraction(2) ** exponent * value for value in integers]
+
+
+def plain_sums(x, index, size, power):
+    format = wide.format_of(x.dtype, power)
+    words = wide.zeros(format, size, x.shape[1])
+    wide.add_plain(words, x, index, wide._Layout.of(x.dtype, format, power))
+    wide.carry(words)
+    return words
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@given(data=st.data())
+def test_floats_against_rationals(dtype, power, data):
+    x, index, count = data.draw(batches(dtype, max_nodes=12))
+    words = wide.sums(x, index, len(count), power)
+    format = wide.format_of(dtype, power)
+    assert exact_values(words, format) == rationals(x, index, len(count), power)
+    assert words.equal(plain_sums(x, index, len(count), power))
+    special = torch.zeros(len(count), x.shape[1], dtype=torch.float64)
+    special.index_add_(0, index, torch.where(x.isfinite(), 0, x**power).double())
+    assert_same_bits(wide.special(words), special)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_against_rationals(dtype, power):
+    bits = torch.randint(-(2**63), 2**63 - 1, (40, 3))
+    x, index = bits.to(dtype), torch.randint(0, 3, (40,))
+    if dtype != torch.bool:
+        limits = torch.iinfo(dtype)
+        x[:10], x[10:20], index[:20] = limits.min, limits.max, 1
+    words = wide.sums(x, index, 4, power)
+    assert exact_values(words, wide.format_of(dtype, power)) == rationals(x, index, 4, power)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_and_the_least_numbers_fit(dtype, power, sign):
+    limits = torch.finfo(dtype)
+    least = limits.smallest_normal * limits.eps
+    x = sign * torch.tensor([[limits.max, least, limits.smallest_normal]] * 5, dtype=dtype)
+    words, index = wide.sums(x, torch.zeros(5, dtype=torch.int64), 1, power), torch.zeros(5).long()
+    format = wide.format_of(dtype, power)
+    assert exact_values(words, format) == rationals(x, index, 1, power)
+    assert words.equal(plain_sums(x, index, 1, power))
+    for _ in range(58):  # 5 * 2**58 of the largest numbers
+        words += words.clone()
+        wide.carry(words)
+    expected = [2**58 * value for value in rationals(x, index, 1, power)]
+    assert exact_values(words, format) == expected
+
+
+@given(data=st.data())
+def test_equal_sums_have_equal_words(dtype, data):
+    """Whatever the order, the cuts and the number of additions between two carries."""
+    x, index, count = data.draw(batches(dtype, max_nodes=12))
+    power = data.draw(st.sampled_from([1, 2]))
+    whole, format = wide.sums(x, index, len(count), power), wide.format_of(dtype, power)
+    order = torch.tensor(data.draw(st.permutations(range(len(x)))), dtype=torch.int64)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(x)), max_size=3)))
+    total = wide.zeros(format, len(count), x.shape[1])
+    for part in order.tensor_split(cuts):
+        words = wide.zeros(format, len(count), x.shape[1])
+        wide.add(words, x[part], index[part], format, power)
+        if data.draw(st.booleans()):
+            wide.carry(words)
+        low, high = wide.window(words)
+        total += wide.pasted(wide.cut(words, low, high), low, format)
+    wide.carry(total)
+    assert total.equal(whole)
+
+
+@pytest.mark.parametrize("block", [1, 3, 7])
+def test_blocks_do_not_show(dtype, monkeypatch, block):
+    x = torch.randn(20, 2).to(dtype)
+    x[3, 0], x[9, 1], x[10, 1] = float("nan"), float("inf"), float("inf")
+    index = torch.randint(0, 3, (20,))
+    whole = wide.sums(x, index, 3)
+    monkeypatch.setattr(wide, "ROOM", block)
+    monkeypatch.setattr(wide, "ELEMENTS", 4 * block)
+    assert wide.sums(x, index, 3).equal(whole)
+    assert plain_sums(x, index, 3, 1).equal(whole)
+
+
+def test_threads_do_not_show(dtype, monkeypatch):
+    x, index = torch.randn(50, 70).to(dtype), torch.randint(0, 3, (50,))
+    one = wide.sums(x, index, 3)
+    monkeypatch.setattr(cpu, "tasks_for", lambda elements: 5)
+    assert wide.sums(x, index, 3).equal(one)
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=8))
+def test_carry_keeps_the_value_and_is_unique(values):
+    words = torch.tensor([*values, 0]).view(-1, 1, 1)
+    format = wide.Format(0, len(values))
+    before = exact_values(words, format)
+    assert before == [sum(value << 32 * place for place, value in enumerate(values))]
+    wide.carry(words)
+    assert exact_values(words, format) == before
+    assert all(-(2**31) <= word < 2**31 for word in words[:-2].flatten().tolist())
+
+
+def test_small_negative_sums_have_a_small_window():
+    words = wide.sums(torch.tensor([[-1.0], [0.25]]), torch.tensor([0, 1]), 3)
+    low, high = wide.window(words)
+    assert high - low == 1
+    assert wide.cut(words, low, high).shape == (2, 3, 1)
+    assert wide.window(wide.zeros(wide.format_of(torch.float32), 3, 1)) == (10, 0)
+
+
+@given(data=st.data())
+def test_rounded_as_the_reference(dtype, data):
+    x, index, count = data.draw(batches(dtype, max_nodes=12))
+    words, format = wide.sums(x, index, len(count)), wide.format_of(dtype)
+    expected = reference.reduce(x, index, count, ("sum", "mean"))
+    assert_same_bits(wide.rounded(words, format, dtype), expected[:, 0])
+    assert_same_bits(wide.rounded(words, format, dtype, count), expected[:, 1])
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_rounded_as_the_reference(dtype):
+    x, index = torch.randint(-(2**52), 2**52, (40, 3)).to(dtype), torch.randint(0, 3, (40,))
+    count = torch.bincount(index, minlength=4)
+    words, format = wide.sums(x, index, 4), wide.format_of(dtype)
+    for name, divisor in (("sum", None), ("mean", count)):
+        expected = reference.reduce(x, index, count, (name,))[:, 0]
+        assert_same_bits(wide.rounded(words, format, result_dtype(name, dtype), divisor), expected)
+
+
+def test_integer_sums_are_modulo_two_to_the_64():
+    x = torch.tensor([[2**63 - 1], [2**63 - 1], [5]])
+    words = wide.sums(x, torch.zeros(3, dtype=torch.int64), 1)
+    assert wide.rounded(words, wide.format_of(torch.int64), torch.int64).item() == 3
+
+
+@given(data=st.data())
+def test_large_divisors(dtype, data):
+    x, index, count = data.draw(batches(dtype, finite=True, max_nodes=12))
+    divisor = torch.tensor(data.draw(st.lists(st.integers(2**31, 2**62), min_size=6, max_size=6)))
+    words, format = wide.sums(x, index, len(count)), wide.format_of(dtype)
+    exact = rationals(x, index, len(count), 1)
+    nodes = divisor[: len(count)].view(-1, 1).expand(-1, x.shape[1]).flatten().tolist()
+    values = [reference.round_once(v / n, dtype) for v, n in zip(exact, nodes, strict=True)]
+    expected = torch.tensor(values, dtype=torch.float64).to(dtype).view(len(count), -1)
+    assert_same_bits(wide.rounded(words, format, dtype, divisor[: len(count)]), expected)
+
+
+@given(data=st.data())
+def test_nearest_as_the_reference(dtype, data):
+    """Between two numbers of the dtype: at them, in the middle, and next to it."""
+    low = Fraction(data.draw(floats(dtype, finite=True)))
+    high = Fraction(data.draw(floats(dtype, finite=True)))
+    value = (low + high) / 2 + data.draw(st.sampled_from([0, 1, -1])) * Fraction(1, 2**1200)
+    scale = data.draw(st.integers(1, 2**70))
+    found = wide.nearest(value.numerator * scale, value.denominator * scale, dtype)
+    expected = reference.round_once(value, dtype)
+    assert torch.tensor(found, dtype=torch.float64).to(dtype).item() == expected
+
+
+@given(data=st.data())
+def test_nearest_at_ties(dtype, data):
+    number = torch.tensor(data.draw(floats(dtype, finite=True)), dtype=torch.float64).to(dtype)
+    above = number.nextafter(torch.tensor(float("inf"), dtype=dtype))
+    if above.isfinite():
+        value = (Fraction(number.item()) + Fraction(above.item())) / 2
+        assert wide.nearest(*value.as_integer_ratio(), dtype) == reference.round_once(value, dtype)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 0)])
+def test_nothing_to_add(dtype, shape):
+    index = torch.zeros(shape[0], dtype=torch.int64)
+    words, format = wide.sums(torch.ones(shape, dtype=dtype), index, 2), wide.format_of(dtype)
+    assert words.shape == (format.limbs + 1, 2, shape[1])
+    assert_same_bits(wide.rounded(words, format, dtype), torch.zeros(2, shape[1], dtype=dtype))
+    assert exact_values(words, format) == [0] * (2 * shape[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_gpu_has_the_same_words(dtype, power):
+    x, index = torch.randn(1000, 5).to(dtype), torch.randint(0, 7, (1000,))
+    words = wide.sums(x.cuda(), index.cuda(), 7, power)
+    assert words.cpu().equal(wide.sums(x, index, 7, power))
+    format = wide.format_of(dtype, power)
+    assert_same_bits(wide.rounded(words, format, dtype).cpu(), wide.rounded(words.cpu(), format, dtype))
