@@ -6,37 +6,10 @@ Claim: a mean or max readout cannot tell a molecule from its copies, whatever th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import mean
 
-from datasets import GraphSet
-from experiments import collisions, copies, tower, tower_picture
-from experiments.console import say
-from experiments.rows import Row, RowLog
-
-FOLDS, EPOCHS, SEEDS = 4, 100, 3
-
-
-def run(sets: Sequence[GraphSet], out: Path, device: str, seed: int) -> list[Path]:
-    """Measure, print and draw all three experiments; what is written is returned."""
-    written = []
-    with RowLog(out, "collisions") as log:
-        rows = collisions.measure(sets, log)
-        written += [log.path, *collisions.figure(rows, out)]
-    say(*collisions.tables(rows))
-
-    towers = [found for graphs in sets for found in tower.find_towers(graphs)]
-    with RowLog(out, "tower", device) as log:
-        tower_rows = tower.measure(towers, log, device, range(seed, seed + SEEDS))
-        written += [log.path, *tower_picture.save(tower_rows, towers, out)]
-    say(*tower.tables(tower_rows), *tower.remarks(towers))
-
-    tasks = [copies.choose(graphs, None, seed) for graphs in sets]
-    with RowLog(out, "copies", device) as log:
-        copy_rows = copies.measure(tasks, log, device, seed, FOLDS, EPOCHS)
-        written += [log.path, *copies.figure(copy_rows, out)]
-    say(*copies.tables(copy_rows), *(task.sentence for task in tasks), "", *headline(copy_rows), "")
-    return written
+from experiments import copies
+from experiments.rows import Row
 
 
 def headline(rows: Sequence[Row]) -> Iterator[str]:

@@ -119,7 +119,7 @@ def quantile(
         tensor([[2.5000, 9.0000]])
     """
     check_choice("interpolation", interpolation, INTERPOLATIONS)
-    levels = _level_tensors(q) if isinstance(q, Tensor) else levels_of(q)
+    levels = level_tensors(q) if isinstance(q, Tensor) else levels_of(q)
     segments = _checked(x, batch, ptr, size, empty)
     out = _quantiles(_rows(x), segments, levels, interpolation)
     single = q.dim() == 0 if isinstance(q, Tensor) else isinstance(q, int | float)
@@ -194,7 +194,8 @@ def check_proportion(proportion: float) -> None:
         raise ValueError(f"proportion: expected a number from 0 to less than 0.5, got {proportion}")
 
 
-def _level_tensors(q: Tensor) -> Sequence[Tensor]:
+def level_tensors(q: Tensor) -> Sequence[Tensor]:
+    """Return the levels of a tensor one by one; raise unless they are numbers from 0 to 1."""
     if not q.is_floating_point():
         raise TypeError(f"q: expected floating-point numbers, got {q.dtype}")
     if q.dim() > 1 or q.numel() == 0:
@@ -218,7 +219,7 @@ def _quantiles(
     rows: Tensor, segments: Segments, levels: Sequence[float | Tensor], interpolation: str
 ) -> Tensor:
     """Return quantiles [B, Q, F]."""
-    positions = torch.stack([_position(segments.count, q, interpolation) for q in levels], dim=1)
+    positions = torch.stack([position_of(segments.count, q, interpolation) for q in levels], dim=1)
     groups = segments.index, segments.ptr, segments.order
     if interpolation in ("lower", "higher", "nearest"):
         chosen = {"lower": torch.floor, "higher": torch.ceil, "nearest": torch.round}[interpolation]
@@ -229,10 +230,10 @@ def _quantiles(
     low, high = values.chunk(2, dim=1)
     if interpolation == "midpoint":
         return order_ops.mean_of_two(low, high)
-    return _between(low, high, (positions - below).unsqueeze(2))
+    return between(low, high, (positions - below).unsqueeze(2))
 
 
-def _position(n: Tensor, q: float | Tensor, interpolation: str) -> Tensor:
+def position_of(n: Tensor, q: float | Tensor, interpolation: str) -> Tensor:
     """Return where in the sorted values, from 0 to n - 1, a quantile lies."""
     n, q = n.to(wide_dtype(n)), q.to(wide_dtype(q)) if isinstance(q, Tensor) else q
     alpha, beta = CONTINUOUS.get(interpolation, (1.0, 1.0))
@@ -240,7 +241,7 @@ def _position(n: Tensor, q: float | Tensor, interpolation: str) -> Tensor:
     return torch.minimum(position, n - 1).clamp(min=0)
 
 
-def _between(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
+def between(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
     """Interpolate linearly; where the rise is no finite number, without computing with it."""
     dtype = result_dtype("mean", low.dtype)
     low, high, fixed = low.to(weight.dtype), high.to(weight.dtype), weight.detach()

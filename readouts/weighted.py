@@ -135,16 +135,32 @@ class _SoftmaxMean(torch.autograd.Function):
             result = _softmax_mean(x, scores, ctx.segments)[0]
             found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
             return next(found) if for_x else None, next(found) if for_scores else None, None
-        index, slope = ctx.segments.index, grad / total
-        slopes = slope.index_select(0, index)
-        x_gradient = score_gradient = None
-        if for_scores:
-            average = (slope * out).sum_to_size(total.shape).index_select(0, index)
-            score_gradient = ((slopes * x).sum_to_size(scores.shape) - average).mul_(weight)
-        if for_x:
-            fits = slopes.shape == x.shape
-            x_gradient = slopes.mul_(weight) if fits else (slopes * weight).sum_to_size(x.shape)
-        return x_gradient, score_gradient, None
+        given = x, scores, out, weight, total
+        return *softmax_gradients(grad, *given, ctx.segments.index, for_x, for_scores), None
+
+
+def softmax_gradients(
+    grad: Tensor,
+    x: Tensor,
+    scores: Tensor,
+    out: Tensor,
+    weight: Tensor,
+    total: Tensor,
+    index: Tensor,
+    for_x: bool,
+    for_scores: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of x and of the scores, where wanted, from what `_softmax_mean` returned."""
+    slope = grad / total
+    slopes = slope.index_select(0, index)
+    x_gradient = score_gradient = None
+    if for_scores:
+        average = (slope * out).sum_to_size(total.shape).index_select(0, index)
+        score_gradient = ((slopes * x).sum_to_size(scores.shape) - average).mul_(weight)
+    if for_x:
+        fits = slopes.shape == x.shape
+        x_gradient = slopes.mul_(weight) if fits else (slopes * weight).sum_to_size(x.shape)
+    return x_gradient, score_gradient
 
 
 def logsumexp(

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,10 @@ from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 
 from datasets import GraphSet, load
 from datasets.collisions import colours, separation
+from datasets.splits import Split
 from experiments.__main__ import BAD_INPUT, main
-from experiments.accuracy import epochs, figure, measure, statistics, tables, training
+from experiments.accuracy import cluster, figure, measure, statistics, tables, training
+from experiments.accuracy.jobs import Job, Plan, list_jobs
 from experiments.accuracy.networks import READOUTS, Network
 from experiments.accuracy.products import SparseMatrix
 from experiments.accuracy.resident import NETWORKS, reside
@@ -31,7 +35,7 @@ from readouts import readout
 
 ROOT = Path(__file__).parents[1]
 SHORT = training.Settings(learning_rates=(0.01,), epochs=3)
-PLAN = measure.Plan(("gin",), ("sum", "mean"), folds=2, settings=SHORT)
+PLAN = Plan(("gin",), ("sum", "mean"), folds=2, settings=SHORT)
 
 
 def random_graph(generator, nodes, label, attributes=0):
@@ -54,9 +58,9 @@ def random_set(seed=0, graphs=24, classes=2, attributes=0, sizes=range(1, 9)):
     return GraphSet("RANDOM", tuple(made), classes)
 
 
-def run(folder, plan=PLAN, graphs=None, jobs=1):
+def run(folder, plan=PLAN, graphs=None, jobs=1, scheduler=None):
     with RowLog(folder, "accuracy") as log:
-        return measure.measure([graphs or random_set()], log, plan, "cpu", jobs)
+        return measure.measure([graphs or random_set()], log, plan, "cpu", jobs, scheduler)
 
 
 def results(rows):
@@ -153,7 +157,7 @@ def test_train_accuracy_stays_below_the_ceiling(name):
     graphs = GraphSet("CYCLES", tuple(relabelled), 2)
     resident = reside(graphs, "gin", 2)
     everything = tuple(range(len(graphs)))
-    split = measure.Split(everything, everything, everything)
+    split = Split(everything, everything, everything)
     settings = replace(SHORT, rounds=2, epochs=40)
     found = training.train_and_judge(resident, split, name, settings, seed=0)
     majority = max(np.bincount([int(graph.y) for graph in graphs])) / len(graphs)
@@ -166,13 +170,13 @@ def test_train_accuracy_stays_below_the_ceiling(name):
 def test_accuracy_above_the_ceiling_is_a_bug(monkeypatch):
     resident = reside(random_set(), "gin", 3)
     monkeypatch.setattr(type(resident), "ceiling", lambda *arguments: 0.1)
-    split = measure.Split(tuple(range(12)), tuple(range(12, 18)), tuple(range(18, 24)))
+    split = Split(tuple(range(12)), tuple(range(12, 18)), tuple(range(18, 24)))
     with pytest.raises(RuntimeError, match=r"RANDOM, gin, sum: train accuracy .* above 0\.1, the ceiling"):
         training.train_and_judge(resident, split, "sum", SHORT, seed=0)
 
 
 def test_every_method_gets_the_same_folds_and_seeds(measured):
-    jobs = list(measure.list_jobs(random_set(), PLAN))
+    jobs = list(list_jobs(random_set(), PLAN))
     splits = {}
     for job in jobs:
         splits.setdefault((job.work["seed"], job.work["fold"]), set()).add((job.split, job.seed))
@@ -211,7 +215,7 @@ def test_early_stopping_keeps_the_best_epoch(monkeypatch):
 def test_rerun_repeats_nothing_and_processes_give_the_same_bits(measured, tmp_path, monkeypatch):
     parallel = run(tmp_path, jobs=2)
     assert results(parallel) == results(measured)
-    monkeypatch.setattr(measure.Job, "run", lambda *arguments: pytest.fail("measured again"))
+    monkeypatch.setattr(Job, "run", lambda *arguments: pytest.fail("measured again"))
     assert run(tmp_path) == parallel
     assert len(list(read_rows(tmp_path / "accuracy.jsonl"))) == len(parallel)
 
@@ -239,6 +243,106 @@ def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
     assert results(after) == results(undisturbed)
 
 
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a cluster of two processes, which gives a job up when it has killed two."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        pytest.importorskip("dask").config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local,
+    ):
+        yield local.scheduler_address
+
+
+def test_a_cluster_gives_the_rows_of_a_local_run(measured, scheduler, tmp_path):
+    rows = run(tmp_path, scheduler=scheduler)
+    assert results(rows) == results(measured)
+    assert run(tmp_path, scheduler="nowhere") == rows  # nothing is left to do
+
+
+def test_a_lost_worker_changes_nothing(scheduler, tmp_path):
+    plan = replace(PLAN, folds=4, settings=replace(SHORT, epochs=30))
+    out = tmp_path / "cluster" / "accuracy.jsonl"
+    with cluster.connected(scheduler) as client:
+        victim, _ = client.run(os.getpid).values()
+
+    def kill():
+        deadline = time.monotonic() + 120
+        while (not out.exists() or b"best epoch" not in out.read_bytes()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(victim, signal.SIGKILL)
+        return len(list(read_rows(out)))
+
+    with ThreadPoolExecutor() as pool:
+        rows_before = pool.submit(kill)
+        rows = run(out.parent, plan, scheduler=scheduler)
+    assert rows_before.result() < 0.8 * len(rows)
+    with cluster.connected(scheduler) as client:
+        assert victim not in client.run(os.getpid).values()
+    assert results(rows) == results(run(tmp_path / "local", plan))
+
+
+def test_a_job_that_kills_its_workers_ends_the_run(scheduler):
+    with (
+        pytest.raises(UserError, match="workers died, one after the other, at one job"),
+        cluster.connected(scheduler) as client,
+        joblib.parallel_config(cluster.backend(client)),
+    ):
+        joblib.Parallel()([joblib.delayed(os._exit)(1)])
+
+
+def test_jobs_take_the_threads_of_a_worker_in_turns_and_their_own_random_numbers(measured, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    threads = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**threads) as local:
+        assert results(run(tmp_path, scheduler=local.scheduler_address)) == results(measured)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "carrier-pigeon://127.0.0.1:8786", "nonsense"])
+def test_an_address_without_a_scheduler_is_one_sentence(address, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    assert main(["accuracy", "--quick", "--scheduler", address, "--out", str(tmp_path)]) == BAD_INPUT
+    sentence = capsys.readouterr().err
+    assert sentence.startswith(f"--scheduler: no Dask scheduler answers at {address}: ")
+    assert sentence.count("\n") == 1
+
+
+def test_a_cluster_without_workers_is_one_sentence(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as local,
+        pytest.raises(UserError, match="has no worker, after 1 s"),
+    ):
+        run(tmp_path, scheduler=local.scheduler_address)
+
+
+def test_a_cluster_that_does_not_know_this_clone_is_one_sentence(scheduler):
+    """A worker and a scheduler say so in two ways; a fault of a job stays what it is."""
+    missing, told, fault = (
+        ModuleNotFoundError("No module named 'experiments'"),
+        RuntimeError(),
+        RuntimeError(),
+    )
+    told.__cause__ = missing
+    for problem, expected in ((missing, UserError), (told, UserError), (fault, RuntimeError)):
+        with pytest.raises(expected) as found, cluster.connected(scheduler):
+            raise problem
+        assert ("have to find this clone" in str(found.value)) == (expected is UserError)
+
+
+def test_without_dask_the_option_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match="--scheduler needs Dask: pip install"):
+        run(tmp_path, scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_worker_with_other_code_or_versions_is_refused():
+    other = cluster.stamp() | {"torch": "1.0"}
+    with pytest.raises(UserError, match=r"--scheduler: a worker has torch .* in the place of 1\.0"):
+        cluster.on_worker(None, 0, None, SHORT, "cpu", other)
+
+
 def wait_for_the_end_of(session):
     """Processes whose parent was killed leave by themselves."""
     deadline = time.monotonic() + 20
@@ -251,12 +355,13 @@ def wait_for_the_end_of(session):
     pytest.fail("processes outlive their parent")
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_fold_that_fails_stops_the_run_and_is_kept(tmp_path, jobs):
+@pytest.mark.parametrize("where", ["here", "processes", "cluster"])
+def test_a_fold_that_fails_stops_the_run_and_is_kept(tmp_path, where, request):
     """A learning rate that makes the loss infinite; in processes the fault is real, too."""
     plan = replace(PLAN, settings=replace(SHORT, learning_rates=(1e30,), epochs=5))
+    scheduler = request.getfixturevalue("scheduler") if where == "cluster" else None
     with pytest.raises(FloatingPointError, match="RANDOM, gin, sum: loss"):
-        run(tmp_path, plan, jobs=jobs)
+        run(tmp_path, plan, jobs=2 if where == "processes" else 1, scheduler=scheduler)
     text = (tmp_path / measure.FAILURE).read_text()
     assert "Traceback" in text
     assert "in train\n" in text
@@ -296,8 +401,8 @@ def test_known_numbers_of_mutag():
     ceilings = [resident.ceiling(view, range(len(graphs))) for view in ("sum", "mean", "max")]
     assert [round(ceiling, 3) for ceiling in ceilings] == [0.957, 0.957, 0.899]
     plan = replace(PLAN, folds=10, repeats=10)
-    jobs = [job for job in measure.list_jobs(graphs, plan) if job.method == "size only"]
-    found = [job.run({("MUTAG", "gin"): resident}, SHORT)["accuracy"] for job in jobs]
+    jobs = [job for job in list_jobs(graphs, plan) if job.method == "size only"]
+    found = [job.run(resident, SHORT)["accuracy"] for job in jobs]
     assert np.mean(found) == pytest.approx(0.832, abs=0.005)
 
 
@@ -366,6 +471,7 @@ def test_attributes_are_seen():
     [
         (random_set(classes=1), {}, "RANDOM: all 24 graphs are of one class; accuracy needs two"),
         (random_set(), {"attributes": True}, "--attributes: RANDOM has no node attributes"),
+        (random_set(sizes=[0]), {}, "RANDOM: expected graphs with nodes, got none"),
         (random_set(), {"folds": 13}, "at most 12, the number of graphs in its smallest class"),
     ],
 )
@@ -388,16 +494,3 @@ def test_bad_options_are_one_sentence(arguments, word, tmp_path, capsys):
     sentence = capsys.readouterr().err
     assert word in sentence
     assert sentence.count("\n") == 1
-
-
-def test_epochs_are_timed_on_networks_that_agree(tmp_path, monkeypatch):
-    """The resident set is quicker, by far less than is claimed, for this machine may be busy."""
-    monkeypatch.setattr(epochs, "SHARE", 0.3)
-    graphs = random_set(graphs=300, sizes=range(8, 20))
-    with RowLog(tmp_path, "speed") as log:
-        rows = epochs.measure([graphs], log, {"threads": torch.get_num_threads()}, seed=0)
-        assert epochs.measure([graphs], log, {"threads": torch.get_num_threads()}, seed=0) == rows
-    seconds = {row["contender"]: row["value"] for row in rows if row["metric"] == "seconds an epoch"}
-    assert seconds[epochs.RESIDENT] < seconds[epochs.LOADER]
-    (table,) = epochs.tables(rows)
-    assert table.row_count == 1

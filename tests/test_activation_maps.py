@@ -1,5 +1,7 @@
 """Activation maps: nitro groups light up where they tell the classes apart; the numbers by hand."""
 
+from __future__ import annotations
+
 import os
 
 import pytest
@@ -7,9 +9,11 @@ import torch
 from torch_geometric.data import Data
 
 from datasets import GraphSet, load
-from experiments import activation_maps as maps
+from datasets.splits import stratified_folds
 from experiments.__main__ import BAD_INPUT, main
+from experiments.activation_maps import figure, maps, measure, tables, task, worth
 from experiments.console import UserError
+from experiments.models import GIN
 from experiments.rows import RowLog, pick
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR", "")
@@ -47,125 +51,280 @@ def toys():
 
 @pytest.fixture(scope="module")
 def measured(toys, tmp_path_factory):
-    with RowLog(tmp_path_factory.mktemp("maps"), "activation_maps") as log:
-        return maps.measure([toys], log, "cpu", seed=0, folds=3, steps=60)
+    return run(toys, tmp_path_factory.mktemp("maps"))
+
+
+def run(graphs, folder):
+    with RowLog(folder, "activation_maps") as log:
+        return measure.measure([graphs], log, "cpu", seed=0, folds=3, steps=60)
+
+
+@pytest.fixture(scope="module")
+def known(toys):
+    """The task, the first split, and both networks after a few steps."""
+    chosen = task.choose(toys)
+    split = stratified_folds(toys, 3, validation=0.0, seed=0).splits[0]
+    return chosen, split, {name: maps.train(chosen, split, name, "cpu", 0, 60) for name in maps.READOUTS}
+
+
+def per_fold(rows, metric, readout="mean", trained=True):
+    return tables.per_fold(rows, "MUTAG", readout, metric, trained)
 
 
 def test_nitro_atoms_are_a_nitrogen_and_two_oxygen_ends():
     nitro = molecule([0] * 6 + [1, 2, 2], RING + NITRO)
-    assert maps.nitro_atoms(nitro, NODE_NAMES).tolist() == [False] * 6 + [True] * 3
+    assert task.nitro_atoms(nitro, NODE_NAMES).tolist() == [False] * 6 + [True] * 3
     nitrate = molecule([0, 2, 1, 2, 2], [(0, 1), (1, 2), (2, 3), (2, 4)])
-    assert maps.nitro_atoms(nitrate, NODE_NAMES).tolist() == [False, False, True, True, True]
+    assert task.nitro_atoms(nitrate, NODE_NAMES).tolist() == [False, False, True, True, True]
     nitroso = molecule([0, 1, 2], [(0, 1), (1, 2)])
     ester = molecule([1, 2, 2, 0, 0], [(0, 1), (0, 2), (1, 3), (2, 4)])
     acid = molecule([0, 0, 2, 2], [(0, 1), (1, 2), (1, 3)])
     for other in (nitroso, ester, acid):
-        assert not maps.nitro_atoms(other, NODE_NAMES).any()
+        assert not task.nitro_atoms(other, NODE_NAMES).any()
+
+
+def test_amino_atoms_with_hydrogens_are_a_nitrogen_and_two_of_them():
+    elements = ("C", "H", "N")
+    star = [(0, 1), (1, 2), (1, 3)]
+    amino = lambda labels, edges: task.amino_atoms(molecule(labels, edges), elements, (1.5, 1.0))  # noqa: E731
+    assert amino([0, 2, 1, 1], star).tolist() == [False, True, True, True]
+    assert amino([2, 2, 1, 1], star).tolist() == [False, True, True, True]  # the end of a hydrazine
+    assert not amino([0, 2, 1, 0], star).any()  # secondary
+    assert not amino([0, 2, 1, 1, 1], [*star, (1, 4)]).any()  # ammonium
+    assert not amino([1, 2, 1, 1], star).any()  # ammonia
+    assert not amino([0, 2], [(0, 1)]).any()  # without its hydrogens, in a set that has them
+
+
+def test_amino_atoms_without_hydrogens_end_a_single_bond():
+    orders = (1.5, 1.0, 2.0, 3.0)
+    amine = molecule([0, 1], [(0, 1)])
+    assert task.amino_atoms(amine, NODE_NAMES, orders).tolist() == [False, True]
+    nitrile = amine.clone()
+    nitrile.edge_label = torch.full((2,), 3)
+    assert not task.amino_atoms(nitrile, NODE_NAMES, orders).any()
+    assert not task.amino_atoms(molecule([0, 1, 0], [(0, 1), (1, 2)]), NODE_NAMES, orders).any()
 
 
 def test_fused_atoms_have_three_bonds_in_rings():
     naphthalene = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 9), (9, 0), (4, 9)]
-    assert maps.fused_atoms(molecule([0] * 10, naphthalene)).nonzero().flatten().tolist() == [4, 9]
+    assert task.fused_atoms(molecule([0] * 10, naphthalene)).nonzero().flatten().tolist() == [4, 9]
     two_rings = [*RING, (0, 6), *[(a + 6, b + 6) for a, b in RING]]
-    assert not maps.fused_atoms(molecule([0] * 12, two_rings)).any()
+    assert not task.fused_atoms(molecule([0] * 12, two_rings)).any()
 
 
 def test_nitro_groups_light_up_where_they_tell_the_classes_apart(measured):
-    assert maps.per_fold(measured, "MUTAG", "accuracy") == [1.0] * 3
+    assert per_fold(measured, "accuracy") == [1.0] * 3
     atoms, score, ranked, nitro, at_random = (
-        maps.per_fold(measured, "MUTAG", name)
-        for name in ("atoms", "score", "ranked", "drop nitro", "drop random")
+        per_fold(measured, name) for name in ("atoms", "score", "ranked", "drop nitro", "drop random")
     )
     assert all(s > 1.3 * a for s, a in zip(score, atoms, strict=True))
     assert min(ranked) > 0.6
     assert all(n > 1.5 * r for n, r in zip(nitro, at_random, strict=True))
-    assert maps.per_fold(measured, "MUTAG", "accuracy", trained=False) == [0.5] * 3
-    first, *_, second = maps.verdicts(measured)
-    assert first.startswith("MUTAG: nitro groups light up")
-    assert "in 3 of 3 folds" in first
-    assert second.endswith("further in 3 of 3 folds.")
+    assert per_fold(measured, "accuracy", trained=False) == [0.5] * 3
+    said = list(tables.verdicts(measured))
+    assert said[0].startswith("MUTAG, mean: nitro groups light up")
+    assert "in 3 of 3 folds" in said[0]
+    assert any("mean: without its best" in one and one.endswith("in 3 of 3 folds.") for one in said)
+    assert said[-1].startswith("MUTAG, mean against max: held-out accuracy 1.000 and")
 
 
 def test_counts(measured):
-    assert [pick(measured, metric=name) for name in maps.COUNTS] == [12, 0, 0, 12]
+    assert [pick(measured, metric=name) for name in measure.COUNTS] == [12, 0, 0, 12]
+    assert per_fold(measured, "NO2 molecules") == [4, 4, 4]
+    assert per_fold(measured, "NH2 molecules") == [0, 0, 0]
 
 
-def test_drawn_maps_have_the_logit_as_their_mean(toys, measured):
-    task = maps.choose(toys)
-    split = maps.stratified_folds(toys, 3, validation=0.0, seed=0).splits[0]
-    found = maps.maps_of(measured, "MUTAG")
-    assert list(found) == maps.drawn(task, split)
-    assert len(found) == min(maps.DRAWN, 4)
-    network = maps.train(task, split, "cpu", 0, 60)
-    for position, scores in found.items():
-        assert position in split.test
-        logit = maps.logits(network, [task.molecules[position]])
-        assert sum(scores) / len(scores) == pytest.approx(logit.item(), rel=1e-5, abs=1e-5)
+@pytest.mark.parametrize("readout", maps.READOUTS)
+def test_the_mean_of_a_map_is_the_logit(known, readout):
+    chosen, _, networks = known
+    empty = Data(x=torch.ones(0, 3), edge_index=torch.empty(2, 0, dtype=torch.long), y=torch.zeros(1))
+    molecules = [*chosen.molecules[:6], empty]
+    found = maps.activation_maps(networks[readout], molecules, readout)
+    logits = maps.logits(networks[readout], molecules)
+    assert [len(scores) for scores in found] == [m.num_nodes for m in molecules]
+    for scores, logit in zip(found[:-1], logits[:-1], strict=True):
+        assert scores.mean().item() == pytest.approx(logit.item(), rel=1e-4, abs=1e-5)
+
+
+def test_behind_a_max_only_winners_score(known):
+    chosen, _, networks = known
+    network = networks["max"]
+    (scores,) = maps.activation_maps(network, [chosen.molecules[0]], "max")
+    with torch.no_grad():
+        states = network.nodes(chosen.molecules[0])
+    winners = (states == states.amax(dim=0)) & (states > 0)
+    losers = ~winners.any(dim=1)
+    assert torch.equal(scores[losers], network.head.bias.expand(int(losers.sum())))
+    by_hand = torch.where(winners, states / winners.sum(dim=0), 0.0) @ network.head.weight[0]
+    torch.testing.assert_close(scores, len(scores) * by_hand + network.head.bias)
+
+
+def test_what_is_drawn_comes_from_the_first_fold(known, measured):
+    chosen, split, networks = known
+    with_nitro = [position for position in split.test if chosen.nitro[position].any()]
+    shown = [pick(measured, metric=metric) for metric in measure.SHOWN]
+    assert shown == with_nitro  # four of four
+    drawn = {metric: pick(measured, metric=metric) for metric in measure.GALLERY}
+    right = [drawn[f"{kind}, right {place}"] for place in range(2) for kind in ("mutagen", "other")]
+    assert len(set(right)) == 4
+    assert all(chosen.molecules[position].y == 1 - place % 2 for place, position in enumerate(right))
+    assert {value for metric, value in drawn.items() if "wrong" in metric} == {measure.NONE}
+    (scores,) = maps.activation_maps(networks["max"], [chosen.molecules[right[0]]], "max")
+    assert figure.map_of(measured, "MUTAG", "max", right[0]) == scores.tolist()
+
+
+def test_wrong_molecules_are_picked_too(known):
+    """A network that takes everything for a mutagen."""
+    chosen, split, networks = known
+    network = GIN(3, 1, "mean", maps.WIDTH, maps.LAYERS).eval()
+    network.load_state_dict(networks["mean"].state_dict())
+    with torch.no_grad():
+        network.head.bias += 1e6
+    found = measure.pick_molecules(chosen, split, lambda: network)
+    wrong = [position for position in split.test if chosen.molecules[position].y == 0]
+    assert [found[f"other, wrong {place}"] for place in range(2)] == wrong[:2]
+    assert found["other, right 0"] == found["mutagen, wrong 0"] == measure.NONE
 
 
 def test_shares_and_ranks_by_hand():
     scores, group = torch.tensor([3.0, -5.0, 1.0, 0.0]), torch.tensor([True, True, False, False])
-    assert maps.shares(scores, group) == (0.5, 0.75)
-    assert maps.ranked(scores, group) == 0.5
-    assert maps.ranked(torch.zeros(4), group) == 0.5
-    assert maps.shares(-scores.abs(), group) == (0.5, 0.0)
+    assert worth.shares(scores, group) == (0.5, 0.75)
+    assert worth.ranked(scores, group) == 0.5
+    assert worth.ranked(torch.zeros(4), group) == 0.5
+    assert worth.shares(-scores.abs(), group) == (0.5, 0.0)
+
+
+def test_half_and_hit_by_hand():
+    assert worth.half(torch.tensor([1.0, 4.0, -9.0, 3.0])) == 0.25
+    assert worth.half(torch.ones(4)) == 0.5
+    assert worth.half(-torch.ones(4)) == worth.half(torch.empty(0)) == 0
+    group = torch.tensor([True, False, False])
+    assert worth.hit(torch.tensor([2.0, 1.0, 0.0]), group) == 1
+    assert worth.hit(torch.tensor([2.0, 3.0, 0.0]), group) == 0
+    assert worth.hit(torch.tensor([2.0, 2.0, 0.0]), group) == 0.5
+
+
+def test_hits_are_counted_among_mutagens(known):
+    chosen, split, _ = known
+    best = [nitro.double() for nitro in (chosen.nitro[position] for position in split.test)]
+    found = measure.hits(chosen, split, best)
+    assert found["NO2 molecules"] == found["NO2 hits"] == 4
+    parts = [3 / chosen.molecules[i].num_nodes for i in split.test if chosen.nitro[i].any()]
+    assert found["NO2 expected"] == pytest.approx(sum(parts))
+    assert found["NH2 molecules"] == found["NH2 hits"] == found["NH2 expected"] == 0
+    assert measure.hits(chosen, split, [-scores for scores in best])["NO2 hits"] == 0
 
 
 def test_one_threshold_on_the_size_in_either_direction():
     small, large = (molecule([0] * n, chain(n - 1, 1), y) for n, y in ((3, 0), (7, 1)))
     train = [Data(x=m.x, edge_index=m.edge_index, y=m.y) for m in (small, large)]
-    assert maps.size_only(train, train) == 1.0
+    assert measure.size_only(train, train) == 1.0
     swapped = [Data(x=m.x, edge_index=m.edge_index, y=1 - m.y) for m in (small, large)]
-    assert maps.size_only(swapped, swapped) == 1.0
-    assert maps.size_only(train, swapped) == 0.0
+    assert measure.size_only(swapped, swapped) == 1.0
+    assert measure.size_only(train, swapped) == 0.0
 
 
 def test_removing_atoms_takes_their_bonds_along():
     ring = molecule([0] * 6 + [1, 2, 2], RING + NITRO)
-    rest = maps.without(ring, torch.tensor([6, 7, 8]))
+    rest = worth.without(ring, torch.tensor([6, 7, 8]))
     assert rest.x.shape == (6, 3)
     assert sorted(map(tuple, rest.edge_index.T.tolist())) == sorted(RING + [edge[::-1] for edge in RING])
 
 
-def test_drops_are_differences_of_logits(toys):
-    task = maps.choose(toys)
-    split = maps.stratified_folds(toys, 3, validation=0.0, seed=0).splits[0]
-    network = maps.train(task, split, "cpu", 0, 5)
-    chosen, group = task.molecules[0], task.nitro[0]
-    (scores,) = maps.activation_maps(network, [chosen])
-    top, nitro, at_random = maps.drops(network, [chosen], [scores], [group], seed=0)
-    whole = maps.logits(network, [chosen])
-    best = maps.without(chosen, scores.topk(3).indices)
+def test_drops_are_differences_of_logits(known):
+    chosen, _, networks = known
+    network, first, group = networks["mean"], chosen.molecules[0], chosen.nitro[0]
+    (scores,) = maps.activation_maps(network, [first], "mean")
+    top, nitro, at_random = worth.drops(network, [first], [scores], [group], seed=0)
+    whole = maps.logits(network, [first])
+    best = worth.without(first, scores.topk(3).indices)
     assert top == pytest.approx((whole - maps.logits(network, [best])).item(), abs=1e-6)
-    bare = maps.without(chosen, torch.tensor([6, 7, 8]))
+    bare = worth.without(first, torch.tensor([6, 7, 8]))
     assert nitro == pytest.approx((whole - maps.logits(network, [bare])).item(), abs=1e-6)
     assert at_random != top
 
 
+def test_places_in_each_molecule():
+    batch, keys = torch.tensor([0, 0, 0, 2, 2]), torch.tensor([3.0, 1.0, 1.0, 0.0, -1.0])
+    assert worth.places(batch, keys, torch.tensor([0, 2, 1, 0, 0])).tolist() == [2, 1, 0, 1, 0]
+    assert worth.places(batch, keys, torch.tensor([0, 1, 2, 0, 0])).tolist() == [2, 0, 1, 1, 0]
+
+
+def test_deletion_by_hand(known):
+    """Ten atoms, one tenth at a time; for a molecule that is taken for no mutagen the worst go first."""
+    chosen, _, networks = known
+    network = networks["mean"]
+    for position in (2, 3):
+        one = chosen.molecules[position]
+        assert one.num_nodes == 10
+        scores = torch.arange(10.0)[torch.randperm(10)]
+        logit = maps.logits(network, [one])
+        sign = 1 if logit > 0 else -1
+        found = worth.deletions(network, [one], [scores], seed=0)
+        order = (-sign * scores).argsort()
+        for name, first_out in ((worth.BEST, order), (worth.WORST, order.flip(0))):
+            rests = [worth.without(one, first_out[:k]) for k in range(11)]
+            expected = (sign * maps.logits(network, rests)).sigmoid().tolist()
+            assert found[name] == pytest.approx(expected, abs=1e-6)
+        ends = {(curve[0], curve[-1]) for curve in found.values()}
+        assert len(ends) == 1
+        assert all(0 <= value <= 1 for value in found[worth.RANDOM])
+
+
+def test_area_of_a_line():
+    assert worth.area([1 - part for part in worth.REMOVED]) == pytest.approx(0.5)
+
+
+def changed(rows, value, **conditions):
+    """The same rows, with another value where the conditions are fulfilled."""
+    return [row | {"value": value} if conditions.items() <= row.items() else row for row in rows]
+
+
+def test_verdicts_can_come_out_against_the_claim(measured):
+    dark = changed(measured, 0.0, metric="score", readout="mean")
+    assert next(iter(tables.verdicts(dark))).startswith("MUTAG, mean: nitro groups do not light up")
+    misses = changed(measured, 0.0, metric="NO2 hits", readout="max")
+    (said,) = (one for one in tables.verdicts(misses) if "max: of 12 mutagens with NO2" in one)
+    assert "is in it no more often than by chance: .000 against" in said
+    blind = measured
+    for part in worth.REMOVED:
+        blind = changed(blind, 0.9, metric=worth.point(worth.BEST, part), readout="mean")
+        blind = changed(blind, 0.1, metric=worth.point(worth.WORST, part), readout="mean")
+    (said,) = (one for one in tables.verdicts(blind) if "MUTAG, mean: when atoms" in one)
+    assert "goes no sooner than at random (area .900" in said
+    assert said.endswith("it comes back no sooner (.100).")
+    twins = [row | {"readout": "max"} for row in measured if row["readout"] == "mean"]
+    equal = [row for row in measured if row["readout"] != "max"] + twins
+    assert list(tables.verdicts(equal))[-1].count("(undecided)") == 4
+
+
 @pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ([True] * 10, "light up"),
-        ([False] * 10, "do not light up"),
-        ([True, False], "light up in some folds only"),
-    ],
+    ("holds", "words"),
+    [([True] * 10, "yes"), ([False] * 10, "no"), ([True, False], "yes in some folds only")],
 )
-def test_verdict_follows_the_folds(more, words):
-    assert maps.lit(more) == words
+def test_words_follow_the_folds(holds, words):
+    assert tables.told(holds, "yes", "no") == words
 
 
-def test_figure_and_tables_read_rows(toys, measured, tmp_path):
-    paths = maps.figure(measured, [toys], tmp_path)
-    assert [path.name for path in paths] == ["activation.svg", "activation.png"]
-    before = paths[0].read_bytes()
-    maps.figure(measured, [toys], tmp_path)
-    assert paths[0].read_bytes() == before
-    assert [len(table.rows) for table in maps.tables(measured)] == [1, 2]
+def test_a_rerun_has_the_same_rows(toys, measured, tmp_path):
+    first = run(toys, tmp_path)
+    assert [row["value"] for row in first] == [row["value"] for row in measured]
+    assert run(toys, tmp_path) == first
+
+
+def test_figures_and_tables_read_rows(toys, measured, tmp_path):
+    paths = figure.figure(measured, [toys], tmp_path)
+    assert [path.stem for path in paths[::2]] == ["activation", "activation_curves", "gallery-MUTAG"]
+    assert {path.suffix for path in paths} == {".svg", ".png"}
+    before = [path.read_bytes() for path in paths[::2]]
+    figure.figure(measured, [toys], tmp_path)
+    assert [path.read_bytes() for path in paths[::2]] == before
+    assert [len(table.rows) for table in tables.tables(measured)] == [2, 4, 4, 2, 2]
 
 
 def test_only_sets_of_mutagens(tmp_path, capsys):
     with pytest.raises(UserError, match="expected MUTAG or Mutagenicity, sets of mutagens, got rings"):
-        maps.choose(load("rings"))
+        task.choose(load("rings"))
     assert main(["activation-maps", "--out", str(tmp_path)]) == BAD_INPUT
     assert capsys.readouterr().err == (
         "--data: expected MUTAG or Mutagenicity, sets of mutagens, got none.\n"
@@ -175,7 +334,7 @@ def test_only_sets_of_mutagens(tmp_path, capsys):
 
 @pytest.mark.skipif(not MIRROR, reason="needs READOUTS_TU_MIRROR")
 def test_every_molecule_of_mutag_has_a_nitro_group():
-    task = maps.choose(load("MUTAG", MIRROR))
-    assert maps.count(task) == dict(zip(maps.COUNTS, (125, 63, 0, 0), strict=True))
-    assert sum(int(nitro.sum()) for nitro in task.nitro) == 816
-    assert all(int(nitro.sum()) % 3 == 0 for nitro in task.nitro)
+    chosen = task.choose(load("MUTAG", MIRROR))
+    assert measure.count(chosen) == dict(zip(measure.COUNTS, (125, 63, 0, 0), strict=True))
+    assert sum(int(nitro.sum()) for nitro in chosen.nitro) == 816
+    assert all(int(nitro.sum()) % 3 == 0 for nitro in chosen.nitro)

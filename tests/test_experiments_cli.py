@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.__main__ import BAD_INPUT, app, main, repeat_option
+from experiments.__main__ import BAD_INPUT, app, main
+from experiments.options import repeat_option
 
-COMMANDS = [
-    command.name or command.callback.__name__ for command in app.registered_commands if command.callback
-]
+COMMANDS = [command.name for command in app.registered_commands if command.name]
 ROOT = Path(__file__).parents[1]
 
 
@@ -23,13 +22,24 @@ def test_commands_are_the_experiments():
         "tower",
         "copies",
         "demo",
-        "activation-maps",
-        "speed",
         "counting",
         "propositions",
-        "robustness",
         "accuracy",
+        "extrapolation",
+        "robustness",
+        "gradients",
+        "heads",
+        "activation-maps",
+        "excitation",
+        "speed",
+        "all",
     ]
+
+
+def test_report_has_help(capsys):
+    """It takes no data and measures nothing."""
+    assert main(["report", "--help"]) == 0
+    assert "--readme" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -110,6 +120,22 @@ def test_bad_numbers_and_names(arguments, word, tmp_path, capsys):
     sentence = capsys.readouterr().err
     assert word in sentence
     assert sentence.count("\n") == 1
+
+
+def test_an_experiment_computes_on_one_thread_and_gives_the_others_back(monkeypatch, tmp_path):
+    import torch
+
+    found = []
+    measure = lambda sets, log: found.append(torch.get_num_threads()) or 1 / 0  # noqa: E731
+    monkeypatch.setattr("experiments.collisions.measure", measure)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            main(["collisions", "--out", str(tmp_path)])
+        assert (found, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_bugs_keep_their_traceback(monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ FLOORS = [  # every module imports from its own floor or a lower one
     ["readouts.accumulator", "readouts.order_statistics", "readouts.weighted"],
     ["readouts"],
     ["readouts.nn"],
-    ["readouts.attribution", "readouts.testing"],
+    ["readouts.attribution", "readouts.distributed", "readouts.testing"],
     ["readouts.commands"],
     ["readouts.__main__"],
     ["datasets"],
@@ -83,6 +83,7 @@ def test_init_files_only_re_export():
     for package in (
         "readouts",
         "readouts/attribution",
+        "readouts/distributed",
         "readouts/kernels",
         "readouts/nn",
         "readouts/testing",
@@ -92,7 +93,10 @@ def test_init_files_only_re_export():
         assert all(isinstance(node, allowed) for node in body)
 
 
-@pytest.mark.parametrize("package", ["readouts", "readouts.attribution", "readouts.nn", "readouts.testing"])
+PUBLIC = ("readouts", "readouts.attribution", "readouts.distributed", "readouts.nn", "readouts.testing")
+
+
+@pytest.mark.parametrize("package", PUBLIC)
 def test_public_names_are_there_and_documented(package):
     module = importlib.import_module(package)
     assert module.__all__ == sorted(module.__all__)

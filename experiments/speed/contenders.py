@@ -28,6 +28,7 @@ EXACT, FAST, GROUPED, PYG = "ours exact", "ours fast", "ours, Segments", "PyG"
 OURS = (EXACT, FAST, GROUPED)
 READ, FRESH, WARM, COPY = "plain read", "fresh write", "warm write", "device copy"
 YARDSTICKS = (READ, FRESH, WARM, COPY)
+LOADER, RESIDENT = "DataLoader", "resident"
 POOLS = {"sum": global_add_pool, "mean": global_mean_pool, "max": global_max_pool}
 
 

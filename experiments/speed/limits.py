@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.rows import Row
-from experiments.speed.contenders import COPY, EXACT, FAST, FRESH, PYG, READ
+from experiments.speed.contenders import COPY, EXACT, FAST, FRESH, LOADER, PYG, READ, RESIDENT
 from experiments.speed.measure import PEAK, case_of
 from experiments.speed.modules import ALONE
-from experiments.speed.shapes import DIRECTIONS, FIVE, GIANT_DATA, SMALL, TRIPLE
+from experiments.speed.shapes import DIRECTIONS, EPOCH, FIVE, GIANT_DATA, SMALL, TRIPLE
 
 FORWARD, BACKWARD = DIRECTIONS
+YARDSTICKS = {FORWARD: READ, BACKWARD: FRESH, EPOCH: LOADER}
 LARGE, LARGE_ON_CUDA = 10e6, 1e9
 NOISY = 1.5
 AT_MOST = {
@@ -47,7 +48,7 @@ class Result:
     @property
     def yardstick(self) -> str:
         """What a contender is compared with."""
-        return READ if self.case["direction"] == FORWARD else FRESH
+        return YARDSTICKS[self.case["direction"]]
 
     @property
     def noisy(self) -> bool:
@@ -64,7 +65,7 @@ class Result:
     @property
     def name(self) -> str:
         """The shape, and what is not as usual about it."""
-        usual = ("float32", "sorted", "readout", "module", "eager")
+        usual = ("float32", "sorted", "readout", "module", "training", "eager")
         unusual = [self.case[key] for key in ("dtype", "layout", "through", "timing")]
         return ", ".join([self.case["data"], *(value for value in unusual if value not in usual)])
 
@@ -195,6 +196,13 @@ def modules(result: Result) -> Iterator[Judged]:
     yield Judged(f"{reduce}, {title(result, f'{EXACT} / {base}')}", result.ratio(EXACT, base), limit)
 
 
+def epochs(result: Result) -> Iterator[Judged]:
+    """Training from the resident set three times as fast as from PyG's loader."""
+    if result.has(direction=EPOCH):
+        what = title(result, f"{LOADER} / {RESIDENT}")
+        yield Judged(what, result.ratio(LOADER, RESIDENT), 3, at_least=True)
+
+
 def giant(results: Sequence[Result]) -> Iterator[Judged]:
     """One giant graph against the same data as many graphs."""
     for cut in (result for result in results if result.has(data=GIANT_DATA)):
@@ -229,5 +237,5 @@ def small_on_cuda(result: Result) -> Iterator[Judged]:
         yield Judged(title(result, f"{EXACT} / {PYG}"), result.ratio(EXACT, PYG), 1)
 
 
-CPU_RULES = (bandwidth, ahead_of_pyg(10), small, edges, memory, modules)
+CPU_RULES = (bandwidth, ahead_of_pyg(10), small, edges, memory, modules, epochs)
 CUDA_RULES = (copy_bandwidth, price_of_exactness, ahead_of_pyg(4), small_on_cuda, edges, memory, modules)

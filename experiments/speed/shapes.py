@@ -18,6 +18,7 @@ from datasets import GraphSet
 TRIPLE = ("sum", "mean", "max")
 FIVE = (*TRIPLE, "min", "std")
 DIRECTIONS = ("forward", "forward+backward")
+EPOCH = "epoch"
 WIDTH = 64
 GIANT = 1_000_000
 SMALL = "128x18x64"

@@ -9,14 +9,32 @@ from rich.table import Table
 
 from experiments.console import table
 from experiments.rows import Row
-from experiments.speed.contenders import EXACT, FAST, FRESH, GROUPED, OURS, PYG, READ, WARM, YARDSTICKS
+from experiments.speed.contenders import (
+    EXACT,
+    FAST,
+    FRESH,
+    GROUPED,
+    LOADER,
+    OURS,
+    PYG,
+    READ,
+    RESIDENT,
+    WARM,
+    YARDSTICKS,
+)
 from experiments.speed.limits import AT_MOST, BACKWARD, FORWARD, Judged, Result, gather, is_large, judge
+from experiments.speed.shapes import EPOCH
 
 COLUMNS = {
     FORWARD: ("batch", "read ms", "exact", "fast", "Segments", "PyG", "best other"),
     BACKWARD: ("batch", "write", "ms", "exact", "fast", "PyG", "best other"),
+    EPOCH: ("set", f"{LOADER} ms", f"{RESIDENT} ms", "times as fast"),
 }
-UNITS = {FORWARD: "times a plain read", BACKWARD: "times the reads that are needed and a write"}
+UNITS = {
+    FORWARD: "times a plain read",
+    BACKWARD: "times the reads that are needed and a write",
+    EPOCH: "GIN, batches of the resident set against those of PyG's loader",
+}
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -44,6 +62,11 @@ def lines(result: Result) -> Iterator[list[str]]:
     if result.case["direction"] == FORWARD:
         ratios = [against(result, contender, READ) for contender in (EXACT, FAST, GROUPED, PYG)]
         yield [result.name, milliseconds(result, READ), *ratios, best_other(result, READ)]
+        return
+    if result.case["direction"] == EPOCH:
+        ratio = result.ratio(LOADER, RESIDENT)
+        times = [milliseconds(result, LOADER), milliseconds(result, RESIDENT)]
+        yield [result.name, *times, "-" if ratio is None else short(ratio)]
         return
     for name, kind, base in ((result.name, "fresh", FRESH), ("", "warm", WARM)):
         ratios = [against(result, contender, base) for contender in (EXACT, FAST, PYG)]

@@ -16,7 +16,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch_geometric.data import Batch as PyGBatch
@@ -25,18 +24,20 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINConv, global_add_pool
 
 from datasets import GraphSet
-from experiments.accuracy.measure import digest
+from experiments.accuracy.jobs import digest, one_thread
 from experiments.accuracy.networks import Network
 from experiments.accuracy.resident import Resident, reside
 from experiments.accuracy.training import Settings, Training, epochs, new_network
-from experiments.console import table, tracked
-from experiments.rows import Row, RowLog, pick
-from experiments.speed.timing import interleave
+from experiments.console import tracked
+from experiments.rows import Row, RowLog
+from experiments.speed import measure as measuring
+from experiments.speed.contenders import LOADER, RESIDENT
+from experiments.speed.shapes import EPOCH
+from experiments.speed.timing import Samples, interleave
 
-LOADER, RESIDENT = "DataLoader", "resident"
-METRICS = ("seconds an epoch", "samples")
-SHARE = 3.0
+METRICS = ("seconds", "p20", "p80", "samples")
 LEARNING_RATE = 0.003
+SHARES = 4  # an epoch takes longer than a readout
 
 
 class PyGNetwork(nn.Module):
@@ -59,16 +60,33 @@ class PyGNetwork(nn.Module):
         return self.head(global_add_pool(x, data.batch, data.num_graphs))
 
 
-def measure(sets: Sequence[GraphSet], log: RowLog, work: Mapping[str, Any], seed: int) -> list[Row]:
-    """Seconds an epoch on each set; `work` says what else a time depends on: machine, threads, libraries."""
+def measure(sets: Sequence[GraphSet], log: RowLog, settings: measuring.Settings) -> list[Row]:
+    """Seconds an epoch on each set, on the CPU and on one thread, as `accuracy` trains."""
     rows = []
-    for graphs in tracked(sets, "timing epochs"):
-        together = cache(partial(time_epochs, graphs, seed))
+    for graphs in tracked(sets, "timing epochs") if settings.device == "cpu" else ():
+        together = cache(partial(time_epochs, graphs, settings.seed, SHARES * settings.share))
+        work = case_of_epoch(graphs) | settings.work | {"threads": 1}
+        work |= {"settings": asdict(Settings()), "engine": digest()}
         for name in (LOADER, RESIDENT):
-            fields: dict[str, Any] = {"data": graphs.name, "readout": "sum", "fold": None, "seed": seed}
-            fields |= {"contender": name, "settings": asdict(Settings()), "engine": digest()}
+            fields = {"contender": name, "verdict": measuring.RIGHT, "bytes": 0}
             rows += log.measure({**work, **fields}, METRICS, partial(of_one, together, name))
     return rows
+
+
+def case_of_epoch(graphs: GraphSet) -> dict[str, Any]:
+    """The fields of a result row that name the case, as those of other cases."""
+    return {
+        "data": graphs.name,
+        "readout": "sum",
+        "direction": EPOCH,
+        "dtype": "float32",
+        "layout": "sorted",
+        "through": "training",
+        "timing": "eager",
+        "graphs": len(graphs),
+        "nodes": sum(graph.num_nodes for graph in graphs),
+        "features": graphs[0].x.size(1),
+    }
 
 
 def of_one(together: Callable[[], Mapping[str, dict[str, float]]], name: str) -> dict[str, float]:
@@ -76,8 +94,8 @@ def of_one(together: Callable[[], Mapping[str, dict[str, float]]], name: str) ->
     return together()[name]
 
 
-def time_epochs(graphs: GraphSet, seed: int) -> dict[str, dict[str, float]]:
-    """Both contenders in turns, on the CPU; raises `RuntimeError` where their logits differ."""
+def time_epochs(graphs: GraphSet, seed: int, share: float) -> dict[str, dict[str, float]]:
+    """Both contenders in turns, `share` seconds and more each; `RuntimeError` where their logits differ."""
     settings = Settings()
     resident = reside(graphs, "gin", settings.rounds)
     torch.manual_seed(seed)
@@ -101,12 +119,17 @@ def time_epochs(graphs: GraphSet, seed: int) -> dict[str, dict[str, float]]:
             for batch in batches:
                 training.step(batch)
 
-    samples = interleave({LOADER: with_loader, RESIDENT: with_resident}, SHARE)
+    with one_thread():
+        samples = interleave({LOADER: with_loader, RESIDENT: with_resident}, share)
     per_call = {LOADER: 1, RESIDENT: settings.redraw}
-    return {
-        name: {"seconds an epoch": sample.quantile(0.5) / per_call[name], "samples": len(sample.seconds)}
-        for name, sample in samples.items()
-    }
+    return {name: numbers(sample, per_call[name]) for name, sample in samples.items()}
+
+
+def numbers(sample: Samples, epochs_a_call: int) -> dict[str, float]:
+    """The values of a contender."""
+    quantiles = {"seconds": 0.5, "p20": 0.2, "p80": 0.8}
+    times = {name: sample.quantile(q) / epochs_a_call for name, q in quantiles.items()}
+    return times | {"samples": len(sample.seconds)}
 
 
 def check_same_logits(network: Network, other: PyGNetwork, resident: Resident, graphs: GraphSet) -> None:
@@ -119,15 +142,3 @@ def check_same_logits(network: Network, other: PyGNetwork, resident: Resident, g
         raise RuntimeError(
             f"{graphs.name}: the two networks to be timed differ by {(ours - theirs).abs().max()}"
         )
-
-
-def tables(rows: Sequence[Row]) -> list[Table]:
-    """Milliseconds an epoch, and how many times as fast the resident set is."""
-    columns = ("set", LOADER, RESIDENT, "times as fast")
-    lines = []
-    for data in dict.fromkeys(row["data"] for row in rows):
-        loader, resident = (
-            pick(rows, data=data, contender=name, metric=METRICS[0]) for name in (LOADER, RESIDENT)
-        )
-        lines.append([data, f"{1000 * loader:.1f}", f"{1000 * resident:.1f}", f"{loader / resident:.1f}"])
-    return [table("An epoch of GIN with a sum readout [ms]", columns, lines)]

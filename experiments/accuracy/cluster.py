@@ -1,0 +1,140 @@
+"""Jobs on the workers of a Dask cluster, as tasks of joblib's backend for it.
+
+The sets are tasks, too, on which the jobs depend: each worker gets a set once, and one that was lost with its
+worker is laid out again. Dask runs the jobs of a lost worker elsewhere. A worker takes one job at a time, on
+one thread, and only if its code and its versions are those of this process, for its rows say so.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
+
+from experiments.accuracy.jobs import Done, Job, Residents, one_thread
+from experiments.accuracy.resident import Resident
+from experiments.accuracy.training import Settings
+from experiments.console import UserError
+from experiments.rows import code_digest, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from distributed import Client
+
+PATIENCE = 10  # seconds for a scheduler to answer, and for a first worker to be there
+INSTALL = "--scheduler needs Dask: pip install 'dask[distributed]'."
+
+
+def run_on_cluster(
+    waiting: Sequence[Job], residents: Residents, settings: Settings, device: str, address: str
+) -> Done:
+    """All jobs, as workers get them done; raises `UserError` where the cluster cannot do them."""
+    if not waiting:
+        return
+    with connected(address) as client:
+        held = {key: client.submit(unpack, pack(residents[key])) for key in {job.key for job in waiting}}
+        tasks = (
+            delayed(on_worker)(held[job.key], place, job, settings, device, stamp())
+            for place, job in enumerate(waiting)
+        )
+        with parallel_config(backend(client)):
+            run = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2 * n_jobs")
+            for place, values in run(tasks):
+                yield waiting[place], values
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Client]:
+    """A client of the scheduler; what goes wrong with the cluster, and not with a job, is one sentence."""
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as problem:
+        raise UserError(INSTALL) from problem
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
+    except (OSError, ValueError, TypeError) as problem:
+        raise UserError(f"--scheduler: no Dask scheduler answers at {address}: {problem}.") from problem
+    with client:
+        try:
+            yield client
+        except TimeoutError as problem:
+            raise UserError(f"--scheduler: {address} has no worker, after {PATIENCE} s.") from problem
+        except KilledWorker as problem:
+            raise UserError(
+                f"--scheduler: workers died, one after the other, at one job: {problem}"
+            ) from problem
+        except CancelledError as problem:
+            raise UserError(f"--scheduler: {address} is lost; a rerun continues.") from problem
+        except (ImportError, RuntimeError) as problem:
+            missing = problem if isinstance(problem, ImportError) else problem.__cause__
+            if not isinstance(missing, ImportError):
+                raise
+            where = "scheduler and workers have to find this clone, say through PYTHONPATH"
+            raise UserError(f"--scheduler: {where}: {missing}.") from problem
+
+
+def backend(client: Client) -> Any:
+    """joblib's backend for Dask, which by itself would wait forever for a job that Dask has given up.
+
+    It would also run the jobs in this process where the cluster has one thread.
+    """
+    from joblib._dask import DaskDistributedBackend  # type: ignore[import-untyped]
+
+    class Backend(DaskDistributedBackend):
+        def submit(self, func: Any, callback: Callable[[object], None]) -> Any:
+            def give_up(done: Future[object]) -> None:
+                if (problem := done.exception()) is not None:
+                    callback(problem)
+
+            future = super().submit(func, callback)
+            future.add_done_callback(give_up)
+            return future
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))
+
+    return Backend(client=client, wait_for_workers_timeout=PATIENCE)
+
+
+def pack(resident: Resident) -> bytes:
+    """A set as it travels: small, for most of it are one-hot rows and small integers."""
+    return zlib.compress(pickle.dumps(resident), level=1)
+
+
+def unpack(packed: bytes) -> Resident:
+    """A set as it was before `pack`."""
+    resident: Resident = pickle.loads(zlib.decompress(packed))
+    return resident
+
+
+def stamp() -> dict[str, str]:
+    """What rows say of the process that measured them."""
+    return {**versions(), "code": code_digest("accuracy")}
+
+
+_alone = threading.Lock()
+
+
+def on_worker(
+    resident: Resident, place: int, job: Job, settings: Settings, device: str, expected: dict[str, str]
+) -> tuple[int, dict[str, float]]:
+    """Run a job in a worker, which may have several threads; the random numbers of torch are for all of them.
+
+    Raises `UserError` where rows would not tell the truth about this worker.
+    """
+    differing = [
+        f"{name} {found} in the place of {expected[name]}"
+        for name, found in stamp().items()
+        if found != expected[name]
+    ]
+    if differing:
+        raise UserError(f"--scheduler: a worker has {', '.join(differing)}.")
+    with _alone, one_thread(), parallel_config("sequential"):
+        return place, job.run(resident.to(device), settings)

@@ -1,0 +1,165 @@
+"""What there is to do on a set: which method on which fold, with which seed, and the rows that come of it.
+
+One job is one method on one fold, and the same for whoever runs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets import GraphSet
+from datasets.splits import Split, stratified_folds
+from experiments.accuracy import baselines, training
+from experiments.accuracy.baselines import BASELINES
+from experiments.accuracy.networks import READOUTS
+from experiments.accuracy.resident import NETWORKS, Resident
+from experiments.accuracy.training import Settings
+from experiments.console import UserError
+
+FOLDS = 10
+VALIDATION = 0.1
+QUICK = ("sum", "mean", "max")
+MEASURING = ("baselines", "jobs", "networks", "products", "resident", "training")
+
+Key = tuple[str, str]
+Residents = Mapping[Key, Resident]
+Done = Generator[tuple["Job", dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the user asked for: networks, readouts, folds (None: as many as the classes allow, up to ten)."""
+
+    networks: tuple[str, ...]
+    readouts: tuple[str, ...]
+    folds: int | None = None
+    repeats: int = 1
+    seed: int = 0
+    attributes: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+
+def plan(
+    networks: Sequence[str],
+    readouts: Sequence[str],
+    folds: int | None,
+    repeats: int,
+    seed: int,
+    attributes: bool,
+    epochs: int,
+    quick: bool,
+) -> Plan:
+    """A plan from the command line; with `quick`, one for a first look."""
+    chosen = readouts or (QUICK if quick else tuple(READOUTS))
+    for option, names, known in (("network", networks, NETWORKS), ("readout", chosen, READOUTS)):
+        for name in names:
+            if name not in known:
+                raise UserError(f"--{option}: expected one of {', '.join(known)}, got {name}.")
+    settings = Settings(epochs=epochs)
+    if quick:
+        settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])
+    return Plan(
+        networks=tuple(dict.fromkeys(networks)),
+        readouts=tuple(dict.fromkeys(chosen)),
+        folds=folds,
+        repeats=repeats,
+        seed=seed,
+        attributes=attributes,
+        settings=settings,
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method on one fold; a baseline has no network, and borrows the resident of any."""
+
+    data: str
+    network: str
+    method: str
+    split: Split
+    seed: int
+    work: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What it measures."""
+        return baselines.METRICS if self.method in BASELINES else training.METRICS
+
+    @property
+    def key(self) -> Key:
+        """Which resident it runs on."""
+        return self.data, self.network
+
+    def run(self, resident: Resident, settings: Settings) -> dict[str, float]:
+        """Train and judge, or fit and judge."""
+        if self.method in BASELINES:
+            return baselines.fit_and_judge(resident, self.split, self.method, self.seed)
+        return training.train_and_judge(resident, self.split, self.method, settings, self.seed)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Every job runs on one thread, wherever it runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
+    """All jobs of a set, a fold at a time; every method gets the same folds and seeds."""
+    check(graphs, plan)
+    folds = plan.folds or min(FOLDS, smallest_class(graphs))
+    share = max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
+    methods: list[tuple[str | None, str]] = [(None, name) for name in BASELINES]
+    methods += [(network, readout) for network in plan.networks for readout in plan.readouts]
+    for seed in range(plan.seed, plan.seed + plan.repeats):
+        try:
+            splits = stratified_folds(graphs, folds, share, seed).splits
+        except ValueError as problem:
+            raise UserError(f"accuracy: {problem}.") from problem
+        for fold, split in enumerate(splits):
+            for network, method in methods:
+                work: dict[str, Any] = {"data": graphs.name, "readout": method, "seed": seed, "fold": fold}
+                work |= {"network": network, "folds": folds, "attributes": plan.attributes}
+                work |= {"method": digest()}
+                if network is None:
+                    work |= {"libraries": {"scikit-learn": metadata.version("scikit-learn")}}
+                else:
+                    work |= {"settings": asdict(plan.settings) | {"validation": share}}
+                yield Job(graphs.name, network or plan.networks[0], method, split, seed + fold, work)
+
+
+def smallest_class(graphs: GraphSet) -> int:
+    """The number of graphs in the smallest class."""
+    return int(np.bincount([int(graph.y) for graph in graphs], minlength=graphs.classes).min())
+
+
+def check(graphs: GraphSet, plan: Plan) -> None:
+    """Refuse what has no answer, in one sentence."""
+    if len({int(graph.y) for graph in graphs}) < 2:
+        raise UserError(f"{graphs.name}: all {len(graphs)} graphs are of one class; accuracy needs two.")
+    if not any(graph.num_nodes for graph in graphs):
+        raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
+    if plan.attributes and not all("node_attr" in graph for graph in graphs):
+        raise UserError(f"--attributes: {graphs.name} has no node attributes.")
+
+
+@cache
+def digest() -> str:
+    """A digest of the files that a number depends on; those of tables and figures only read rows."""
+    folder = Path(__file__).parent
+    sources = b"".join((folder / f"{name}.py").read_bytes() for name in MEASURING)
+    return hashlib.sha256(sources).hexdigest()[:16]

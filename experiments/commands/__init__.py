@@ -1,0 +1,1 @@
+"""The commands, a few to a file: each loads sets, measures, draws and concludes."""

@@ -1,0 +1,1 @@
+"""Networks on graphs larger than those they learned from, and how sure they are of copies."""

@@ -1,0 +1,125 @@
+"""Options that commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from experiments.console import UserError, say, tracked
+
+if TYPE_CHECKING:
+    from datasets import GraphSet
+
+
+class DeviceName(StrEnum):
+    """Where the networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class ManyData(TyperCommand):
+    """A command whose `--data` takes all the names that follow it: `--data A B` is `--data A --data B`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before the parser sees it."""
+        return super().parse_args(ctx, repeat_option("--data", args))
+
+
+class OneThread(ManyData):
+    """A command that computes on one thread: a number then does not depend on how many cores there are.
+
+    The networks of the experiments are too small to gain from more.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return super().invoke(ctx)
+        finally:
+            torch.set_num_threads(threads)
+
+
+class ManyNames(OneThread):
+    """A command whose `--network` and `--readout` take all the names that follow them, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the options before the parser sees them."""
+        return super().parse_args(ctx, repeat_option("--network", repeat_option("--readout", args)))
+
+
+def repeat_option(option: str, arguments: Sequence[str]) -> list[str]:
+    """Write `option A B` as `option A option B`, up to the next option."""
+    result: list[str] = []
+    values_seen = 0
+    inside = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument == option or argument.startswith(f"{option}=")
+            values_seen = 1 if "=" in argument else 0
+        elif inside:
+            if values_seen:
+                result.append(option)
+            values_seen += 1
+        result.append(argument)
+    return result
+
+
+DataNames = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME...", help="One or more names: rings (built in), or TU sets, as in --data MUTAG PTC_MR."
+    ),
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(envvar="READOUTS_TU_MIRROR", help="A folder or URL with NAME.zip files, for TU sets."),
+]
+Out = Annotated[Path, typer.Option(help="The folder for rows and figures; a rerun continues there.")]
+Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes CUDA if there is one.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31, help="The number that everything random starts from.")]
+RINGS = ["rings"]
+NO_DATA: list[str] = []
+NETWORK = ["gin"]
+NO_READOUTS: list[str] = []
+RESULTS = Path("results")
+
+
+def load_sets(names: Sequence[str], mirror: str | None) -> list[GraphSet]:
+    """Load each set once, in the order given, and tell what loading did to it."""
+    from datasets import load
+    from datasets.errors import DataError
+
+    try:
+        sets = [load(name, mirror) for name in tracked(list(dict.fromkeys(names)), "loading")]
+    except DataError as problem:
+        raise UserError(str(problem)) from problem
+    for graphs in sets:
+        if not any(graph.num_nodes for graph in graphs):
+            raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
+    say(*(f"{graphs.name}: {note}" for graphs in sets for note in graphs.notes))
+    return sets
+
+
+def resolve(device: DeviceName) -> str:
+    """The device to use; `auto` is CUDA where there is one."""
+    import torch
+
+    if device is DeviceName.cuda and not torch.cuda.is_available():
+        raise UserError(f"--device cuda: PyTorch {torch.__version__} finds no CUDA device here.")
+    return "cuda" if device is not DeviceName.cpu and torch.cuda.is_available() else "cpu"
+
+
+def say_paths(*paths: Path) -> None:
+    """Tell where the results are."""
+    say(*(f"wrote {path}" for path in paths))

@@ -1,0 +1,1 @@
+"""The report: what every experiment left behind, with the words that belong to it, on one page."""

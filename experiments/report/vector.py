@@ -1,0 +1,57 @@
+"""Drawings of matplotlib made part of a page: no id twice, no style that leaks, a title to be read out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+from experiments.console import UserError
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+PIXELS_PER_POINT, LEGIBLE = 4 / 3, 0.7
+LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+REFERENCE = re.compile(r"url\(#")
+
+ElementTree.register_namespace("", SVG)
+ElementTree.register_namespace("xlink", XLINK)
+
+
+def inline(path: Path, name: str, title: str) -> Markup:
+    """The drawing at `path` as an `<svg>` element that scales as far as it stays legible.
+
+    Its ids begin with `name`, and coordinates are kept to a hundredth of a point. Raises `UserError` where
+    there is no such drawing.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as problem:
+        raise UserError(f"Cannot read {path}: repeat the experiment that drew it.") from problem
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
+                parent.remove(child)
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            element.set(key, renamed(key, value, name))
+    width = float(root.attrib.pop("width").removesuffix("pt")) * PIXELS_PER_POINT
+    root.attrib.pop("height")
+    style = f"width: {width:.0f}px; min-width: {LEGIBLE * width:.0f}px"
+    root.attrib |= {"role": "img", "style": style, "aria-labelledby": f"{name}-title"}
+    label = ElementTree.Element(f"{{{SVG}}}title", {"id": f"{name}-title"})
+    label.text = title
+    root.insert(0, label)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def renamed(key: str, value: str, name: str) -> str:
+    """An attribute whose id, or whose references to ids, begin with `name`."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key in ("href", f"{{{XLINK}}}href") and value.startswith("#"):
+        return f"#{name}-{value[1:]}"
+    if key == "d":
+        return LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}", value)
+    return REFERENCE.sub(f"url(#{name}-", value)

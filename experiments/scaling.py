@@ -1,0 +1,264 @@
+"""What it costs to read out graphs whose nodes are spread over processes.
+
+Claim: what goes between processes depends on graphs and features, not on nodes, and the bits of the result on
+neither. The nodes of every graph are dealt out in turns to 1, 2 and 4 processes of one thread each, on one
+machine. Each readout, forward and backward, runs in fresh processes: seconds, bytes of its messages (counted
+around `all_reduce`, and computed from sizes), peak memory beyond the features, and whether outputs and
+gradients have the bits of one process.
+
+The second table is computed from the same sizes, not measured: messages for many ranks and nodes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+from matplotlib.ticker import NullFormatter
+from rich.table import Table
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+import readouts
+from experiments import figures
+from experiments.console import table, tracked
+from experiments.rows import Row, RowLog, pick
+from experiments.speed.timing import peak_beyond
+from readouts import distributed
+from readouts.kernels import wide
+
+PROCESSES = (1, 2, 4)
+LINES = {
+    "sum": figures.COLOURS["sum"],
+    "max": figures.COLOURS["max"],
+    "sum+mean+max": figures.INK,
+    "std": figures.COLOURS["mean"],
+    "median": figures.GREY,
+}
+READOUTS = tuple(LINES)
+METRICS = ("seconds", "messages", "bytes counted", "bytes computed", "memory", "same bits")
+NODES, GRAPHS, FEATURES = 1_000_000, 1000, 16
+QUICK_NODES = 100_000
+REPEATS = 5
+WORD = 8  # bytes of an integer in a message
+BISECTIONS = 16  # at most, two bits each
+HEAD, SPAN = 5, 3  # integers: what ranks agree on before a call, and before a sum
+PAPER = ((8, 10**9, 10**5), (128, 10**11, 10**6), (1024, 10**12, 10**6))  # ranks, nodes, graphs
+WIDTH = 64  # features on paper
+PAPER_READOUTS = ("sum", "max", "std", "median")
+PAPER_WORDS, PAPER_SQUARE_WORDS = 4, 6  # of sums of float32 numbers and of squares, from eight decades
+
+
+def measure(log: RowLog, seed: int, nodes: int) -> list[Row]:
+    """One run for each number of processes and each readout."""
+    rows = []
+    runs = [(processes, readout) for processes in PROCESSES for readout in READOUTS]
+    for processes, readout in tracked(runs, "running processes"):
+        work = {"data": f"{nodes} nodes", "readout": readout, "seed": seed, "fold": None}
+        work |= {"processes": processes, "graphs": GRAPHS, "features": FEATURES}
+        rows += log.measure(work, METRICS, partial(run, processes, readout, seed, nodes))
+    return rows
+
+
+def run(processes: int, readout: str, seed: int, nodes: int) -> dict[str, float]:
+    """Start the processes, wait for them, and put together what they found."""
+    with tempfile.TemporaryDirectory() as folder:
+        spawn(work, (processes, readout, seed, nodes, folder), processes)
+        found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(processes)]
+    words = [span([f["windows"][power] for f in found]) for power in (0, 1)]
+    return {
+        "seconds": max(f["seconds"] for f in found),
+        "messages": len(found[0]["sizes"]),
+        "bytes counted": sum(found[0]["sizes"]),
+        "bytes computed": sum(WORD * size for size in messages(readout, GRAPHS, FEATURES, *words)),
+        "memory": max(f["memory"] for f in found),
+        "same bits": float(all(f["same"] for f in found)),
+    }
+
+
+def work(rank: int, processes: int, readout: str, seed: int, nodes: int, folder: str) -> None:
+    """What one process does: measure a readout of its nodes, and write down what it found."""
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", store, timedelta(minutes=5), processes, rank)
+    x, index = features(seed, nodes)
+    mine, graphs = x[rank::processes].clone().requires_grad_(), index[rank::processes].clone()
+    names = tuple(readout.split("+"))
+    call = partial(step, partial(distributed.readout, reduce=names, size=GRAPHS), mine, graphs)
+    step(partial(distributed.readout, reduce=names, size=GRAPHS), mine[:9], graphs[:9])  # loads the kernels
+    memory = peak_beyond(call, "cpu")
+    sizes, (out, gradient) = counted(call)
+    expected, wanted = step(partial(readouts.readout, reduce=names, size=GRAPHS), x.requires_grad_(), index)
+    result = {
+        "sizes": sizes,
+        "memory": memory,
+        "same": same(out, expected) and same(gradient, wanted[rank::processes]),
+        "windows": windows(mine.detach(), graphs),
+        "seconds": median(timed(call) for _ in range(REPEATS)),
+    }
+    torch.save(result, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def features(seed: int, nodes: int) -> tuple[Tensor, Tensor]:
+    """Random features, float32 [N, F], and the graph of every node; all graphs have the same size."""
+    x = torch.randn(nodes, FEATURES, generator=torch.Generator().manual_seed(seed))
+    return x, torch.arange(nodes) * GRAPHS // nodes
+
+
+def step(readout: Callable[..., Tensor], x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Forward and backward: the result and the gradient of its sum."""
+    out = readout(x, index)
+    return out.detach(), torch.autograd.grad(out.sum(), x)[0]
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether two float32 tensors have the same bits."""
+    return one.view(torch.int32).equal(other.view(torch.int32))
+
+
+def counted(call: Callable[[], Any]) -> tuple[list[int], Any]:
+    """The bytes of every message of a call, and what it returns."""
+    sizes: list[int] = []
+    original = dist.all_reduce
+
+    def counting(message: Tensor, *arguments: Any) -> Any:
+        sizes.append(message.nbytes)
+        return original(message, *arguments)
+
+    with patch.object(dist, "all_reduce", counting):
+        return sizes, call()
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds from when all processes are there."""
+    dist.barrier()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def windows(x: Tensor, index: Tensor) -> list[tuple[int, int]]:
+    """Which words the exact sums over this process have, those of x and those of squared deviations."""
+    mean = distributed.readout(x.double(), index, "mean", size=GRAPHS)
+    squares = (x.double() - mean[index]).square()
+    return [wide.window(wide.sums(values, index, GRAPHS)) for values in (x, squares)]
+
+
+def span(windows: Sequence[tuple[int, int]]) -> int:
+    """How many words hold all windows."""
+    return max(high for _, high in windows) - min(low for low, _ in windows)
+
+
+def messages(readout: str, graphs: int, features: int, words: int, square_words: int) -> Iterator[int]:
+    """The integers in every message of a readout of float32 features, forward; backward has none."""
+    names, cells = set(readout.split("+")), graphs * features
+    yield from (HEAD, graphs)  # the calls are compared, the nodes counted
+    if "max" in names:
+        yield from (cells, cells)  # keys and ties
+    if names & {"sum", "mean", "std"}:
+        yield from (SPAN, words * cells)
+    if "std" in names:
+        yield from (SPAN, square_words * cells)
+    if "median" in names:
+        yield from (2 * cells, *[3 * 2 * cells] * BISECTIONS, 2 * cells)  # ends, pivots of two ranks, ties
+
+
+def value(rows: Sequence[Row], readout: str, processes: int, metric: str) -> float:
+    """The value of one metric."""
+    found: float = pick(rows, readout=readout, processes=processes, metric=metric)
+    return found
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """What was measured, and apart from it what is computed."""
+    columns = ("readout", "processes", "ms", "messages", "kB counted", "kB computed", "peak MB", "same bits")
+    measured = f"Measured: forward and backward of {rows[0]['data']}, {GRAPHS} graphs, {FEATURES} features"
+    on_paper = f"Computed, not measured: {WIDTH} features, float32, sums of {PAPER_WORDS} words"
+    paper = ("ranks", "nodes", "graphs", "features a rank [GB]", *(f"{name} [GB]" for name in PAPER_READOUTS))
+    return [
+        table(measured, columns, table_lines(rows), text_columns=1),
+        table(on_paper, paper, paper_lines(), text_columns=0),
+    ]
+
+
+def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """A line for each readout and number of processes; a rule after each readout."""
+    for readout in READOUTS:
+        for processes in PROCESSES:
+            found = {metric: value(rows, readout, processes, metric) for metric in METRICS}
+            yield [
+                readout,
+                f"{processes}",
+                f"{1000 * found['seconds']:.1f}",
+                f"{found['messages']:.0f}",
+                f"{found['bytes counted'] / 1000:.1f}",
+                f"{found['bytes computed'] / 1000:.1f}",
+                f"{found['memory'] / 1e6:.0f}",
+                "yes" if found["same bits"] else "NO",
+            ]
+        yield []
+
+
+def paper_lines() -> Iterator[list[str]]:
+    """A line for each number of ranks: what a rank holds, and what it sends in a ring for each readout."""
+    for ranks, nodes, graphs in PAPER:
+        yield [
+            f"{ranks}",
+            f"{nodes:.0e}",
+            f"{graphs:.0e}",
+            f"{4 * WIDTH * nodes / ranks / 1e9:.0f}",
+            *(f"{ring_bytes(name, ranks, graphs) / 1e9:.1f}" for name in PAPER_READOUTS),
+        ]
+
+
+def ring_bytes(readout: str, ranks: int, graphs: int) -> float:
+    """Bytes that a rank sends if every message goes around a ring: its size twice, but for its own share."""
+    payload = WORD * sum(messages(readout, graphs, WIDTH, PAPER_WORDS, PAPER_SQUARE_WORDS))
+    return 2 * (ranks - 1) / ranks * payload
+
+
+def sent(rows: Sequence[Row], readout: str) -> list[float]:
+    """Bytes that each process sends, for every number of processes."""
+    return [value(rows, readout, processes, "bytes counted") for processes in PROCESSES]
+
+
+def verdicts(rows: Sequence[Row]) -> Iterator[str]:
+    """Whether bits and bytes are as claimed."""
+    exact = all(row["value"] for row in rows if row["metric"] == "same bits")
+    yield f"Outputs and gradients {'have' if exact else 'do NOT have'} the bits of one process."
+    in_all = [sum(sizes) for sizes in zip(*(sent(rows, readout) for readout in READOUTS), strict=True)]
+    held = all(
+        value(rows, readout, processes, "bytes counted") <= value(rows, readout, processes, "bytes computed")
+        for readout in READOUTS
+        for processes in PROCESSES
+    )
+    yield (
+        f"Messages of {PROCESSES[-1]} processes are {in_all[-1] / in_all[0]:.2f} times as large as of one; "
+        f"{'none is' if held else 'SOME ARE'} larger than computed."
+    )
+
+
+def figure(rows: Sequence[Row], out: Path) -> list[Path]:
+    """Seconds and bytes against the number of processes, a line for each readout."""
+    drawing, panels = figures.panels(2, width=3.2)
+    for panel, metric, unit in zip(panels, ("seconds", "bytes counted"), ("ms", "kB"), strict=True):
+        scale = 1000 if metric == "seconds" else 1 / 1000
+        for readout, colour in LINES.items():
+            values = [scale * value(rows, readout, processes, metric) for processes in PROCESSES]
+            panel.plot(PROCESSES, values, color=colour, marker="o", markersize=4)
+        panel.set(xscale="log", yscale="log", xlabel="processes")
+        panel.set_title(f"{metric.split()[0]} of forward and backward [{unit}]", fontsize=9)
+        panel.set_xticks(PROCESSES, [f"{processes}" for processes in PROCESSES])
+        panel.xaxis.set_minor_formatter(NullFormatter())
+    figures.legend(drawing, {readout: (colour, "-") for readout, colour in LINES.items()})
+    return figures.save(drawing, out, "scaling")

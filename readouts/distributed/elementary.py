@@ -1,0 +1,141 @@
+"""Sum, mean, max, min, variance and standard deviation over the nodes of all ranks.
+
+They are those of `readouts.kernels.reference`, to the bit. Messages forward: for max and min the greatest
+keys and, if some rank wants gradients, the ties; for other names two of an exact sum; for var and std two
+more, of the squares. Backward sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from readouts import ops, weighted
+from readouts.distributed import order
+from readouts.distributed.shard import Shard, first_derivative
+from readouts.distributed.sums import sum_over
+from readouts.distributed.ties import count_ties, gradients, shares
+from readouts.functional import arranged, reduce_names
+from readouts.kernels.contract import ELEMENTARY, result_dtype
+from readouts.kernels.plain import NAN_KEY, narrowed, sortable, unsorted
+
+EXTREMES = ("max", "min")
+NOTHING = torch.iinfo(torch.int64).min  # the key of the greatest of no numbers
+
+
+def read(x: Tensor, shard: Shard, reduce: str | Sequence[str], empty: float = 0) -> Tensor:
+    """Return what `readouts.distributed.readout` does; medians are made beside all other reductions."""
+    names = reduce_names(reduce)
+    rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+    fused = tuple(name for name in names if name != "median")
+    blocks = iter(_Reduce.apply(rows, shard, fused).unbind(1) if fused else ())
+    medians = [order.midpoint(rows, shard)] if "median" in names else []
+    out = torch.stack([medians[0] if name == "median" else next(blocks) for name in names], dim=1)
+    return arranged(out, x, shard.everywhere, isinstance(reduce, str), empty)
+
+
+class _Reduce(torch.autograd.Function):
+    """`reduce`, with the gradients of `readouts.kernels.reference`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, shard: Shard, names: tuple[str, ...]) -> Tensor:
+        blocks: dict[str, Tensor] = {}
+        values = ties = mean = std = None
+        extremes = tuple(name for name in EXTREMES if name in names)
+        if extremes:
+            values = extremes_of(rows, shard, extremes)
+            ties = count_ties(rows, values, shard) if shard.watched else None
+            blocks |= zip(extremes, values.unbind(1), strict=True)
+        if set(names) - set(extremes):
+            averages, mean, std = _averages(rows, shard, names)
+            blocks |= averages
+        ctx.shard, ctx.names, ctx.extremes = shard, names, extremes
+        kept = None if {"sum", "mean"}.issuperset(names) else rows
+        ctx.save_for_backward(kept, values, ties, mean, std)
+        return torch.stack([blocks[name] for name in names], dim=1)
+
+    @staticmethod
+    @first_derivative
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        rows, values, ties, mean, std = ctx.saved_tensors
+        segments, nodes = ctx.shard.segments, ctx.shard.count.clamp(min=1).view(-1, 1)
+        terms = []
+        for block in sorted(range(len(ctx.names)), key=lambda block: ELEMENTARY.index(ctx.names[block])):
+            name, slope = ctx.names[block], grad[:, block].double()
+            if name in EXTREMES:
+                slope = slope / ties[:, ctx.extremes.index(name)].clamp(min=1)
+            terms.append((name, slope / nodes if name == "mean" else slope))
+
+        def total(rows: Tensor, index: Tensor) -> Tensor:
+            result = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
+            for name, slope in terms:
+                if name in EXTREMES:
+                    result += shares(rows, index, values[:, ctx.extremes.index(name)], slope)
+                elif name in ("sum", "mean"):
+                    result += slope[index]
+                else:
+                    result += _deviating(name, slope, rows - mean[index], std, nodes, index)
+            return result
+
+        if rows is None:  # every node of a graph has the same
+            table = gradients(grad[:, 0], torch.arange(len(grad), device=grad.device), total)
+            return weighted.expand(table, segments), None, None
+        return gradients(rows, segments.index, total), None, None
+
+
+def extremes_of(rows: Tensor, shard: Shard, names: Sequence[str]) -> Tensor:
+    """Return greatest or least values of all ranks [B, K, F], without a derivative, in one message."""
+    local = ops.reduce(rows, *shard.groups, names, True)
+    flips = torch.tensor([0 if name == "max" else -1 for name in names], device=rows.device).view(-1, 1)
+    keys = sortable(local) ^ flips
+    if rows.is_floating_point():
+        keys = keys.masked_fill(local.isnan(), NAN_KEY)
+    (best,) = shard.ranks.max(keys.masked_fill((shard.segments.count == 0).view(-1, 1, 1), NOTHING))
+    values = unsorted(best ^ flips, rows.dtype)
+    if rows.is_floating_point():
+        values = values.masked_fill(best == NAN_KEY, torch.nan)
+    return values.masked_fill((shard.count == 0).view(-1, 1, 1), 0)
+
+
+def _averages(
+    rows: Tensor, shard: Shard, names: Sequence[str]
+) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
+    """Return sums, means, var and std by name [B, F], and for the last two mean and std in float64."""
+    index, size, nodes = shard.segments.index, shard.segments.size, shard.count.clamp(min=1)
+    dtypes = {name: result_dtype(name, rows.dtype) for name in names}
+    sums = sum_over(shard.ranks, rows, index, size)
+    blocks = {}
+    if "sum" in names:
+        blocks["sum"] = sums.rounded(dtypes["sum"])
+    if "mean" in names:
+        blocks["mean"] = sums.rounded(dtypes["mean"], nodes)
+    if {"var", "std"}.isdisjoint(names):
+        return blocks, None, None
+    mean = sums.rounded(torch.float64, nodes)
+    deviations = rows.to(torch.float64, copy=True).sub_(mean[index])
+    squares = sum_over(shard.ranks, deviations.square_(), index, size)
+    std = _sqrt(squares.rounded(torch.float64, nodes))
+    if "var" in names:
+        blocks["var"] = squares.rounded(dtypes["var"], nodes)
+    if "std" in names:
+        blocks["std"] = narrowed(std, dtypes["std"])
+    return blocks, mean, std
+
+
+def _deviating(
+    name: str, grad: Tensor, deviations: Tensor, std: Tensor, nodes: Tensor, index: Tensor
+) -> Tensor:
+    """Return the gradient of var or std, in float64 [N, F]."""
+    if name == "var":
+        return (2 * grad)[index] * (deviations / nodes[index])
+    slope = grad[index] * (deviations / (nodes * std)[index])
+    return torch.where((std == 0)[index], 0, slope)
+
+
+def _sqrt(x: Tensor) -> Tensor:
+    """Round the square root correctly; PyTorch's own is off by a unit now and then on the CPU."""
+    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()

@@ -1,0 +1,255 @@
+"""Order statistics over the nodes of all ranks, by bisection.
+
+Numbers are read as integers in the same order, with -0 below +0. Every rank sorts its own nodes graph by
+graph; then all bisect: how many nodes lie at or below the middle of what is left, and at its quarters, is a
+binary search on every rank and a sum over the ranks. That is one message for two bits of the dtype, whatever
+the number of nodes, for all quantiles of all graphs and features at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from readouts import order_ops, order_statistics
+from readouts.distributed.shard import Shard, first_derivative
+from readouts.distributed.sums import Sums, local_sums, sum_over
+from readouts.distributed.ties import add_up, blocks, count_ties, gradients, is_tied, shares
+from readouts.functional import arranged
+from readouts.kernels import wide
+from readouts.kernels.contract import result_dtype
+from readouts.kernels.plain import NAN_KEY, sortable, unsorted
+from readouts.ops import wide_dtype
+from readouts.segments import Segments
+
+MOST_NODES = 2**31
+NOTHING = torch.iinfo(torch.int64).min  # below and, inverted, above every key
+
+
+def midpoint(rows: Tensor, shard: Shard) -> Tensor:
+    """Return the means [B, F] of the two middle values of the rows [N, F] of all ranks, rounded once."""
+    n = shard.count
+    middle = select(rows, shard, torch.stack([(n - 1) // 2, n // 2], dim=1))
+    return order_ops.mean_of_two(*middle.unbind(1))
+
+
+def median(x: Tensor, shard: Shard, interpolation: str, empty: float) -> Tensor:
+    """Return what `readouts.distributed.median` does."""
+    rows, n = _rows(x), shard.count
+    if interpolation == "midpoint":
+        out = midpoint(rows, shard).unsqueeze(1)
+    else:
+        out = select(rows, shard, ((n - 1) // 2 if interpolation == "lower" else n // 2).unsqueeze(1))
+    return arranged(out, x, shard.everywhere, True, empty)
+
+
+def quantile(
+    x: Tensor, shard: Shard, q: float | Sequence[float] | Tensor, interpolation: str, empty: float
+) -> Tensor:
+    """Return what `readouts.distributed.quantile` does."""
+    single = q.dim() == 0 if isinstance(q, Tensor) else isinstance(q, int | float)
+    places = [order_statistics.position_of(shard.count, level, interpolation) for level in levels_of(q)]
+    positions = torch.stack(places, dim=1)
+    below, above = positions.detach().floor(), positions.detach().ceil()
+    match interpolation:
+        case "lower" | "higher" | "nearest":
+            chosen = {"lower": below, "higher": above, "nearest": positions.detach().round()}
+            out = select(_rows(x), shard, chosen[interpolation].long())
+        case "midpoint":
+            out = order_ops.mean_of_two(*_pairs(x, shard, below, above))
+        case _:
+            weight = (positions - below).unsqueeze(2)
+            out = order_statistics.between(*_pairs(x, shard, below, below + 1), weight)
+    return arranged(out, x, shard.everywhere, single, empty)
+
+
+def levels_of(q: float | Sequence[float] | Tensor) -> Sequence[float | Tensor]:
+    """Return one or several levels, whether numbers or tensors, as a sequence."""
+    if isinstance(q, Tensor):
+        return order_statistics.level_tensors(q)
+    return order_statistics.levels_of(q)
+
+
+def trimmed_mean(x: Tensor, shard: Shard, proportion: float, empty: float) -> Tensor:
+    """Return what `readouts.distributed.trimmed_mean` does."""
+    n = shard.count
+    if (n >= MOST_NODES).any():
+        raise ValueError(f"batch: expected fewer than 2^31 nodes in a trimmed graph, got {int(n.max())}")
+    cut = torch.minimum((n.to(wide_dtype(n)) * proportion).long(), ((n - 1) // 2).clamp(min=0))
+    out = _TrimmedMean.apply(_rows(x), shard, cut)
+    return arranged(out.unsqueeze(1), x, shard.everywhere, True, empty)
+
+
+def select(rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
+    """Return the order statistics [B, K, F] with these ranks [B, K] of the rows [N, F] of all ranks.
+
+    Values, gradients, and ranks that are not there: see `readouts.order_ops.select`. Messages: the least
+    and greatest values; one for every two bits that these leave open; the ties, if some rank wants gradients.
+    """
+    return _Select.apply(rows, shard, ranks)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+
+
+def _pairs(x: Tensor, shard: Shard, below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values at two ranks of every level, [B, Q, F] twice."""
+    low, high = select(_rows(x), shard, torch.cat([below, above], dim=1).long()).chunk(2, dim=1)
+    return low, high
+
+
+class _Select(torch.autograd.Function):
+    """`select`; the nodes that have a value share its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
+        values = _bisect(rows, shard, ranks)
+        ties = count_ties(rows, values, shard) if shard.watched else None
+        ctx.shard = shard
+        ctx.save_for_backward(rows, values, ties)
+        return values
+
+    @staticmethod
+    @first_derivative
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        rows, values, ties = ctx.saved_tensors
+        slopes = grad.double() / ties.clamp(min=1)
+
+        def total(rows: Tensor, index: Tensor) -> Tensor:
+            result = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
+            for value, slope in zip(values.unbind(1), slopes.unbind(1), strict=True):
+                result += shares(rows, index, value, slope)
+            return result
+
+        return gradients(rows, ctx.shard.segments.index, total), None, None
+
+
+class _TrimmedMean(torch.autograd.Function):
+    """`trimmed_mean`; nodes that tie for the first or last value that is kept share what these get."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, shard: Shard, cut: Tensor) -> Tensor:
+        kept = (shard.count - 2 * cut).clamp(min=1)
+        low, high = _bisect(rows, shard, torch.stack([cut, shard.count - 1 - cut], dim=1)).unbind(1)
+        index, size = shard.segments.index, len(cut)
+        inner = torch.where(_is_inside(rows, low[index], high[index]), rows, 0)
+        words, format = sum_over(shard.ranks, inner, index, size)
+        (numbers,) = shard.ranks.sum(_numbers(rows, low, high, shard))
+        copies = _copies(low, high, numbers, kept.view(-1, 1), cut.view(-1, 1))
+        for bound, number in zip((low, high), copies, strict=True):
+            one = local_sums(bound, torch.arange(size, device=index.device), size)
+            words[:-1] += one.words[:-1] * number
+            wide.carry(words)
+        means = Sums(words, format).rounded(result_dtype("mean", rows.dtype), kept)
+        special = low.double() + high.double()  # of infinities and NaN
+        ctx.shard = shard
+        ctx.save_for_backward(rows, low, high, numbers, kept, cut)
+        return torch.where(low.isfinite() & high.isfinite(), means, special.to(means.dtype))
+
+    @staticmethod
+    @first_derivative
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        rows, low, high, numbers, kept, cut = ctx.saved_tensors
+        kept, cut = kept.view(-1, 1), cut.view(-1, 1)
+        slope = grad.double() / kept
+        copies = _copies(low, high, numbers, kept, cut)
+        ends = [slope * copy / ties.clamp(min=1) for copy, ties in zip(copies, numbers[:2], strict=True)]
+
+        def total(rows: Tensor, index: Tensor) -> Tensor:
+            first, last = low[index], high[index]
+            result = torch.where(_is_inside(rows, first, last), slope[index], 0.0)
+            result = torch.where(is_tied(rows, last), ends[1][index], result)
+            return torch.where(is_tied(rows, first), ends[0][index], result)
+
+        return gradients(rows, ctx.shard.segments.index, total), None, None
+
+
+def _is_inside(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return (rows > low) & (rows < high)
+
+
+def _numbers(rows: Tensor, low: Tensor, high: Tensor, shard: Shard) -> Tensor:
+    """Count the nodes of this rank that tie with either bound, lie below and lie beyond: [4, B, F]."""
+    numbers = torch.zeros(4, *low.shape, dtype=torch.int64, device=low.device)
+    for some, graphs in blocks(rows, shard.segments.index):
+        first, last = low[graphs], high[graphs]
+        masks = is_tied(some, first), is_tied(some, last), some < first, some > last
+        for number, mask in zip(numbers, masks, strict=True):
+            add_up(number, mask, graphs)
+    return numbers
+
+
+def _copies(low: Tensor, high: Tensor, numbers: Tensor, kept: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how often each bound is among the values that are kept, [B, F] twice."""
+    ties_low, ties_high, below, beyond = numbers
+    one_value = is_tied(low, high)
+    return (
+        torch.where(one_value, kept, below + ties_low - cut),
+        torch.where(one_value, 0, beyond + ties_high - cut),
+    )
+
+
+def _bisect(rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
+    """Return the order statistics with these ranks, without a derivative."""
+    ptr, keys = shard.segments.ptr, _sorted_keys(rows, shard.segments)
+    nobody = (shard.segments.count == 0).view(-1, 1)
+    ends = keys[ptr[1:] - 1], ~keys[ptr[:-1]]
+    top, bottom = shard.ranks.max(*(end.masked_fill(nobody, NOTHING) for end in ends))
+    shape = *ranks.shape, rows.shape[1]
+    high = top.unsqueeze(1).expand(shape)
+    unordered = (high == NAN_KEY) & rows.is_floating_point()
+    low = torch.where(unordered, high, ~bottom.unsqueeze(1))
+    wanted = torch.minimum(ranks.clamp(min=0), shard.count.view(-1, 1) - 1).unsqueeze(2) + 1
+    begin, end = (border.view(-1, 1, 1) for border in (ptr[:-1], ptr[1:]))
+    first, last = begin.expand(shape), end.expand(shape)  # between which keys lie from low to high
+    while (low < high).any():
+        middle = _half(low, high)
+        pivots = torch.stack([_half(low, middle), middle, _half(middle + 1, high)])
+        places = _after(keys, first, last, pivots)
+        (numbers,) = shard.ranks.sum(places - begin)
+        beyond = numbers < wanted
+        low, first = (torch.where(beyond, *pair).amax(0) for pair in ((pivots + 1, low), (places, first)))
+        high, last = (torch.where(beyond, *pair).amin(0) for pair in ((high, pivots), (last, places)))
+    values = unsorted(high, rows.dtype)
+    values = values.masked_fill(unordered, torch.nan) if rows.is_floating_point() else values
+    return values.masked_fill((shard.count == 0).view(-1, 1, 1), 0)
+
+
+def _half(low: Tensor, high: Tensor) -> Tensor:
+    """Return half of the sum of integers, rounded down; the sum itself may overflow."""
+    return (low & high) + ((low ^ high) >> 1)
+
+
+def _sorted_keys(rows: Tensor, segments: Segments) -> Tensor:
+    """Return the rows [N, F] as integers, sorted graph by graph, NaN last; and a row more, of zeros."""
+    index, order, ptr = segments.index, segments.order, segments.ptr
+    rows, index = (rows, index) if order is None else (rows[order], index[order])
+    keys = torch.zeros(rows.shape[1], len(rows) + 1, dtype=torch.int64, device=rows.device)
+    table = keys[:, :-1]
+    table.copy_(sortable(rows).t())
+    if rows.is_floating_point():
+        table.masked_fill_(rows.isnan().t(), NAN_KEY)
+    if keys.device.type == "cpu":  # NumPy sorts faster, but one graph after the other
+        columns, borders = table.numpy(), ptr.tolist()
+        for begin, end in itertools.pairwise(borders):
+            columns[:, begin:end].sort(axis=1)
+    else:
+        by_value = table.argsort(1)
+        by_graph = index[by_value].argsort(dim=1, stable=True)
+        table.copy_(table.gather(1, by_value.gather(1, by_graph)))
+    return keys.t()
+
+
+def _after(keys: Tensor, first: Tensor, last: Tensor, pivots: Tensor) -> Tensor:
+    """Return where, from `first` to `last`, the first keys above the pivots [3, B, K, F] are, by halving."""
+    low, high = first.expand(pivots.shape), last.expand(pivots.shape)
+    for _ in range(int((last - first).max()).bit_length()):
+        middle = (low + high) // 2
+        up = (keys.gather(0, middle.flatten(0, -2)).view(pivots.shape) <= pivots) & (low < high)
+        low, high = torch.where(up, middle + 1, low), torch.where(up, high, middle)
+    return low

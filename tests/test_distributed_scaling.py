@@ -1,0 +1,37 @@
+"""The experiment `scaling`: rows of a small run, and verdicts that follow from rows."""
+
+from experiments import scaling
+from experiments.rows import RowLog
+
+
+def test_a_run_counts_what_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "PROCESSES", (2,))
+    monkeypatch.setattr(scaling, "READOUTS", ("sum+max+std",))
+    with RowLog(tmp_path, "scaling") as log:
+        rows = scaling.measure(log, 0, 5000)
+    found = {metric: scaling.value(rows, "sum+max+std", 2, metric) for metric in scaling.METRICS}
+    assert found["bytes counted"] == found["bytes computed"] > 0
+    assert found["messages"] == 8
+    assert found["same bits"] == 1
+    assert found["seconds"] > 0
+    titles = [table.title for table in scaling.tables(rows)]
+    assert titles[0].startswith("Measured: ")
+    assert titles[1].startswith("Computed, not measured: ")
+    same, bytes_sent = scaling.verdicts(rows)
+    assert "have the bits of one process" in same
+    assert "1.00 times as large" in bytes_sent
+    assert "none is larger" in bytes_sent
+    bad = {"same bits": 0.0, "bytes computed": 1.0}
+    same, bytes_sent = scaling.verdicts(
+        [row | {"value": bad.get(row["metric"], row["value"])} for row in rows]
+    )
+    assert "do NOT have" in same
+    assert "SOME ARE larger" in bytes_sent
+
+
+def test_messages_grow_with_graphs_and_features_alone():
+    sizes = list(scaling.messages("sum+mean+max", 10, 3, 4, 6))
+    assert sizes == [scaling.HEAD, 10, 30, 30, scaling.SPAN, 120]
+    assert sum(scaling.messages("std", 10, 3, 4, 6)) == scaling.HEAD + 10 + 2 * scaling.SPAN + 30 * (4 + 6)
+    assert len(list(scaling.messages("median", 10, 3, 4, 6))) == 4 + scaling.BISECTIONS
+    assert scaling.ring_bytes("sum", 1, 10) == 0

@@ -1,0 +1,349 @@
+"""Extrapolation: who is learned from and asked about, networks that agree, and copies to the bit."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from datasets import GraphSet, load
+from experiments.__main__ import BAD_INPUT, main
+from experiments.accuracy.resident import reside
+from experiments.accuracy.training import Settings
+from experiments.console import UserError
+from experiments.extrapolation import copies, figure, judging, measure, tables, task, training
+from experiments.rows import RowLog
+
+MIRROR = os.environ.get("READOUTS_TU_MIRROR")
+SHORT = Settings(epochs=4, learning_rates=(0.01,))
+
+
+def paths(sizes, classes=2, edges=True):
+    """Paths of these sizes with two kinds of nodes; the class is by turns."""
+    made = []
+    for place, n in enumerate(sizes):
+        steps = torch.arange(n - 1 if edges and n else 0)
+        forth = torch.stack([steps, steps + 1])
+        label = (torch.arange(n) * (1 + place % classes)) % 2
+        graph = Data(x=torch.eye(2)[label], node_label=label, y=torch.tensor([place % classes]))
+        graph.edge_index = torch.cat([forth, forth.flip(0)], 1)
+        made.append(graph)
+    return GraphSet("paths", tuple(made), classes)
+
+
+PATHS = paths(range(2, 42))
+
+
+def run(graphs, folder, seeds=2, epochs=2):
+    chosen = task.choose(graphs, 0, seeds)
+    with RowLog(folder, "extrapolation") as log:
+        return chosen, measure.measure([chosen], log, "cpu", epochs)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return run(PATHS, tmp_path_factory.mktemp("extrapolation"))
+
+
+def trained(readout, graphs=PATHS):
+    chosen = task.choose(graphs, 0, 1)
+    resident = reside(chosen.graphs, "gin", SHORT.rounds)
+    network = training.train(resident, chosen.parts[0], readout, 0, SHORT)
+    return chosen, resident, network, training.node_by_node(network, resident, SHORT)
+
+
+def test_parts_are_cut_by_size():
+    (parts,) = task.choose(PATHS, 3, 1).parts.values()
+    sizes = {part: sorted(PATHS[position].num_nodes for position in of) for part, of in parts.items()}
+    assert sorted(sizes["train"] + sizes["hold-out"]) == list(range(2, 22))
+    assert len(sizes["hold-out"]) == 4
+    assert sizes["between"] == list(range(22, 38))
+    assert sizes["large"] == list(range(38, 42))
+    assert set(parts["large, balanced"]) <= set(parts["large"])
+    assert [PATHS[position].y.item() for position in parts["large, balanced"]].count(1) == 2
+
+
+def test_the_sentence_tells_sizes_and_classes():
+    assert task.choose(PATHS, 0, 1).sentence == (
+        "paths: learned from 20 graphs (10 + 10 by class) of 2 to 21 nodes, "
+        "asked about 4 graphs (2 + 2 by class) of 38 to 41 nodes."
+    )
+
+
+def test_copied_graphs_are_held_out_and_sampled(monkeypatch):
+    chosen = task.choose(PATHS, 0, 2)
+    assert [graph.num_nodes for graph in chosen.held_out(0)] == list(range(22, 38))
+    monkeypatch.setattr(task, "SAMPLE", 5)
+    sizes = [graph.num_nodes for graph in chosen.held_out(0)]
+    assert len(set(sizes)) == 5
+    assert set(sizes) <= set(range(22, 38))
+    assert sizes != [graph.num_nodes for graph in chosen.held_out(1)]
+
+
+def test_rings_are_asked_for_their_family_with_noise():
+    chosen = task.choose(load("rings"), 0, 1)
+    assert len({graph.family for graph in chosen.graphs}) == chosen.graphs.classes == 6
+    assert max(graph.num_nodes for graph in chosen.graphs) == task.LONGEST
+    assert len({(graph.family, graph.units) for graph in chosen.graphs}) == len(chosen.graphs) / task.TIMES
+    names = list(task.rings.FAMILIES)
+    right = np.mean([names[graph.y] == graph.family for graph in chosen.graphs])
+    assert 0.75 < right < 0.92  # a fifth is drawn from six, of which one is right by chance
+    assert chosen.sentence.endswith("all there twice, a fifth with random labels.")
+    large = {chosen.graphs[position].family for position in chosen.parts[0]["large"]}
+    assert large == set(names)
+
+
+def test_predictions_by_hand():
+    found = judging.predicted(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))
+    assert found == pytest.approx(
+        {"MCC": 2 / np.sqrt(12), "class-weighted accuracy": (2 / 3 + 1) / 2, "accuracy": 0.75}
+    )
+    alone = judging.predicted(np.array([1, 1]), np.array([1, 1]))
+    assert alone == {"MCC": 0.0, "class-weighted accuracy": 1.0, "accuracy": 1.0}
+    strange = judging.predicted(np.array([1, 1]), np.array([1, 2]))
+    assert strange == {"MCC": 0.0, "class-weighted accuracy": 0.5, "accuracy": 0.5}
+
+
+def test_every_class_counts_the_same_in_the_loss():
+    y = torch.tensor([0, 0, 0, 2])
+    assert judging.class_weights(y, 3).tolist() == pytest.approx([4 / 3, 0, 4])
+    logits = torch.tensor([[2.0, 0, 0]] * 4)
+    losses = -logits.double().log_softmax(1)[0]
+    found = judging.judged(logits, y)
+    assert found["class-weighted loss"] == pytest.approx(float(losses[0] + losses[2]) / 2)
+    assert found["class-weighted accuracy"] == 0.5
+
+
+def test_calibration_by_hand():
+    shares = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.2, 0.8]], dtype=torch.float64)
+    found = judging.calibration(shares.log() + 7, torch.tensor([0, 1, 1, 0]))
+    norms = [abs(np.log(a / b)) / np.sqrt(2) for a, b in shares.tolist()]
+    expected = {
+        "logit norm": np.mean(norms),
+        "confidence": (0.9 + 0.6 + 0.8 + 0.8) / 4,
+        "ECE": (abs(0.9 - 1) + abs(0.6 - 0) + 2 * abs(0.8 - 0.5)) / 4,
+        "NLL": -np.mean(np.log([0.9, 0.4, 0.8, 0.2])),
+        "accuracy": 0.5,
+    }
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_threshold_among_small_sizes_leaves_large_graphs_on_one_side():
+    graphs = paths(range(2, 42))
+    for graph in graphs:
+        graph.y = torch.tensor([int(graph.num_nodes > 10)])
+    for graph in graphs.graphs[-4:-2]:
+        graph.y = torch.tensor([0])
+    chosen = task.choose(graphs, 0, 1)
+    judge = lambda part, name: judging.fit_and_judge(chosen, chosen.parts[0], part, name)  # noqa: E731
+    assert judge("train", judging.SIZE)["accuracy"] == 1
+    assert judge("large", judging.SIZE)["MCC"] == 0
+    assert judge("large", judging.BEST_SIZE)["MCC"] == 1
+    assert judge("train", judging.MAJORITY)["MCC"] == 0
+
+
+@pytest.mark.parametrize("readout", training.READOUTS)
+def test_both_forms_of_a_network_agree(readout):
+    chosen, resident, network, plain = trained(readout)
+    positions = chosen.parts[0]["large"]
+    graphs = [Data(x=PATHS[p].x, edge_index=PATHS[p].edge_index) for p in positions]
+    with torch.no_grad():
+        ours, theirs = network.eval()(resident.batch(positions)), plain(Batch.from_data_list(graphs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("readout", training.READOUTS)
+def test_copies_move_what_sees_the_size_and_no_bit_of_the_others(readout):
+    chosen, _, _, plain = trained(readout)
+    logits = copies.logits_of(plain, copies.copied(chosen.held_out(0), "cpu"))
+    shares = [copies.moved(logits[k], logits[1]) for k in copies.COPIES]
+    assert shares == [0.0] * 5 if readout in training.PROPORTIONS else shares[1:] == [1.0] * 4
+
+
+def test_a_single_bit_counts_as_moved():
+    logits = torch.rand(4, 3)
+    other = logits.clone()
+    other[2, 1] = torch.nextafter(other[2, 1], torch.tensor(2.0))
+    assert copies.moved(other, logits) == 0.25
+
+
+def test_the_sum_of_copies_is_softmax_at_another_temperature():
+    chosen, _, _, plain = trained("sum")
+    batches = copies.copied(chosen.held_out(0), "cpu")
+    logits = copies.logits_of(plain, batches)
+    found = copies.identities(plain, logits, batches[1])
+    assert max(found.values()) < 1e-6
+    bias = plain.head.bias.detach()
+    torch.testing.assert_close(
+        logits[8].softmax(1), (8 * (logits[1] - bias) + bias).softmax(1), rtol=1e-3, atol=1e-6
+    )
+    with torch.no_grad():
+        plain.head.bias += 1.0  # logits of another network: neither identity holds
+    wrong = copies.identities(plain, logits, batches[1])
+    assert min(wrong.values()) > 1e-3
+
+
+def test_attention_of_plain_linear_layers_is_replaced_and_trains():
+    _, resident, network, _ = trained("attention")
+    fresh = training.new_network(resident, "attention", SHORT)
+    assert type(network.readout.gate_nn).__name__ == "RowLinear"
+    assert network.head.weight.shape == fresh.head.weight.shape == (2, 32)
+
+
+def test_the_best_epoch_on_the_hold_out_is_kept(monkeypatch):
+    chosen = task.choose(PATHS, 0, 1)
+    resident = reside(chosen.graphs, "gin", 3)
+    losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
+    seen = []
+    true = training.cross_entropy
+
+    def told(logits, y, weight):
+        if torch.is_grad_enabled():
+            return true(logits, y, weight=weight)
+        seen.append(logits)
+        return torch.tensor(next(losses))
+
+    monkeypatch.setattr(training, "cross_entropy", told)
+    settings = Settings(epochs=9, learning_rates=(0.01,), patience=3)
+    network = training.train(resident, chosen.parts[0], "sum", 0, settings)
+    assert len(seen) == 5
+    with torch.no_grad():
+        again = network.eval()(resident.batch(chosen.parts[0]["hold-out"]))
+    assert again.equal(seen[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(monkeypatch):
+    chosen = task.choose(PATHS, 0, 1)
+    monkeypatch.setattr(training, "LEARNING_RATE", 1.0)
+    settings = Settings(epochs=9, learning_rates=(float("inf"),))
+    with pytest.raises(FloatingPointError, match="paths, sum: loss nan in epoch 1"):
+        training.train(reside(chosen.graphs, "gin", 3), chosen.parts[0], "sum", 0, settings)
+
+
+def test_a_rerun_has_the_same_rows_and_reads_them(measured, tmp_path, monkeypatch):
+    again = run(PATHS, tmp_path)[1]
+    value = lambda row: {key: row[key] for key in row if key not in ("commit", "date")}  # noqa: E731
+    assert [value(row) for row in again] == [value(row) for row in measured[1]]
+    monkeypatch.setattr(training, "train", None)
+    assert run(PATHS, tmp_path)[1] == again
+
+
+def test_tables_and_figure_come_from_rows(measured, tmp_path):
+    _, rows = measured
+    by_size, of_copies = tables.tables(rows)
+    assert by_size.row_count == 2 + len(training.READOUTS) + 3
+    assert of_copies.row_count == 2 * len(training.READOUTS)
+    made = figure.figure(rows, tmp_path)
+    assert [path.name for path in made] == ["extrapolation.svg", "extrapolation.png"]
+    said = list(tables.verdicts(rows))
+    assert said[0].startswith("paths, larger graphs: undecided, ")  # four large graphs are too few
+    assert "not a bit of mean, max, median, attention moved" in said[1]
+    assert tables.slope(rows, "paths", "mean") == pytest.approx(0, abs=1e-12)
+    assert 0.5 < tables.slope(rows, "paths", "sum") < 2
+
+
+def changed(rows, value, **wanted):
+    return [row | {"value": value} if wanted.items() <= row.items() else row for row in rows]
+
+
+def test_verdicts_can_come_out_against_the_claims(measured):
+    rows = changed(measured[1], 20, part="large, balanced", metric="graphs")
+
+    def sizes(mean, total):
+        found = rows
+        for readout, values in (("mean", mean), ("sum", total)):
+            for seed, value in enumerate(values):
+                found = changed(found, value, readout=readout, part="large", metric="MCC", seed=seed)
+        return next(tables.verdicts(found)).split(": ")[1].split(",")[0]
+
+    assert sizes((0.80, 0.81), (0.5, 0.52)) == "as claimed"
+    assert sizes((0.5, 0.52), (0.80, 0.81)) == "not as claimed"
+    assert sizes((0.5, 0.9), (0.9, 0.5)) == "undecided"
+
+    shaken = changed(rows, 0.1, readout="median", k=4, metric="other bits", seed=1)
+    assert "not as claimed" in tables.of_logits(shaken, "paths")
+    assert "median moved" in tables.of_logits(shaken, "paths")
+    assert "not as claimed" in tables.of_logits(changed(rows, 1e-3, metric="k times"), "paths")
+    flat = changed(rows, 1.0, readout="sum", metric="logit norm")
+    assert "not as claimed, the norm of sum's logits grows as k^0.00" in tables.of_logits(flat, "paths")
+
+    for ece, nll, expected in ((0.3, 2.0, "as"), (0.1, 2.0, "not as"), (0.3, 0.5, "not as")):
+        found = changed(changed(rows, 0.1, readout="sum", metric="ECE"), 1.0, readout="sum", metric="NLL")
+        found = changed(found, ece, readout="sum", k=16, metric="ECE")
+        found = changed(found, nll, readout="sum", k=16, metric="NLL")
+        assert tables.of_calibration(found, "paths").startswith(f"{expected} claimed")
+
+
+@pytest.mark.parametrize(
+    "graphs",
+    [
+        pytest.param(paths([2] * 40), id="two-nodes"),
+        pytest.param(paths(range(2, 42), edges=False), id="no-edges"),
+        pytest.param(paths([0, 0, *range(1, 39)]), id="no-nodes"),
+        pytest.param(paths([0] * 40), id="nothing-at-all"),
+    ],
+)
+def test_unusual_sets_run(graphs, tmp_path):
+    chosen, rows = run(graphs, tmp_path, epochs=1)
+    assert chosen.sentence
+    assert tables.tables(rows)
+    assert len(list(tables.verdicts(rows))) == 3
+    assert figure.figure(rows, tmp_path)
+
+
+def test_a_large_part_of_one_class_has_no_balanced_part(tmp_path):
+    graphs = paths(range(2, 42))
+    for graph in graphs.graphs[-4:]:
+        graph.y = torch.tensor([1])
+    _, rows = run(graphs, tmp_path, epochs=1)
+    assert tables.found(rows, part="large, balanced", metric="MCC") == []
+    assert set(tables.found(rows, part="large", metric="MCC")) == {0.0}
+    assert tables.tables(rows)
+    assert next(tables.verdicts(rows)).startswith("paths, larger graphs: undecided")
+
+
+@pytest.mark.parametrize(
+    ("graphs", "message"),
+    [
+        (paths(range(2, 42), classes=1), "paths: all 40 graphs are of one class; extrapolation needs two"),
+        (paths([2, 3, 4]), "extrapolation: cannot train on the 0.5 smallest"),
+        (paths(range(2, 22), classes=9), "extrapolation: cannot hold out"),
+    ],
+)
+def test_what_has_no_answer_is_refused(graphs, message):
+    with pytest.raises(UserError, match=message):
+        task.choose(graphs, 0, 2)
+
+
+def test_a_small_half_of_one_class_is_refused():
+    graphs = paths(range(2, 42))
+    for graph in graphs.graphs[:20]:
+        graph.y = torch.tensor([0])
+    with pytest.raises(UserError, match="paths: the smaller half of the graphs is all of one class"):
+        task.choose(graphs, 0, 2)
+
+
+def test_the_command(tmp_path, capsys):
+    assert main(["extrapolation", "--seeds", "2", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    assert "rings, calibration of copies: " in capsys.readouterr().out
+    assert (tmp_path / "extrapolation.svg").exists()
+    assert main(["extrapolation", "--seeds", "1", "--out", str(tmp_path)]) == BAD_INPUT
+
+
+@pytest.mark.skipif(MIRROR is None, reason="READOUTS_TU_MIRROR is not set")
+def test_sizes_of_mutag():
+    chosen = task.choose(load("MUTAG", MIRROR), 0, 1)
+    sizes = {
+        part: [chosen.graphs[position].num_nodes for position in of] for part, of in chosen.parts[0].items()
+    }
+    assert {part: len(of) for part, of in sizes.items() if part != "large, balanced"} == {
+        "train": 75,
+        "hold-out": 19,
+        "between": 76,
+        "large": 18,
+    }
+    assert max(sizes["train"] + sizes["hold-out"]) <= min(sizes["between"])
+    assert max(sizes["between"]) <= min(sizes["large"])

@@ -1,0 +1,203 @@
+"""Gradients spread as worked out by hand, sum and mean are democratic, and what is not would be noticed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from datasets import GraphSet, load
+from experiments.__main__ import BAD_INPUT, main
+from experiments.console import UserError
+from experiments.gradients import figure, measure, tables
+from experiments.gradients.networks import MAPS, READOUTS, VECTOR, Network, gini, gradients, losses, spread
+from experiments.rows import RowLog
+from readouts import Segments
+
+FOLDS, EPOCHS = 2, 4
+NO_EDGES = torch.empty(2, 0, dtype=torch.int64)
+
+
+def run(graphs, folder):
+    task = measure.choose(graphs, seed=0)
+    with RowLog(folder, "gradients") as log:
+        return task, measure.measure([task], log, "cpu", 0, FOLDS, EPOCHS)
+
+
+def bags(classes, sizes, kinds=3):
+    """Graphs without edges; every graph after the first begins with a node of kind 1."""
+    graphs = []
+    for position, n in enumerate(sizes):
+        label = torch.zeros(n, dtype=torch.int64)
+        label[:1] = min(position, 1)
+        x = torch.nn.functional.one_hot(label, kinds).float()
+        graphs.append(Data(x=x, edge_index=NO_EDGES, y=torch.tensor([position % classes])))
+    return GraphSet("bags", tuple(graphs), classes)
+
+
+def paths(*sizes):
+    """Paths whose nodes are all of different kinds, with two labels each."""
+    graphs = []
+    for position, n in enumerate(sizes):
+        edges = torch.tensor([[i, i + 1] for i in range(n - 1)] + [[i + 1, i] for i in range(n - 1)]).T
+        y = torch.tensor([[position % 2, position // 2 % 2]]).float()
+        graphs.append(Data(x=torch.eye(max(sizes))[:n], edge_index=edges, y=y))
+    return Batch.from_data_list(graphs)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return run(load("rings"), tmp_path_factory.mktemp("gradients"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 1.0, 1.0, 1.0], 0),
+        ([0.0, 0.0, 0.0, 3.0], 1),
+        ([0.0, 5.0], 1),
+        ([1.0, 2.0, 3.0], 2 / 6),  # pairs differ by 1, 1, 2: 2 * 4 / (2 * 2 * 6)
+        ([0.0, 0.0], 0),
+    ],
+)
+def test_gini_by_hand(values, expected):
+    graphs = Segments.from_batch(torch.tensor([0, 0, *[1] * len(values), 2, 2]), 3)
+    found = gini(torch.tensor([1.0, 3.0, *values, 0.0, 7.0], dtype=torch.float64), graphs)
+    assert found.tolist() == pytest.approx([0.5, expected, 1])
+
+
+def test_spread_by_hand():
+    """Of four nodes the labels agree on one, oppose on one, one hears one, one none; a graph at peace."""
+    first = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [0.0, 0.0], [1.0, 0.0], [1.0, 0.0]]).double()
+    second = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 3.0], [3.0, 4.0]]).double()
+    batch = Batch.from_data_list([Data(x=torch.ones(4, 1)), Data(x=torch.ones(2, 1))])
+    found = spread(first, second, batch)
+    assert found["nodes"] == pytest.approx((3 / 4 + 1) / 2)
+    assert found["nodes a channel"] == pytest.approx((3 / 8 + 1) / 2)
+    assert found["met"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["opposed"] == pytest.approx((1 / 3 + 0) / 2)
+    assert found["strength"] == pytest.approx(((1 + 0.5**0.5) / 2 + (0 + 3 / 5) / 2) / 2)
+    assert found["divided"] == 0.5
+
+
+@pytest.mark.parametrize("head", [VECTOR, MAPS])
+@pytest.mark.parametrize("readout", READOUTS)
+def test_gradients_are_those_of_the_loss(head, readout):
+    """Against finite differences of the loss, in float64."""
+    torch.manual_seed(1)
+    batch = paths(3, 5)
+    network = Network(5, readout, head)
+    first, second = gradients(network, batch)
+    network, batch.x = network.double(), batch.x.double()
+    states = network.eval().nodes(batch).detach()
+    step = 1e-6
+    for row, channel in ((0, 0), (2, 5), (6, 15), (7, 3)):
+        moved = states.repeat(2, 1, 1)
+        moved[0, row, channel] += step
+        moved[1, row, channel] -= step
+        network.train()
+        above, below = (losses(network.logits(one, batch), batch).sum(dim=0) for one in moved)
+        for found, slope in zip((first, second), (above - below) / (2 * step), strict=True):
+            assert found[row, channel].item() == pytest.approx(slope.item(), abs=1e-6)
+
+
+def test_nodes_that_are_alike_share_the_gradient_of_a_maximum():
+    torch.manual_seed(0)
+    ring = load("rings").graphs[0]  # cyclopropane: three equal C, six equal H
+    batch = Batch.from_data_list([Data(x=ring.x, edge_index=ring.edge_index, y=torch.ones(1, 2))])
+    for head in (VECTOR, MAPS):
+        for gradient in gradients(Network(ring.x.size(1), "max", head), batch):
+            kinds = [gradient[ring.node_label == label] for label in ring.node_label.unique()]
+            assert len(kinds) == 2
+            assert all(torch.equal(kind, kind[:1].expand_as(kind)) for kind in kinds)
+
+
+def test_a_sure_answer_has_a_gradient():
+    batch = Batch.from_data_list([Data(x=torch.ones(2, 1), y=torch.tensor([[1.0, 0.0]]))])
+    logits = torch.tensor([[60.0, -60.0]], dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(losses(logits, batch).sum(), logits)
+    assert found[0].tolist() == pytest.approx([-math.exp(-60), math.exp(-60)], rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, [0, 1]), (4, [0, 1, 3, 4]), (30, [0, 1, 3, 10, 30]), (100, [0, 1, 3, 10, 30, 100])],
+)
+def test_logged_epochs(epochs, expected):
+    assert measure.logged(epochs) == expected
+
+
+def test_sum_and_mean_are_democratic_on_rings_and_max_is_not(measured):
+    task, rows = measured
+    assert len(rows) == 1 + FOLDS * 2 * len(READOUTS) * 4 * 8
+    for name in ("sum", "mean"):
+        assert tables.average(rows, readout=name, metric="nodes") == 1
+        assert tables.average(rows, readout=name, metric="met") == 1
+        assert tables.average(rows, readout=name, metric="gini") < 1e-12
+        assert tables.average(rows, readout=name, metric="divided") == 0
+    for head in (VECTOR, MAPS):
+        assert tables.average(rows, readout="max", metric="gini", head=head) > 0.1
+        assert tables.average(rows, readout="max", metric="nodes a channel", head=head) < 0.8
+    assert "the labels are family and share of nodes" in task.sentence
+
+
+def test_a_rerun_has_the_same_rows(measured, tmp_path):
+    again = run(load("rings"), tmp_path)[1]
+    assert [row["value"] for row in again] == [row["value"] for row in measured[1]]
+
+
+def changed(rows, value, **wanted):
+    return [row | {"value": value} if wanted.items() <= row.items() else row for row in rows]
+
+
+def test_verdicts_follow_from_the_rows(measured):
+    rows = changed(measured[1], 0.9, readout="max", metric="gini")
+    rows = changed(rows, 0.8, readout="max", metric="divided", head=VECTOR)
+    rows = changed(rows, 0.1, readout="max", metric="met", head=MAPS)
+    assert [said.split(":")[1].split(",")[0] for said in tables.verdicts(rows)] == [" as claimed"] * 4
+    against = [
+        (0, "sum and mean are not democratic", {"readout": "mean", "metric": "gini", "epoch": 3}, 0.01),
+        (2, "sum and mean are not democratic", {"readout": "sum", "metric": "nodes", "fold": 1}, 0.99),
+        (0, "max is not winner-take-all", {"readout": "max", "metric": "gini", "epoch": 1}, 0.4),
+        (1, "do not fight over the winners", {"readout": "max", "metric": "divided"}, 0.5),
+        (1, "do not pull as one", {"readout": "sum", "metric": "divided", "fold": 0}, 0.1),
+        (3, "do not miss each other", {"readout": "max", "metric": "met", "epoch": 4}, 0.5),
+    ]
+    for place, words, wanted, value in against:
+        said = list(tables.verdicts(changed(rows, value, **wanted)))[place]
+        assert ": not as claimed, " in said
+        assert words in said
+
+
+def test_labels_are_cut_as_evenly_as_may_be():
+    assert measure.upper(torch.tensor([1, 5, 2, 2, 9])).tolist() == [False, True, False, False, True]
+    assert measure.upper(torch.tensor([0, 0, 0, 1])).tolist() == [False, False, False, True]
+    assert measure.upper(torch.tensor([3.0, 3.0])).tolist() == [False, False]
+
+
+def test_one_class_two_nodes_no_edges_and_empty_graphs(tmp_path):
+    task, rows = run(bags(1, [2, 0, 2, 3, 4, 2, 1, 5]), tmp_path)
+    assert task.sentence.startswith(
+        "bags: 6 graphs of two nodes or more (a seeded sample of 8); the labels are share of nodes of kind "
+    )
+    assert task.labels[1] == "size"
+    assert len(list(tables.verdicts(rows))) == 4
+    assert [path.name for path in figure.figure(rows, tmp_path)] == ["gradients.svg", "gradients.png"]
+
+
+def test_what_cannot_run_is_refused(tmp_path, capsys):
+    with pytest.raises(UserError, match="bags: expected graphs of two nodes or more, got none"):
+        measure.choose(bags(2, [1, 0, 1]), 0)
+    with pytest.raises(UserError, match=r"bags: expected graphs that differ in two of .*, got class"):
+        measure.choose(bags(2, [0, 2, 2, 2]), 0)
+    assert main(["gradients", "--folds", "41", "--out", str(tmp_path)]) == BAD_INPUT
+    assert capsys.readouterr().err == "--folds 41: rings has only 40 graphs to train on.\n"
+
+
+def test_command(tmp_path, capsys):
+    assert main(["gradients", "--folds", "2", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "rings, one vector: " in said
+    assert (tmp_path / "gradients.svg").exists()
