@@ -20,7 +20,8 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     sheets = [
         (data, head, labels) for data in present(rows, "data") for head in (VECTOR, MAPS) for labels in (0, 1)
     ]
-    drawing, panels = figures.panels(len(sheets), width=3.6, height=2.5, columns=2)
+    columns = 2 if len(sheets) == 4 else 4  # one set in a square, several in a row each
+    drawing, panels = figures.panels(len(sheets), width=3.2, height=2.5, columns=columns)
     for panel, (data, head, labels) in zip(panels, sheets, strict=True):
         metric = ("divided" if head == VECTOR else "met") if labels else "gini"
         draw(panel, [row for row in rows if row["data"] == data and row.get("head") == head], metric)
