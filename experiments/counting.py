@@ -34,7 +34,7 @@ from datasets import GraphSet
 from experiments import figures
 from experiments.console import UserError, share, table, tracked
 from experiments.models import GIN
-from experiments.rows import Row, RowLog
+from experiments.rows import Row, RowLog, present
 from readouts import readout as pool
 
 Matrix = npt.NDArray[np.float64]
@@ -202,12 +202,12 @@ def classified(
 ) -> npt.NDArray[np.bool_]:
     """What a logistic regression for each kind says of the held-out graphs, [T, L]."""
     answers = np.empty((len(test), presence.shape[1]), bool)
-    for kind, present in enumerate(presence.T):
-        if present[train].all() or not present[train].any():
-            answers[:, kind] = present[train[0]]
+    for kind, there in enumerate(presence.T):
+        if there[train].all() or not there[train].any():
+            answers[:, kind] = there[train[0]]
         else:
             probe = make_pipeline(StandardScaler(), LogisticRegression(C=LOOSE, solver="newton-cholesky"))
-            answers[:, kind] = probe.fit(pooled[train], present[train]).predict(pooled[test])
+            answers[:, kind] = probe.fit(pooled[train], there[train]).predict(pooled[test])
     return answers
 
 
@@ -215,11 +215,6 @@ def average(rows: Sequence[Row], data: str, state: str, readout: str, metric: st
     """The mean of one metric over the folds."""
     wanted = {"data": data, "states": state, "readout": readout, "metric": metric}
     return mean(row["value"] for row in rows if wanted.items() <= row.items())
-
-
-def present(rows: Sequence[Row], name: str) -> list[str]:
-    """The values of a field, in the order of the rows."""
-    return list(dict.fromkeys(row[name] for row in rows))
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -238,7 +233,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set, kind of states and readout; a rule after each kind."""
     for data in present(rows, "data"):
-        for state in present([row for row in rows if row["data"] == data], "states"):
+        for state in present(rows, "states", data=data):
             for readout in READOUTS:
                 errors = [average(rows, data, state, readout, probe) for probe in PROBES]
                 exact = average(rows, data, state, readout, EXACT)
@@ -254,7 +249,7 @@ def shown(error: float) -> str:
 def verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """One sentence for each set and kind of states: what of the claim held, and what did not."""
     for data in present(rows, "data"):
-        for state in present([row for row in rows if row["data"] == data], "states"):
+        for state in present(rows, "states", data=data):
             error = partial(average, rows, data, state)
             exact = 100 * error("sum", EXACT)
             said = of_atoms(error) if state == ATOMS else of_states(error)
@@ -284,11 +279,7 @@ def of_states(error: Callable[[str, str], float]) -> str:
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """A cross table for each set and kind of states: blue is recovered, framed is what is claimed."""
-    sheets = [
-        (data, state)
-        for data in present(rows, "data")
-        for state in present([row for row in rows if row["data"] == data], "states")
-    ]
+    sheets = [(data, state) for data in present(rows, "data") for state in present(rows, "states", data=data)]
     drawing, panels = figures.panels(len(sheets), width=3.0, height=2.6)
     for panel, (data, state) in zip(panels, sheets, strict=True):
         errors = np.array([[average(rows, data, state, r, p) for r in READOUTS] for p in PROBES])

@@ -88,6 +88,16 @@ Mirror = Annotated[
 Out = Annotated[Path, typer.Option(help="The folder for rows and figures; a rerun continues there.")]
 Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes CUDA if there is one.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="The number that everything random starts from.")]
+Folds = Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")]
+FoldsOfClasses = Annotated[
+    int | None,
+    typer.Option(min=2, help="Folds of the cross-validation.", show_default="10, or the smallest class"),
+]
+Steps = Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Of a Dask scheduler, as tcp://host:8786: its workers train."),
+]
 RINGS = ["rings"]
 NO_DATA: list[str] = []
 NETWORK = ["gin"]

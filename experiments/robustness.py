@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from datasets import GraphSet
 from experiments import figures
 from experiments.console import UserError, share, table, tracked
 from experiments.models import GIN
-from experiments.rows import Row, RowLog
+from experiments.rows import Row, RowLog, average, present
 from readouts import readout as pool
 from readouts.nn import MaxReadout, MeanReadout, MedianReadout, TrimmedMeanReadout
 
@@ -235,16 +234,6 @@ def accuracy(
             states = corrupted(states, batch, order, nodes)
         logits = model.head(model.readout(states, batch.batch, dim_size=batch.num_graphs))
     return {"accuracy": (logits.argmax(dim=1) == batch.y).double().mean().item()}
-
-
-def average(rows: Sequence[Row], **wanted: object) -> float:
-    """The mean over the folds of the rows that fulfil the conditions."""
-    return mean(row["value"] for row in rows if wanted.items() <= row.items())
-
-
-def present(rows: Sequence[Row], name: str, **wanted: object) -> list[Any]:
-    """The values of a field, in the order of the rows."""
-    return list(dict.fromkeys(row[name] for row in rows if name in row and wanted.items() <= row.items()))
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from experiments.console import UserError, writing
@@ -155,3 +156,13 @@ def pick(rows: Iterable[Row], **conditions: Any) -> Any:
     if len(values) != 1:
         raise LookupError(f"{len(values)} rows with {conditions}, where there should be one")
     return values[0]
+
+
+def average(rows: Iterable[Row], **wanted: object) -> float:
+    """The mean value of the rows that fulfil the conditions, over folds, seeds and whatever else differs."""
+    return mean(row["value"] for row in rows if wanted.items() <= row.items())
+
+
+def present(rows: Iterable[Row], name: str, **wanted: object) -> list[Any]:
+    """The values of a field where it is there and the conditions are fulfilled, in the order of the rows."""
+    return list(dict.fromkeys(row[name] for row in rows if name in row and wanted.items() <= row.items()))

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -282,9 +281,7 @@ class Accumulator:
         ptr = torch.cat([segments.ptr[:1], segments.ptr[1:][present]])
         values = ops.reduce(rows, places[segments.index], ptr, segments.order, names, True)
         for name, value in zip(names, values.unbind(1), strict=True):
-            keys = plain.sortable(value) ^ _flip(name)
-            if value.is_floating_point():
-                keys = keys.masked_fill(value.isnan(), plain.NAN_KEY)
+            keys = plain.keys_of(value, plain.flip(name))
             self._state[name][present] = torch.maximum(self._state[name][present], keys)
 
 
@@ -309,16 +306,13 @@ class _Sums:
             case "var":
                 return self._variance(dtype)
             case _:
-                std = np.sqrt(self._variance(torch.float64).numpy())
-                return plain.narrowed(torch.from_numpy(std), dtype)
+                return plain.narrowed(plain.sqrt(self._variance(torch.float64)), dtype)
 
     def _mean(self, dtype: torch.dtype) -> Tensor:
         return wide.rounded(self.state["sum"], wide.format_of(self.dtype), dtype, self.count)
 
     def _extreme(self, name: str) -> Tensor:
-        keys = self.state[name]
-        value = plain.unsorted(keys ^ _flip(name), self.dtype)
-        value = value.masked_fill(keys == plain.NAN_KEY, torch.nan) if value.is_floating_point() else value
+        value = plain.values_of(self.state[name], self.dtype, plain.flip(name))
         return value.masked_fill(self.count.unsqueeze(1) == 0, 0)
 
     def _variance(self, dtype: torch.dtype) -> Tensor:
@@ -352,11 +346,6 @@ def _variance(
     centre, total = numerator << (exponent - place), total << (unit - place)
     squares = (squares << (square - 2 * place)) - 2 * centre * total + nodes * centre * centre
     return wide.nearest(*wide.ratio(squares, nodes, 2 * place), dtype)
-
-
-def _flip(name: str) -> int:
-    """Return what turns keys around, so that the least is the greatest."""
-    return -1 if name == "min" else 0
 
 
 def _checked(reduce: str | Sequence[str]) -> str | tuple[str, ...]:

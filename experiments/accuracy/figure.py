@@ -8,13 +8,13 @@ from statistics import mean
 
 from experiments import figures
 from experiments.accuracy.baselines import BASELINES
-from experiments.accuracy.tables import methods, networks, per_fold, unique
-from experiments.rows import Row, pick
+from experiments.accuracy.tables import methods, networks, per_fold
+from experiments.rows import Row, pick, present
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """One panel for each set and network."""
-    pairs = [(data, network) for data in unique(rows, "data") for network in networks(rows, data)]
+    pairs = [(data, network) for data in present(rows, "data") for network in networks(rows, data)]
     lines = max(len(methods(rows, *pair)) for pair in pairs) + len(BASELINES)
     drawing, panels = figures.panels(len(pairs), width=4.0, height=0.26 * lines + 0.8, columns=2)
     for panel, (data, network) in zip(panels, pairs, strict=True):

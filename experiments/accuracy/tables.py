@@ -10,7 +10,7 @@ from rich.table import Table
 from experiments.accuracy.baselines import BASELINES
 from experiments.accuracy.statistics import Comparison, compare
 from experiments.console import table
-from experiments.rows import Row, pick
+from experiments.rows import Row, pick, present
 
 REFERENCE = "mean"
 
@@ -18,7 +18,7 @@ REFERENCE = "mean"
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Accuracies; then, for each set and network, differences to the reference."""
     columns = ("set", "network", "readout", "train", "hold-out", "test", "sd", "ceiling")
-    data = unique(rows, "data")[0]
+    data = present(rows, "data")[0]
     reference, _ = comparisons_of(rows, data, networks(rows, data)[0])
     title = f"Paired differences to {reference} [points], p after Holm"
     comparisons = ("set", "network", "method", "difference", "95 % interval", "p", "verdict")
@@ -30,7 +30,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a method; the baselines of a set stand first."""
-    for data in unique(rows, "data"):
+    for data in present(rows, "data"):
         for network in (None, *networks(rows, data)):
             for method in methods(rows, data, network):
                 of = {"data": data, "network": network, "readout": method}
@@ -50,7 +50,7 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def comparison_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a comparison."""
-    for data in unique(rows, "data"):
+    for data in present(rows, "data"):
         for network in networks(rows, data):
             for one in comparisons_of(rows, data, network)[1]:
                 bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
@@ -61,7 +61,7 @@ def comparison_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def sentences(rows: Sequence[Row]) -> Iterator[str]:
     """What follows, in words, for each set and network; nothing is averaged over sets."""
-    for data in unique(rows, "data"):
+    for data in present(rows, "data"):
         for network in networks(rows, data):
             reference, found = comparisons_of(rows, data, network)
             groups: dict[str, list[str]] = {}
@@ -84,21 +84,16 @@ def comparisons_of(rows: Sequence[Row], data: str, network: str) -> tuple[str, l
     return reference, compare(accuracies, reference, folds)
 
 
-def unique(rows: Sequence[Row], field: str) -> list[str]:
-    """The values of a field, in the order of the rows."""
-    return list(dict.fromkeys(row[field] for row in rows))
-
-
 def networks(rows: Sequence[Row], data: str) -> list[str]:
     """The networks that were trained on a set."""
-    return [name for name in unique([row for row in rows if row["data"] == data], "network") if name]
+    return [name for name in present(rows, "network", data=data) if name]
 
 
 def methods(rows: Sequence[Row], data: str, network: str | None) -> list[str]:
     """The readouts of a network, or the baselines."""
     if network is None:
         return list(BASELINES)
-    return unique([row for row in rows if (row["data"], row["network"]) == (data, network)], "readout")
+    return present(rows, "readout", data=data, network=network)
 
 
 def per_fold(rows: Sequence[Row], **conditions: object) -> list[float]:

@@ -14,9 +14,9 @@ from experiments import figures
 from experiments.activation_maps import worth
 from experiments.activation_maps.maps import READOUTS
 from experiments.activation_maps.measure import GALLERY, KINDS, NONE, PICKING, SHOWN
-from experiments.activation_maps.tables import names, per_fold
+from experiments.activation_maps.tables import per_fold
 from experiments.activation_maps.task import BOND_ORDERS
-from experiments.rows import Row, pick
+from experiments.rows import Row, pick, present
 from readouts.attribution import drawing, picture
 from readouts.attribution.sketch import Sketch
 
@@ -100,7 +100,7 @@ def draw_cell(
 
 def curves_figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """Two panels a set: atoms deleted, and atoms inserted."""
-    sheets = [(data, deletion) for data in names(rows) for deletion in (True, False)]
+    sheets = [(data, deletion) for data in present(rows, "data") for deletion in (True, False)]
     paper, panels = figures.panels(len(sheets), width=3.9, height=2.9, columns=2)
     for panel, (data, deletion) in zip(panels, sheets, strict=True):
         for readout in READOUTS:

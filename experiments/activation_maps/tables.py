@@ -18,7 +18,7 @@ from experiments.activation_maps import worth
 from experiments.activation_maps.maps import READOUTS
 from experiments.activation_maps.measure import COUNTS, GROUPS, SHARES
 from experiments.console import share, table
-from experiments.rows import Row, pick
+from experiments.rows import Row, pick, present
 
 NEARLY_ALL = 0.9
 HIT = ("is in it more often than by chance", "is in it no more often than by chance")
@@ -66,7 +66,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def learned_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set and readout."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         with_, others_with, without_, others_without = (pick(rows, data=data, metric=name) for name in COUNTS)
         for readout in READOUTS:
             order = ("accuracy", "size only", "majority", "train accuracy")
@@ -83,7 +83,7 @@ def mapped_lines(
     rows: Sequence[Row], metrics: Sequence[str], form: Callable[[float], str]
 ) -> Iterator[list[str]]:
     """One line for each set, readout and network."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         for readout in READOUTS:
             for trained in (True, False):
                 values = [mean(per_fold(rows, data, readout, name, trained)) for name in metrics]
@@ -92,7 +92,7 @@ def mapped_lines(
 
 def hit_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set and readout: rates over all folds, and of how many molecules."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         for readout in READOUTS:
             line = [data, readout]
             for group in GROUPS:
@@ -107,15 +107,10 @@ def hit_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def area_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set and readout."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         for readout in READOUTS:
             order = (worth.BEST, worth.RANDOM, worth.WORST)
             yield [data, readout, *(share(mean(areas(rows, data, readout, name))) for name in order)]
-
-
-def names(rows: Sequence[Row]) -> list[str]:
-    """The sets, in the order of the rows."""
-    return list(dict.fromkeys(row["data"] for row in rows))
 
 
 def per_fold(rows: Sequence[Row], data: str, readout: str, metric: str, trained: bool = True) -> list[float]:
@@ -136,7 +131,7 @@ def areas(rows: Sequence[Row], data: str, readout: str, order: str) -> list[floa
 
 def verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """What the rows of each set amount to."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         if not any(pick(rows, data=data, metric=name) for name in COUNTS[2:]):
             yield f"{data}: every molecule has a nitro group, so that it cannot tell the classes apart."
         for readout in READOUTS:

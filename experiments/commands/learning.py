@@ -15,9 +15,13 @@ from experiments.options import (
     DataNames,
     Device,
     DeviceName,
+    Folds,
+    FoldsOfClasses,
     Mirror,
     Out,
+    Scheduler,
     Seed,
+    Steps,
     load_sets,
     resolve,
     say_paths,
@@ -36,17 +40,11 @@ def accuracy(
     readout: Annotated[
         list[str], typer.Option(metavar="NAME...", help="One or more readouts.", show_default="all")
     ] = NO_READOUTS,
-    folds: Annotated[
-        int | None,
-        typer.Option(min=2, help="Folds of the cross-validation.", show_default="10, or the smallest class"),
-    ] = None,
+    folds: FoldsOfClasses = None,
     repeats: Annotated[int, typer.Option(min=1, help="Cross-validations, each with its own folds.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training at most.")] = 200,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Of a Dask scheduler, as tcp://host:8786: its workers train."),
-    ] = None,
+    scheduler: Scheduler = None,
     attributes: Annotated[bool, typer.Option("--attributes", help="Take node attributes, too.")] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Sum, mean and max, one learning rate, 50 epochs at most.")
@@ -101,8 +99,8 @@ def robustness(
     out: Out = RESULTS,
     device: Device = DeviceName.auto,
     seed: Seed = 0,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 4,
-    epochs: Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")] = 100,
+    folds: Folds = 4,
+    epochs: Steps = 100,
 ) -> None:
     """Corrupt nodes until readouts break, alone and at the end of trained networks."""
     sets = load_sets(data, mirror)
@@ -126,8 +124,8 @@ def gradients(
     out: Out = RESULTS,
     device: Device = DeviceName.auto,
     seed: Seed = 0,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 4,
-    epochs: Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")] = 100,
+    folds: Folds = 4,
+    epochs: Steps = 100,
 ) -> None:
     """See how the gradients of two labels spread over the nodes behind each readout, through training."""
     sets = load_sets(data, mirror)
@@ -151,8 +149,8 @@ def heads(
     out: Out = RESULTS,
     device: Device = DeviceName.auto,
     seed: Seed = 0,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 4,
-    epochs: Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")] = 100,
+    folds: Folds = 4,
+    epochs: Steps = 100,
     seeds: Annotated[int, typer.Option(min=2, help="Networks for each head and fold.")] = 3,
 ) -> None:
     """Put a fully connected layer on all node states in the place of a readout, and shuffle the nodes."""
@@ -177,7 +175,7 @@ def activation_maps(
     out: Out = RESULTS,
     device: Device = DeviceName.auto,
     seed: Seed = 0,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 10,
+    folds: Folds = 10,
     steps: Annotated[int, typer.Option(min=1, help="Training steps, each on 64 molecules.")] = 600,
 ) -> None:
     """Map what each atom gives to the logit of a mutagen, and see whether nitro groups light up.
@@ -204,10 +202,7 @@ def excitation(
     out: Out = RESULTS,
     device: Device = DeviceName.auto,
     seed: Seed = 0,
-    folds: Annotated[
-        int | None,
-        typer.Option(min=2, help="Folds of the cross-validation.", show_default="10, or the smallest class"),
-    ] = None,
+    folds: FoldsOfClasses = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 100,
 ) -> None:
     """Let the nodes of a network know their graph by squeeze-and-excitation, with three ways to squeeze."""

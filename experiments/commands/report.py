@@ -18,6 +18,7 @@ from experiments.options import (
     DeviceName,
     Mirror,
     Out,
+    Scheduler,
     Seed,
     load_sets,
     resolve,
@@ -60,10 +61,7 @@ def all_(
         int | None,
         typer.Option(min=1, help="Processes for accuracy, of one thread each.", show_default="one a core"),
     ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Of a Dask scheduler, as tcp://host:8786: its workers train."),
-    ] = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run all experiments but speed, which wants a quiet machine, and write the report."""
     from experiments import everything

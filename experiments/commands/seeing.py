@@ -13,9 +13,11 @@ from experiments.options import (
     DataNames,
     Device,
     DeviceName,
+    Folds,
     Mirror,
     Out,
     Seed,
+    Steps,
     load_sets,
     resolve,
     say_paths,
@@ -90,8 +92,8 @@ def copies(
             min=2, help="How many copies.", show_default="enough to outgrow every molecule, at most 12"
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 4,
-    epochs: Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")] = 100,
+    folds: Folds = 4,
+    epochs: Steps = 100,
 ) -> list[dict[str, Any]]:
     """Train networks to tell a molecule from k copies of it, and test them on held-out molecules."""
     sets = load_sets(data, mirror)
@@ -133,8 +135,8 @@ def counting(
     out: Out = RESULTS,
     device: Device = DeviceName.auto,
     seed: Seed = 0,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 4,
-    epochs: Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")] = 100,
+    folds: Folds = 4,
+    epochs: Steps = 100,
 ) -> None:
     """Probe pooled vectors for the counts, the proportions and the presence of every kind of node."""
     sets = load_sets(data, mirror)

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from experiments import figures
 from experiments.excitation.measure import BASELINES, COPIES
 from experiments.excitation.networks import NONE, ROUNDS, SQUEEZES, VIEWS, WIDTH
-from experiments.excitation.tables import names, per_fold
-from experiments.rows import Row, pick
+from experiments.excitation.tables import per_fold
+from experiments.rows import Row, pick, present
 
 COLOURS = figures.COLOURS | {NONE: figures.INK}
 LINES = dict(zip(BASELINES, ("--", ":"), strict=True))
@@ -21,8 +21,8 @@ MARKERS = {NONE: "x", "mean": "s", "max": "^", "sum": "o"}
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """Three panels a set; the gates are those of the last block in the first fold."""
-    drawing, panels = figures.panels(3 * len(names(rows)), width=3.1, height=2.7)
-    for place, data in enumerate(names(rows)):
+    drawing, panels = figures.panels(3 * len(present(rows, "data")), width=3.1, height=2.7)
+    for place, data in enumerate(present(rows, "data")):
         accuracies, gates, copies = panels[3 * place : 3 * place + 3]
         draw_accuracies(accuracies, rows, data)
         draw_gates(gates, rows, data)

@@ -16,7 +16,7 @@ from experiments.accuracy.statistics import Comparison, compare
 from experiments.console import share, table
 from experiments.excitation.measure import BASELINES, CLOSE, COPIES, SPREAD
 from experiments.excitation.networks import NONE, ROUNDS, SQUEEZES, VIEWS
-from experiments.rows import Row, pick
+from experiments.rows import Row, pick, present
 
 NEARLY_ALL = 0.9
 
@@ -39,7 +39,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a network, after the baselines."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         for squeeze in (*BASELINES, *VIEWS):
             sides = (mean(per_fold(rows, data, squeeze, name)) for name in ("train accuracy", "accuracy"))
             parameters, ceiling = "", ""
@@ -52,7 +52,7 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def difference_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a squeeze."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         for one in comparisons(rows, data):
             bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
             yield [data, one.method, f"{100 * one.difference:+.1f}", bounds, f"{one.p:.3f}", one.verdict]
@@ -61,7 +61,7 @@ def difference_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def gate_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each squeeze, network and block."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         for squeeze in SQUEEZES:
             for trained in (True, False):
                 for block in range(ROUNDS - 1):
@@ -73,7 +73,7 @@ def gate_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def copy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each network and number of copies; a network without gates has answers only."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         for squeeze in VIEWS:
             for k in COPIES:
                 changed = share(mean(per_fold(rows, data, squeeze, "answers changed", copies=k)))
@@ -92,11 +92,6 @@ def copy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 def exactly(value: float) -> str:
     """A share that is written 0 only where it is 0, to the bit."""
     return share(value) if value else "0"
-
-
-def names(rows: Sequence[Row]) -> list[str]:
-    """The sets, in the order of the rows."""
-    return list(dict.fromkeys(row["data"] for row in rows))
 
 
 def per_fold(
@@ -119,7 +114,7 @@ def comparisons(rows: Sequence[Row], data: str) -> list[Comparison]:
 
 def verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """For each set: what helps, what copies do to the gates, and whether these follow the size."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         yield of_accuracy(rows, data)
         yield of_copies(rows, data)
         yield of_sizes(rows, data)

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from experiments import figures
 from experiments.extrapolation.copies import COPIES
 from experiments.extrapolation.judging import BEST_SIZE
-from experiments.extrapolation.tables import copied, found, names
+from experiments.extrapolation.tables import copied, found
 from experiments.extrapolation.task import BETWEEN, HOLD_OUT, LARGE
 from experiments.extrapolation.training import READOUTS
-from experiments.rows import Row
+from experiments.rows import Row, present
 
 STYLES = {name: (colour, "-") for name, colour in figures.COLOURS.items()} | {
     "median": ("#7b4ea3", "--"),
@@ -27,7 +27,7 @@ ASKED = (HOLD_OUT, BETWEEN, LARGE)
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """A row of panels for each set."""
-    sets = names(rows)
+    sets = present(rows, "data")
     drawing, panels = figures.panels(3 * len(sets), width=3.3, height=2.9, columns=3)
     for position, data in enumerate(sets):
         by_size, norms, errors = panels[3 * position : 3 * position + 3]

@@ -16,7 +16,7 @@ from experiments.extrapolation.judging import BASELINES, BEST_SIZE, CALIBRATED, 
 from experiments.extrapolation.measure import COPIED
 from experiments.extrapolation.task import BALANCED, BETWEEN, HOLD_OUT, LARGE, TRAIN
 from experiments.extrapolation.training import PROPORTIONS, READOUTS
-from experiments.rows import Row
+from experiments.rows import Row, present
 
 PARTS = (TRAIN, HOLD_OUT, BETWEEN, LARGE, BALANCED)
 ACCURACY, LOSS = "class-weighted accuracy", "class-weighted loss"
@@ -27,11 +27,6 @@ MOST = COPIES[-1]
 def found(rows: Sequence[Row], **wanted: object) -> list[float]:
     """The values of the rows that fulfil the conditions, one a seed."""
     return [row["value"] for row in rows if wanted.items() <= row.items()]
-
-
-def names(rows: Sequence[Row]) -> list[str]:
-    """The sets, in the order of the rows."""
-    return list(dict.fromkeys(row["data"] for row in rows))
 
 
 def slope(rows: Sequence[Row], data: str, readout: str) -> float:
@@ -47,7 +42,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     of_size = ("readout", TRAIN, HOLD_OUT, BETWEEN, f"{LARGE} (sd)", "balanced", "accuracy", "loss")
     of_copies = ("readout", "k", *CALIBRATED, "slope", "other bits")
     laid_out = []
-    for data in names(rows):
+    for data in present(rows, "data"):
         title = f"{data}: MCC by size; class-weighted accuracy and loss on large graphs"
         laid_out.append(table(title, of_size, size_lines(rows, data)))
         title = f"{data}: k disjoint copies of held-out graphs; slope of log norm over log k"
@@ -93,7 +88,7 @@ def copied(rows: Sequence[Row], data: str, readout: str, metric: str, k: int) ->
 
 def verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """Three sentences a set: larger graphs, logits of copies, calibration of copies."""
-    for data in names(rows):
+    for data in present(rows, "data"):
         yield f"{data}, larger graphs: {of_sizes(rows, data)}."
         yield f"{data}, logits of copies: {of_logits(rows, data)}."
         yield f"{data}, calibration of copies: {of_calibration(rows, data)}."

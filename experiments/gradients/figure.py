@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 
 from experiments import figures
 from experiments.gradients.networks import MAPS, READOUTS, VECTOR
-from experiments.gradients.tables import average, present
-from experiments.rows import Row
+from experiments.rows import Row, average, present
 
 COLOURS = figures.COLOURS | {"softmax": "#e69f00", "median": "#7b4ea3"}
 

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from statistics import mean
-from typing import Any
 
 from rich.table import Table
 
 from experiments.console import table
 from experiments.gradients.networks import LABELS, MAPS, READOUTS, SPREAD, VECTOR
-from experiments.rows import Row
+from experiments.rows import Row, average, present
 
 DEMOCRATIC = ("sum", "mean")
 TINY, HALF = 1e-9, 0.5
-
-
-def average(rows: Sequence[Row], **wanted: object) -> float:
-    """The mean over the folds of the rows that fulfil the conditions."""
-    return mean(row["value"] for row in rows if wanted.items() <= row.items())
-
-
-def present(rows: Sequence[Row], name: str, **wanted: object) -> list[Any]:
-    """The values of a field, in the order of the rows."""
-    return list(dict.fromkeys(row[name] for row in rows if name in row and wanted.items() <= row.items()))
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from experiments import figures
 from experiments.heads.law import ATOMS, RANDOM
 from experiments.heads.networks import HEADS
-from experiments.heads.tables import average, present, trained
-from experiments.rows import Row, pick
+from experiments.heads.tables import trained
+from experiments.rows import Row, average, pick, present
 
 PURPLE = "#7b4ea3"
 LOOKS = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from statistics import mean, stdev
-from typing import Any
 
 from rich.table import Table
 
@@ -13,19 +12,9 @@ from experiments.accuracy.statistics import compare
 from experiments.console import table
 from experiments.heads.law import BETWEEN, LAW
 from experiments.heads.networks import DROPOUT, FLATTEN, HEADS, POOLED, SHUFFLED
-from experiments.rows import Row, pick
+from experiments.rows import Row, average, pick, present
 
 POINT, ERRORS = 0.01, 4
-
-
-def average(rows: Sequence[Row], **wanted: object) -> float:
-    """The mean over folds and networks of the rows that fulfil the conditions."""
-    return mean(row["value"] for row in rows if wanted.items() <= row.items())
-
-
-def present(rows: Sequence[Row], name: str, **wanted: object) -> list[Any]:
-    """The values of a field, in the order of the rows."""
-    return list(dict.fromkeys(row[name] for row in rows if name in row and wanted.items() <= row.items()))
 
 
 def gap(rows: Sequence[Row], data: str, head: str) -> float:

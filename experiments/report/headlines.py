@@ -21,7 +21,7 @@ from experiments.extrapolation.task import LARGE
 from experiments.gradients import tables as gradients
 from experiments.heads import tables as heads
 from experiments.heads.networks import FLATTEN, POOLED
-from experiments.rows import Row, pick
+from experiments.rows import Row, average, pick, present
 from experiments.speed.contenders import EXACT
 from experiments.speed.limits import gather, is_large, judge
 
@@ -61,15 +61,10 @@ def span(values: Iterable[float], form: str = ".1f") -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def unique(rows: Sequence[Row], name: str = "data") -> list[str]:
-    """The values of a field, in the order of the rows."""
-    return list(dict.fromkeys(row[name] for row in rows))
-
-
 def of_collisions(rows: Sequence[Row]) -> tuple[str, str]:
     """The mean's ceiling is below the sum's, after a round by at most a point; that of max is the lowest."""
     good, gaps = [], []
-    for data in unique(rows):
+    for data in present(rows, "data"):
         ceilings = [ceilings_at(rows, data, depth) for depth in (0, 1)]
         gaps.append([100 * (ceiling["sum"] - ceiling["mean"]) for ceiling in ceilings])
         ordered = all(c["sum"] >= c["mean"] >= c["max"] for c in ceilings)
@@ -121,7 +116,7 @@ def sum_error(rows: Iterable[Row]) -> float:
 def of_copies(rows: Sequence[Row]) -> tuple[str, str]:
     """Mean and max guess in every fold, and the sum does far better."""
     found = {
-        readout: [copies.per_fold(rows, data, readout, "accuracy") for data in unique(rows)]
+        readout: [copies.per_fold(rows, data, readout, "accuracy") for data in present(rows, "data")]
         for readout in copies.READOUTS
     }
     good = [
@@ -134,7 +129,7 @@ def of_copies(rows: Sequence[Row]) -> tuple[str, str]:
 
 def of_counting(rows: Sequence[Row]) -> tuple[str, str]:
     """Each readout of atoms gives what it is said to hold and nothing that it is said to lose."""
-    errors = [partial(counting.average, rows, data, counting.ATOMS) for data in unique(rows)]
+    errors = [partial(counting.average, rows, data, counting.ATOMS) for data in present(rows, "data")]
     exact = {
         readout: span(100 * error(readout, counting.EXACT) for error in errors)
         for readout in counting.READOUTS
@@ -148,7 +143,7 @@ def of_propositions(rows: Sequence[Row]) -> tuple[str, str]:
     """All ten hold."""
     numbers = range(1, len(propositions.PROPOSITIONS) + 1)
     kept = []
-    for data in unique(rows):
+    for data in present(rows, "data"):
         at = partial(propositions.numbers, rows, data)
         said = [
             propositions.judged({dtype: at(number, dtype) for dtype in propositions.DTYPES}, number)
@@ -161,7 +156,7 @@ def of_propositions(rows: Sequence[Row]) -> tuple[str, str]:
 def of_accuracy(rows: Sequence[Row]) -> tuple[str, str]:
     """The sum beats the mean, in each pair of set and network."""
     found = []
-    for data in unique(rows):
+    for data in present(rows, "data"):
         for network in accuracies.networks(rows, data):
             reference, compared = accuracies.comparisons_of(rows, data, network)
             found += [one for one in compared if (reference, one.method) == ("mean", "sum")]
@@ -177,13 +172,13 @@ def better(one: Comparison) -> bool | None:
 def of_extrapolation(rows: Sequence[Row]) -> tuple[str, str]:
     """The mean is ahead on large graphs; with copies the sum's logits alone grow, and its errors."""
     judges = (extrapolation.of_sizes, extrapolation.of_logits, extrapolation.of_calibration)
-    said = [claimed(judged(rows, data)) for data in unique(rows) for judged in judges]
+    said = [claimed(judged(rows, data)) for data in present(rows, "data") for judged in judges]
     of_large = partial(extrapolation.found, rows, part=LARGE, metric="MCC")
     ahead = [
         mean(of_large(data=data, readout="mean")) - mean(of_large(data=data, readout="sum"))
-        for data in unique(rows)
+        for data in present(rows, "data")
     ]
-    slopes = span((extrapolation.slope(rows, data, "sum") for data in unique(rows)), ".2f")
+    slopes = span((extrapolation.slope(rows, data, "sum") for data in present(rows, "data")), ".2f")
     return held(said), f"MCC of mean minus sum {span(ahead, '+.2f')}; logits of sum grow as k^a, a {slopes}"
 
 
@@ -191,12 +186,12 @@ def of_robustness(rows: Sequence[Row]) -> tuple[str, str]:
     """Every readout breaks where theory says, and behind trained networks the robust ones alone do not."""
     good, lost = [], {readout: list[float]() for readout in robustness.READOUTS}
     place = robustness.STATES
-    for data in unique(rows):
+    for data in present(rows, "data"):
         points = [
-            robustness.average(rows, data=data, readout=readout, metric="as predicted") == 1
+            average(rows, data=data, readout=readout, metric="as predicted") == 1
             for readout in robustness.READOUTS
         ]
-        if place in robustness.present(rows, "place", data=data):
+        if place in present(rows, "place", data=data):
             points.append(claimed(robustness.of_trained(rows, data, place)) is True)
             for readout, drops in lost.items():
                 drops.append(100 * robustness.drop(rows, data, place, readout))
@@ -213,7 +208,7 @@ def of_gradients(rows: Sequence[Row]) -> tuple[str, str]:
         if "head" in row:
             cases.setdefault((row["data"], row["head"]), []).append(row)
     gini = {
-        name: span((gradients.average(found, readout=name, metric="gini") for found in cases.values()), ".2f")
+        name: span((average(found, readout=name, metric="gini") for found in cases.values()), ".2f")
         for name in ("mean", "max")
     }
     told = ", ".join(f"{name} {value}" for name, value in gini.items())
@@ -227,7 +222,7 @@ def of_heads(rows: Sequence[Row]) -> tuple[str, str]:
     asked = heads.trained(rows)
     lost = span((100 * heads.lost(rows, data, FLATTEN) for data in asked), ".1f") if asked else "no"
     said = [claimed(heads.of_orders(rows, data)) for data in asked]
-    same = partial(heads.average, rows, metric="same bits")
+    same = partial(average, rows, metric="same bits")
     kept = [same(data=data, readout=name) for data in asked for name in POOLED]
     told = f"; graphs whose bits readouts keep: {100 * min(kept):.0f} %" if kept else ""
     return held(said), f"points that a flattened head loses when nodes are shuffled: {lost}{told}"
@@ -236,7 +231,7 @@ def of_heads(rows: Sequence[Row]) -> tuple[str, str]:
 def of_activation_maps(rows: Sequence[Row]) -> tuple[str, str]:
     """Behind a mean, nitro groups carry more than their share of the positive score in nearly all folds."""
     good, told = [], []
-    for data in unique(rows):
+    for data in present(rows, "data"):
         atoms, score = (maps.per_fold(rows, data, "mean", name) for name in ("atoms", "score"))
         good.append(mean(s > a for s, a in zip(score, atoms, strict=True)) >= maps.NEARLY_ALL)
         told.append(f"{data}: {100 * mean(atoms):.0f} % of the atoms, {100 * mean(score):.0f} % of the score")
@@ -245,7 +240,7 @@ def of_activation_maps(rows: Sequence[Row]) -> tuple[str, str]:
 
 def of_excitation(rows: Sequence[Row]) -> tuple[str, str]:
     """Networks with gates are more accurate, for each squeeze."""
-    found = [one for data in unique(rows) for one in excitation.comparisons(rows, data)]
+    found = [one for data in present(rows, "data") for one in excitation.comparisons(rows, data)]
     gained: dict[str, list[float]] = {}
     for one in found:
         gained.setdefault(one.method, []).append(100 * one.difference)

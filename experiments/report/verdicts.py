@@ -7,15 +7,15 @@ from statistics import mean
 
 from experiments import copies, demo, tower
 from experiments.console import share
-from experiments.report.headlines import ceilings_at, strayed, sum_error, towers, unique
-from experiments.rows import Row, pick
+from experiments.report.headlines import ceilings_at, strayed, sum_error, towers
+from experiments.rows import Row, pick, present
 from experiments.speed.limits import gather, judge
 
 
 def of_collisions(rows: Sequence[Row]) -> Iterator[str]:
     """Ceilings on atoms and after one round, and how many pairs are left for mean aggregation at the end."""
     deepest = max(row["depth"] for row in rows if "depth" in row)
-    for data in unique(rows):
+    for data in present(rows, "data"):
         atoms, round_ = (
             ", ".join(f"{view} {share(ceiling)}" for view, ceiling in ceilings_at(rows, data, depth).items())
             for depth in (0, 1)
@@ -36,9 +36,9 @@ def of_collisions(rows: Sequence[Row]) -> Iterator[str]:
 def of_tower(rows: Sequence[Row]) -> Iterator[str]:
     """For each tower, whether the bits are the same, and whether the sums are the multiples of the first."""
     for (data, name), found in towers(rows).items():
-        apart = unique([row for row in strayed(found) if row["readout"] != "sum"], "readout")
-        together = [readout for readout in unique(found, "readout") if readout not in ("sum", *apart)]
-        count = len(unique(found, "position"))
+        apart = present([row for row in strayed(found) if row["readout"] != "sum"], "readout")
+        together = [readout for readout in present(found, "readout") if readout not in ("sum", *apart)]
+        count = len(present(found, "position"))
         said = f"{listed(together)} place all {count} graphs on one point, bit for bit" if together else ""
         against = f"{listed(apart)} {'does' if len(apart) == 1 else 'do'} not" if apart else ""
         factor = max(row["factor"] for row in found)
@@ -50,7 +50,7 @@ def of_tower(rows: Sequence[Row]) -> Iterator[str]:
 
 def of_copies(rows: Sequence[Row]) -> Iterator[str]:
     """For each set and readout, how many held-out molecules it tells from their copies."""
-    for data in unique(rows):
+    for data in present(rows, "data"):
         for readout in copies.READOUTS:
             folds = copies.per_fold(rows, data, readout, "accuracy")
             yield f"{data}, {readout}: {demo.verdict(folds)} ({copies.percent(mean(folds))} %)."

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from readouts.distributed.sums import sum_over
 from readouts.distributed.ties import count_ties, gradients, shares
 from readouts.functional import arranged, reduce_names
 from readouts.kernels.contract import ELEMENTARY, result_dtype
-from readouts.kernels.plain import NAN_KEY, narrowed, sortable, unsorted
+from readouts.kernels.plain import flip, keys_of, narrowed, sqrt, values_of
 
 EXTREMES = ("max", "min")
 NOTHING = torch.iinfo(torch.int64).min  # the key of the greatest of no numbers
@@ -90,15 +89,10 @@ class _Reduce(torch.autograd.Function):
 def extremes_of(rows: Tensor, shard: Shard, names: Sequence[str]) -> Tensor:
     """Return greatest or least values of all ranks [B, K, F], without a derivative, in one message."""
     local = ops.reduce(rows, *shard.groups, names, True)
-    flips = torch.tensor([0 if name == "max" else -1 for name in names], device=rows.device).view(-1, 1)
-    keys = sortable(local) ^ flips
-    if rows.is_floating_point():
-        keys = keys.masked_fill(local.isnan(), NAN_KEY)
+    flips = torch.tensor([flip(name) for name in names], device=rows.device).view(-1, 1)
+    keys = keys_of(local, flips)
     (best,) = shard.ranks.max(keys.masked_fill((shard.segments.count == 0).view(-1, 1, 1), NOTHING))
-    values = unsorted(best ^ flips, rows.dtype)
-    if rows.is_floating_point():
-        values = values.masked_fill(best == NAN_KEY, torch.nan)
-    return values.masked_fill((shard.count == 0).view(-1, 1, 1), 0)
+    return values_of(best, rows.dtype, flips).masked_fill((shard.count == 0).view(-1, 1, 1), 0)
 
 
 def _averages(
@@ -118,7 +112,7 @@ def _averages(
     mean = sums.rounded(torch.float64, nodes)
     deviations = rows.to(torch.float64, copy=True).sub_(mean[index])
     squares = sum_over(shard.ranks, deviations.square_(), index, size)
-    std = _sqrt(squares.rounded(torch.float64, nodes))
+    std = sqrt(squares.rounded(torch.float64, nodes))
     if "var" in names:
         blocks["var"] = squares.rounded(dtypes["var"], nodes)
     if "std" in names:
@@ -134,8 +128,3 @@ def _deviating(
         return (2 * grad)[index] * (deviations / nodes[index])
     slope = grad[index] * (deviations / (nodes * std)[index])
     return torch.where((std == 0)[index], 0, slope)
-
-
-def _sqrt(x: Tensor) -> Tensor:
-    """Round the square root correctly; PyTorch's own is off by a unit now and then on the CPU."""
-    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()

@@ -22,7 +22,7 @@ from readouts.distributed.ties import add_up, blocks, count_ties, gradients, is_
 from readouts.functional import arranged
 from readouts.kernels import wide
 from readouts.kernels.contract import result_dtype
-from readouts.kernels.plain import NAN_KEY, sortable, unsorted
+from readouts.kernels.plain import NAN_KEY, keys_of, unsorted
 from readouts.ops import wide_dtype
 from readouts.segments import Segments
 
@@ -215,7 +215,7 @@ def _bisect(rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
         beyond = numbers < wanted
         low, first = (torch.where(beyond, *pair).amax(0) for pair in ((pivots + 1, low), (places, first)))
         high, last = (torch.where(beyond, *pair).amin(0) for pair in ((high, pivots), (last, places)))
-    values = unsorted(high, rows.dtype)
+    values = unsorted(high, rows.dtype)  # where unordered, the loop has moved the key of NaN
     values = values.masked_fill(unordered, torch.nan) if rows.is_floating_point() else values
     return values.masked_fill((shard.count == 0).view(-1, 1, 1), 0)
 
@@ -231,9 +231,7 @@ def _sorted_keys(rows: Tensor, segments: Segments) -> Tensor:
     rows, index = (rows, index) if order is None else (rows[order], index[order])
     keys = torch.zeros(rows.shape[1], len(rows) + 1, dtype=torch.int64, device=rows.device)
     table = keys[:, :-1]
-    table.copy_(sortable(rows).t())
-    if rows.is_floating_point():
-        table.masked_fill_(rows.isnan().t(), NAN_KEY)
+    table.copy_(keys_of(rows).t())
     if keys.device.type == "cpu":  # NumPy sorts faster, but one graph after the other
         columns, borders = table.numpy(), ptr.tolist()
         for begin, end in itertools.pairwise(borders):

@@ -72,7 +72,7 @@ class _Sums:
     @cached_property
     def std(self) -> Tensor:
         """Square root of the float64 variance, in float64 [B, F]."""
-        return _sqrt(self.var(torch.float64))
+        return sqrt(self.var(torch.float64))
 
     @cached_property
     def _squares(self) -> _Sums:
@@ -115,14 +115,27 @@ def _block(name: str, x: Tensor, sums: _Sums, dtype: torch.dtype) -> Tensor:
 
 def _extreme(name: str, x: Tensor, index: Tensor, count: Tensor) -> Tensor:
     """Return the maximum or minimum [B, F]: NaN if there is one, -0 below +0, 0 for an empty graph."""
-    flip = 0 if name == "max" else -1
-    keys = sortable(x) ^ flip
-    keys = keys.masked_fill(x.isnan(), NAN_KEY) if x.is_floating_point() else keys
+    keys = keys_of(x, flip(name))
     best = keys.new_full((len(count), x.shape[1]), torch.iinfo(torch.int64).min)
     best.scatter_reduce_(0, index.unsqueeze(1).expand(x.shape), keys, "amax")
-    value = unsorted(best ^ flip, x.dtype)
-    value = value.masked_fill(best == NAN_KEY, torch.nan) if x.is_floating_point() else value
-    return value.masked_fill(count.view(-1, 1) == 0, 0)
+    return values_of(best, x.dtype, flip(name)).masked_fill(count.view(-1, 1) == 0, 0)
+
+
+def flip(name: str) -> int:
+    """Return what turns keys around for a minimum, so that the least is the greatest."""
+    return -1 if name == "min" else 0
+
+
+def keys_of(x: Tensor, flip: int | Tensor = 0) -> Tensor:
+    """Map numbers to int64 keys in the same order, turned around by a flip of -1; NaN is the greatest."""
+    keys = sortable(x) ^ flip
+    return keys.masked_fill(x.isnan(), NAN_KEY) if x.is_floating_point() else keys
+
+
+def values_of(keys: Tensor, dtype: torch.dtype, flip: int | Tensor = 0) -> Tensor:
+    """Undo `keys_of`."""
+    values = unsorted(keys ^ flip, dtype)
+    return values.masked_fill(keys == NAN_KEY, torch.nan) if dtype.is_floating_point else values
 
 
 def sortable(x: Tensor) -> Tensor:
@@ -162,7 +175,7 @@ def _sensitivity(name: str, grad: Tensor, winners: Tensor | None, sums: _Sums) -
             return torch.where((sums.std == 0)[index], 0, slope)
 
 
-def _sqrt(x: Tensor) -> Tensor:
+def sqrt(x: Tensor) -> Tensor:
     """Round the square root correctly; PyTorch's own is off by a unit now and then on the CPU."""
     return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
 
