@@ -22,7 +22,7 @@ demo: $(SETUP)
 	$(BIN)/python -m experiments demo $(addprefix --data ,$(DATA))
 
 test: $(SETUP)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

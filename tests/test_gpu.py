@@ -18,6 +18,7 @@ POINTERS = {torch.float64: "*fp64", torch.int16: "*i16", torch.int32: "*i32", to
 OPTIONS = ("num_warps", "enable_fp_fusion")
 
 
+@pytest.mark.timeout(1800)
 def test_interpreted_kernels_return_the_bits_of_the_reference():
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "interpreted"]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
