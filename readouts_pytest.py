@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PROPERTY = "readouts verdict"
 VERDICTS = ("broken", "random", "rounding", "identical bits")  # the worst first
 SETTINGS = ("permutations", "seed", "allow")
+ALLOWED = ("rounding", "identical")
 
 
 def _positive(text: str) -> int:
@@ -63,7 +64,12 @@ def _settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     if unknown:
         raise pytest.UsageError(f"readouts marker: expected {', '.join(SETTINGS)}=..., got {unknown[0]}")
     options = {name: request.config.getoption(f"--readouts-{name}") for name in SETTINGS[:2]}
-    return {"allow": "rounding", **options, **given}
+    settings = {"allow": "rounding", **options, **given}
+    if not isinstance(settings["permutations"], int) or settings["permutations"] < 1:
+        raise pytest.UsageError(f"permutations: expected at least 1, got {settings['permutations']!r}")
+    if settings["allow"] not in ALLOWED:
+        raise pytest.UsageError(f'allow: expected "rounding" or "identical", got {settings["allow"]!r}')
+    return settings
 
 
 @pytest.fixture

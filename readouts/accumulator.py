@@ -193,10 +193,11 @@ class Accumulator:
         self._check_alike(state["reduce"], state["size"])
         self.dtype, self.features, self._pending = state["dtype"], tuple(state["features"]), 0
         formats = self._formats()
-        self._state = {
-            name: wide.pasted(tensor, low, formats[name][0]) if name in formats else tensor.clone()
-            for name, (low, tensor) in state["parts"].items()
-        }
+        with torch.inference_mode(False):
+            self._state = {
+                name: wide.pasted(tensor, low, formats[name][0]) if name in formats else tensor.clone()
+                for name, (low, tensor) in state["parts"].items()
+            }
 
     def __getstate__(self) -> dict[str, Any]:
         return {"empty": self.empty, **self.state_dict()}
@@ -227,11 +228,12 @@ class Accumulator:
         if self.dtype is None:
             self.dtype, self.features = dtype, features
             cells = self.size, math.prod(features)
-            for part, (format, _) in self._formats().items():
-                self._state[part] = wide.zeros(format, *cells, device)
-            for part in self._extremes():
-                self._state[part] = torch.full(cells, _LOWEST, dtype=torch.int64, device=device)
-            self._state["count"] = torch.zeros(self.size, dtype=torch.int64, device=device)
+            with torch.inference_mode(False):  # of which the next update may know nothing
+                for part, (format, _) in self._formats().items():
+                    self._state[part] = wide.zeros(format, *cells, device)
+                for part in self._extremes():
+                    self._state[part] = torch.full(cells, _LOWEST, dtype=torch.int64, device=device)
+                self._state["count"] = torch.zeros(self.size, dtype=torch.int64, device=device)
         elif dtype != self.dtype:
             raise TypeError(f"{name}: expected {self.dtype}, the dtype of the first update, got {dtype}")
         elif features != self.features:

@@ -84,7 +84,7 @@ def readout(
 def arranged(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: float) -> Tensor:
     """Give blocks [B, R, F] the feature dimensions of x, side by side, and empty graphs their value."""
     if empty != 0:
-        _check_fits(empty, out.dtype)
+        check_fits(empty, out.dtype)
         out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
     if x.dim() == 2:
         return out.flatten(1)
@@ -190,6 +190,15 @@ def segments_of(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, 
     return segments
 
 
+def graphs_of(
+    x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None, empty: float
+) -> Segments:
+    """Return the graphs of x; raise where x, they, or the value of an empty graph cannot be used."""
+    check_x(x)
+    check_exact_and_empty(True, empty)
+    return segments_of(x, batch, ptr, size)
+
+
 def check_exact_and_empty(exact: bool, empty: float) -> None:
     """Raise unless `exact` is a bool and `empty` a real number."""
     if not isinstance(exact, bool):
@@ -198,7 +207,7 @@ def check_exact_and_empty(exact: bool, empty: float) -> None:
         raise TypeError(f"empty: expected a real number, got {type(empty).__name__}")
 
 
-def _check_fits(empty: float, dtype: torch.dtype) -> None:
+def check_fits(empty: float, dtype: torch.dtype) -> None:
     """Raise unless a number of this dtype is, or for floats is next to, `empty`."""
     if dtype.is_floating_point:
         fits = not math.isfinite(empty) or abs(empty) <= torch.finfo(dtype).max

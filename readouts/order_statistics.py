@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from readouts import order_ops
-from readouts.functional import arranged, check_exact_and_empty, check_x, segments_of
+from readouts.functional import arranged, graphs_of
 from readouts.kernels.contract import result_dtype
 from readouts.ops import wide_dtype
 from readouts.segments import Segments
@@ -67,7 +67,7 @@ def median(
                 [4.]])
     """
     check_choice("interpolation", interpolation, MIDDLES)
-    segments = _checked(x, batch, ptr, size, empty)
+    segments = graphs_of(x, batch, ptr, size, empty)
     rows, groups = _rows(x), (segments.index, segments.ptr, segments.order)
     if interpolation == "midpoint":
         out = order_ops.midpoint(rows, *groups).unsqueeze(1)
@@ -120,7 +120,7 @@ def quantile(
     """
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     levels = level_tensors(q) if isinstance(q, Tensor) else levels_of(q)
-    segments = _checked(x, batch, ptr, size, empty)
+    segments = graphs_of(x, batch, ptr, size, empty)
     out = _quantiles(_rows(x), segments, levels, interpolation)
     single = q.dim() == 0 if isinstance(q, Tensor) else isinstance(q, int | float)
     return arranged(out, x, segments, single, empty)
@@ -156,7 +156,7 @@ def trimmed_mean(
     Source: Tukey and McLaughlin, "Less vulnerable confidence and significance procedures" (Sankhya A, 1963).
     """
     check_proportion(proportion)
-    segments = _checked(x, batch, ptr, size, empty)
+    segments = graphs_of(x, batch, ptr, size, empty)
     rows, n = _rows(x), segments.count
     cut = torch.minimum((n.to(wide_dtype(n)) * proportion).long(), ((n - 1) // 2).clamp(min=0))
     groups = segments.index, segments.ptr, segments.order
@@ -205,14 +205,6 @@ def level_tensors(q: Tensor) -> Sequence[Tensor]:
 
 def _rows(x: Tensor) -> Tensor:
     return x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
-
-
-def _checked(
-    x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None, empty: float
-) -> Segments:
-    check_x(x)
-    check_exact_and_empty(True, empty)
-    return segments_of(x, batch, ptr, size)
 
 
 def _quantiles(

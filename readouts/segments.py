@@ -98,6 +98,13 @@ class Segments:
         if _version(self.index) != self._version:
             raise IndexError("batch: expected the graphs that were counted when the segments were made")
 
+    def __getstate__(self) -> dict[str, Tensor | None]:
+        self.check_unchanged()  # a copy counts the writes to its own index
+        return {"index": self.index, "ptr": self.ptr, "order": self.order}
+
+    def __setstate__(self, state: dict[str, Tensor | None]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
     def __repr__(self) -> str:
         """Show the sizes."""
         return f"Segments(size={self.size}, num_nodes={self.num_nodes})"

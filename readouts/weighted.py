@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from readouts import ops
-from readouts.functional import readout, segments_of
+from readouts.functional import check_fits, check_x, graphs_of, readout
+from readouts.kernels.contract import result_dtype
 from readouts.segments import Segments
 
 LEAST_POWER = 1e-8  # learned powers nearer to 0 than this would lose half the digits of their gradient
@@ -56,16 +57,15 @@ def weighted_mean(
         [B, *features] in the dtype of x.
 
     Raises:
-        ValueError: `weight` has another number of nodes or too many dimensions.
+        TypeError, ValueError, IndexError: an argument cannot be used, such as a `weight` with another number
+            of nodes or more dimensions than x; see `readouts.readout`.
 
     Source: the weighted average pooling of Horvitz and Thompson (1952) and Hajek (1971).
     """
-    segments = segments_of(x, batch, ptr, size)
-    if weight.dim() == 0 or weight.shape[0] != x.shape[0] or weight.dim() > x.dim():
-        expected = f"one weight for each of the {x.shape[0]} nodes, or a shape like that of x"
-        raise ValueError(f"weight: expected {expected}, {tuple(x.shape)}, got {tuple(weight.shape)}")
-    wide, weight = computed(x), computed(weight).to(computed(x).dtype)
-    weight = weight.view(weight.shape + (1,) * (x.dim() - weight.dim()))
+    check_values("weight", weight, x)
+    segments = _graphs(x, batch, ptr, size, empty)
+    wide = computed(x)
+    weight = aligned(computed(weight), x).to(wide.dtype)
     total = readout(weight, segments, "sum", empty=1)
     return rounded(readout(weight * wide, segments, "sum", empty=empty) / total, x)
 
@@ -86,17 +86,22 @@ def softmax_mean(
 
     Args:
         x: node features [N, *features].
-        scores: of the shape of x, or with 1 in the place of some features, such as [N, 1].
+        scores: [N] for a score per node, or of the shape of x, or with 1 in the place of some features.
         batch, ptr, size: as for `readouts.readout`.
         empty: value of a graph without nodes.
 
     Returns:
         [B, *features], or the shape that x and scores broadcast to, in the dtype of x.
 
+    Raises:
+        TypeError, ValueError, IndexError: an argument cannot be used, such as `scores` with another number
+            of nodes or more dimensions than x; see `readouts.readout`.
+
     Source: Bahdanau et al., arXiv 1409.0473; on graphs Li et al., arXiv 1511.05493.
     """
-    segments = segments_of(x, batch, ptr, size)
-    wide, scores = computed(x), computed(scores)
+    check_values("scores", scores, x)
+    segments = _graphs(x, batch, ptr, size, empty)
+    wide, scores = alike(x, scores)
     if torch.compiler.is_compiling() or ops.is_transforming():
         out = _softmax_mean(wide, scores, segments)[0]
     else:
@@ -131,6 +136,7 @@ class _SoftmaxMean(torch.autograd.Function):
         x, scores, out, weight, total = ctx.saved_tensors
         for_x, for_scores, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():
+            x, scores = x.view_as(x), scores.view_as(scores)  # scores may be made of x
             wanted = [tensor for tensor in (x, scores) if tensor.requires_grad]
             result = _softmax_mean(x, scores, ctx.segments)[0]
             found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
@@ -178,7 +184,7 @@ def logsumexp(
 
     Source: Pinheiro and Collobert, arXiv 1411.6228.
     """
-    segments = segments_of(x, batch, ptr, size)
+    segments = _graphs(x, batch, ptr, size, empty)
     wide = computed(x)
     top = _finite(readout(wide.detach(), segments, "max"))
     total = readout((wide - expand(top, segments)).exp(), segments, "sum", empty=1)
@@ -217,7 +223,7 @@ def power_mean(
     Source: Radenovic et al., arXiv 1711.02512 ("GeM"); on graphs Li et al., arXiv 2006.07739.
     """
     check_clamp_min(clamp_min)
-    segments = segments_of(x, batch, ptr, size)
+    segments = _graphs(x, batch, ptr, size, empty)
     logs = computed(x, torch.float64).clamp(min=clamp_min).log()
     least = LEAST_POWER if isinstance(p, Tensor) else 1e-30
     rows = torch.as_tensor(p, device=x.device).to(logs.dtype)
@@ -247,8 +253,8 @@ def moments(
 
     Source: Corso et al., arXiv 2004.05718 (moments as aggregators).
     """
+    segments = _graphs(x, batch, ptr, size, empty)
     x = x.unsqueeze(1) if x.dim() == 1 else x
-    segments = segments_of(x, batch, ptr, size)
     wide = computed(x, torch.float64)
     mean, std = readout(wide, segments, ("mean", "std")).chunk(2, dim=-1)
     flat = std == 0
@@ -257,6 +263,33 @@ def moments(
     cubes = scores * scores * scores
     shape = readout(torch.cat([cubes, cubes * scores], dim=-1), segments, "mean")
     return rounded(fill_empty(torch.cat([mean, std, shape], dim=-1), segments, empty), x)
+
+
+def check_values(name: str, values: Tensor, x: Tensor) -> None:
+    """Raise unless there are values for the nodes of x, one for each or in a shape like that of x."""
+    check_x(x)
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(values).__name__}")
+    if values.is_complex():
+        raise TypeError(f"{name}: expected a real dtype, got {values.dtype}")
+    fits = all(
+        own == theirs or 1 in (own, theirs) for own, theirs in zip(values.shape, x.shape, strict=False)
+    )
+    if values.dim() == 0 or values.dim() > x.dim() or values.shape[0] != x.shape[0] or not fits:
+        expected = f"one for each of the {x.shape[0]} nodes, or a shape like that of x"
+        raise ValueError(f"{name}: expected {expected}, {tuple(x.shape)}, got {tuple(values.shape)}")
+
+
+def aligned(values: Tensor, x: Tensor) -> Tensor:
+    """Give values [N, ...] of nodes as many dimensions as x has."""
+    return values.view(values.shape + (1,) * (x.dim() - values.dim()))
+
+
+def alike(x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x and the scores of its nodes with as many dimensions, in one dtype to compute in."""
+    wide, scores = computed(x), aligned(computed(scores), x)
+    dtype = torch.promote_types(wide.dtype, scores.dtype)
+    return wide.to(dtype), scores.to(dtype)
 
 
 def per_graph(parameter: Tensor, x: Tensor, segments: Segments) -> Tensor:
@@ -275,10 +308,11 @@ def check_clamp_min(clamp_min: float) -> None:
         raise ValueError(f"clamp_min: expected a positive number, got {clamp_min}")
 
 
-def check_features(x: Tensor) -> None:
-    """Raise unless x has a dimension of features beside that of the nodes."""
-    if x.dim() < 2:
-        raise ValueError(f"x: expected node features [N, F], got shape {tuple(x.shape)}")
+def check_features(x: Tensor, features: int | None = None) -> None:
+    """Raise unless x has a dimension of features beside that of the nodes, as many as there have to be."""
+    if x.dim() < 2 or features not in (None, x.shape[-1]):
+        wanted = "F" if features is None else features
+        raise ValueError(f"x: expected node features [N, {wanted}], got shape {tuple(x.shape)}")
 
 
 def computed(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
@@ -291,7 +325,16 @@ def computed(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
 
 def rounded(out: Tensor, x: Tensor) -> Tensor:
     """Return a result in the dtype of x, or the default float dtype if x has integers."""
-    return out.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+    return out.to(result_dtype("mean", x.dtype))
+
+
+def _graphs(
+    x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None, empty: float
+) -> Segments:
+    """Return the graphs of x; raise where x, they, or the value of an empty graph cannot be used."""
+    segments = graphs_of(x, batch, ptr, size, empty)
+    check_fits(empty, result_dtype("mean", x.dtype))
+    return segments
 
 
 def _finite(top: Tensor) -> Tensor:

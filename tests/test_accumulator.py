@@ -339,3 +339,17 @@ def test_on_a_gpu(dtype):
     total = accumulated(x[:20].cuda(), index[:20].cuda(), ALL, 5)
     total.merge(accumulated(x[20:], index[20:], ALL, 5))
     assert_same_bits(total.result().cpu(), accumulated(x, index, ALL, 5).result())
+
+
+def test_updates_in_inference_mode():
+    x, index = torch.randn(6, 2), torch.tensor([0, 2, 2, 1, 0, 0])
+    expected = accumulated(x, index, ALL, 3)
+    expected.update(x, index)
+    ours = Accumulator(ALL, 3)
+    with torch.inference_mode():
+        ours.update(x.clone(), index.clone())
+        other = pickle.loads(pickle.dumps(ours))
+    ours.merge(other)
+    assert_same_bits(ours.result(), expected.result())
+    other.update(x, index)
+    assert_same_bits(other.result(), expected.result())

@@ -19,6 +19,7 @@ from readouts import Segments, readout
 from readouts.attribution import class_activation, contributions
 from readouts.nn import (
     AttentionReadout,
+    DeepSetsReadout,
     MaxReadout,
     MeanReadout,
     MultiReadout,
@@ -230,7 +231,29 @@ def test_parts_are_constants(graphs):
         assert_same_bits(contributions("median", x, batch), contributions("median", x.clone(), batch))
 
 
-@pytest.mark.parametrize("reduce", ["var", "softmax", VarReadout(), ("sum", "std"), (), 3, nn.Linear(2, 2)])
+@pytest.mark.parametrize("reduce", ["sum", "median", *MODULES])
+def test_parts_in_inference_mode(reduce, graphs):
+    reduce = reduce if isinstance(reduce, str) else reduce()
+    expected = contributions(reduce, *graphs)
+    with torch.inference_mode():
+        x, batch = (tensor.clone() for tensor in graphs)
+        assert_same_bits(contributions(reduce, x, batch), expected)
+        assert_same_bits(contributions(reduce, x, Segments.from_batch(batch)), expected)
+
+
+@pytest.mark.parametrize("q", [0.5, [0.5], [0.25, 0.75]])
+def test_parts_of_quantiles_of_one_feature(q):
+    x, batch = torch.randn(9), torch.tensor([0, 1, 0, 1, 1, 0, 0, 0, 1])
+    module = QuantileReadout(q)
+    parts, out = contributions(module, x, batch), module(x, batch, dim=0)
+    assert parts.shape[1:] == out.shape[1:]
+    torch.testing.assert_close(readout(parts, batch, "sum"), out)
+
+
+VARIOUS = ["var", "softmax", VarReadout(), ("sum", "std"), (), 3, nn.Linear(2, 2)]
+
+
+@pytest.mark.parametrize("reduce", [*VARIOUS, DeepSetsReadout(None, nn.Linear(2, 1))])
 def test_readouts_without_such_parts(reduce):
     with pytest.raises(ValueError, match=r"^reduce: expected .*, got "):
         contributions(reduce, torch.ones(3, 2))

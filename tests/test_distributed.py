@@ -166,7 +166,12 @@ def check_averages(group, dtype):
         call("softmax_mean", x, one, index)
         call("softmax_mean", x, all[..., 0], index)
         call("softmax_mean", weight, weight, index)
+        call("softmax_mean", x, weight.float(), index)
+        call("softmax_mean", x, all[..., 0].double(), index)
         call("logsumexp", x, index)
+        call("weighted_mean", x[:, :0], weight, index)
+        call("softmax_mean", x[:, :0], one, index)
+        call("logsumexp", x[:, :0], index)
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.int32], ids=name_of)
@@ -399,7 +404,7 @@ BAD = {
     "length": (call(batch=GRAPHS[:3]), ValueError, "for each of the 4 nodes, got 3"),
     "name": (call(reduce="mode"), ValueError, "got 'mode'"),
     "empty": (call(empty="no"), TypeError, "empty: expected a real number"),
-    "scores": (call(function="softmax_mean", scores=X[:2]), ValueError, "scores: expected values"),
+    "scores": (call(function="softmax_mean", scores=X[:2]), ValueError, "scores: expected one for each"),
     "proportion": (call(function="trimmed_mean", proportion=0.5), ValueError, "proportion: expected"),
 }
 

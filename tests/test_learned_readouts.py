@@ -172,6 +172,21 @@ def test_second_derivatives(case):
     assert torch.autograd.gradgradcheck(lambda x: module(x, index, dim_size=3), x)
 
 
+def test_a_gradient_that_is_to_be_differentiated_is_the_gradient(case):
+    module, _ = case
+    module = module.double()
+    x, index = shuffled_batch(3, 12, torch.float64)
+    x.requires_grad_()
+    out = module(x, index)
+    weights = torch.randn(out.shape, dtype=torch.float64)
+    plain = gradients(module, out, x, weights)
+    wanted = [x, *module.parameters()]
+    loss = (module(x, index) * weights).sum()
+    again = torch.autograd.grad(loss, wanted, allow_unused=True, create_graph=True)
+    for gradient, expected in zip(again, plain, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_order_of_the_nodes_changes_no_bit(case, ties, node_permutations):
     """The same bits of outputs and of all gradients; nodes that are equal have equal gradients."""
@@ -449,6 +464,26 @@ class TestErrors:
     def test_heads_divide_channels(self):
         with pytest.raises(ValueError, match=r"heads: expected a divisor of the 4 channels, got 3"):
             MultiheadAttentionReadout(4, heads=3)
+
+    @pytest.mark.parametrize(
+        "module",
+        [
+            MultiheadAttentionReadout(4),
+            Set2SetReadout(4, 1),
+            SoftmaxReadout(learn=True, channels=4),
+            PowerMeanReadout(learn=True, channels=4),
+        ],
+        ids=lambda module: type(module).__name__,
+    )
+    def test_other_widths(self, module):
+        for features in (1, 3):
+            with pytest.raises(ValueError, match=r"x: expected .*4.*, got .*[13]"):
+                module(torch.randn(5, features))
+
+    def test_dtypes_that_have_no_average(self, case):
+        module, _ = case
+        with pytest.raises(TypeError, match=r"x: expected a real dtype, .*, got torch.complex64"):
+            module(torch.ones(5, F, dtype=torch.complex64))
 
     def test_k_is_positive(self):
         with pytest.raises(ValueError, match=r"k: expected at least 1, got 0"):

@@ -171,16 +171,24 @@ def test_marker_overrides_the_options_and_a_call_the_marker(pytester):
 
 
 @pytest.mark.parametrize(
-    ("marker", "came"), [("permutation=3", "permutation"), ("3", "3"), ('allow="all"', "'all'")]
+    ("marker", "came"),
+    [
+        ("permutation=3", "permutation"),
+        ("3", "3"),
+        ('allow="all"', "'all'"),
+        ("permutations=0", "0"),
+        ("permutations=2.5", "2.5"),
+    ],
 )
-def test_mistaken_marker_is_an_error(pytester, marker, came):
+@pytest.mark.parametrize("fixture", ["assert_permutation_equivariant", "node_permutations"])
+def test_mistaken_marker_is_an_error(pytester, marker, came, fixture):
     pytester.makepyfile(
         f"""
         import pytest, torch
 
         @pytest.mark.readouts({marker})
-        def test_it(assert_permutation_equivariant):
-            assert_permutation_equivariant(torch.relu, torch.eye(3))
+        def test_it({fixture}):
+            assert True
         """
     )
     run = pytester.runpytest()

@@ -1,5 +1,9 @@
 """`Segments`: made once, checked once, shared."""
 
+import copy
+import pickle
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +54,25 @@ def test_shared_segments_are_checked_once(monkeypatch):
     x = torch.tensor([1.0, 2.0, 4.0])
     assert readout(x, segments, "sum").tolist() == [1, 6]
     assert readout(x, segments, "max", size=2).tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize(
+    "segments", [Segments.from_batch(torch.tensor([1, 0, 1])), Segments.single(3)], ids=str
+)
+def test_copies_are_segments(copied, segments):
+    x = torch.tensor([1.0, 2.0, 4.0])
+    again = copied(segments)
+    assert readout(x, again, "sum").equal(readout(x, segments, "sum"))
+    assert repr(again) == repr(segments)
+
+
+def test_a_copy_does_not_hide_that_the_batch_has_changed():
+    segments = Segments.from_batch(torch.tensor([0, 1, 1]))
+    again = copy.deepcopy(segments)
+    again.index[0] = 1
+    with pytest.raises(IndexError, match="batch: expected the graphs that were counted"):
+        readout(torch.ones(3), again)
+    segments.index[0] = 1
+    with pytest.raises(IndexError, match="batch: expected the graphs that were counted"):
+        pickle.dumps(segments)

@@ -1,6 +1,7 @@
 """The kit leaves model, data, modes and random numbers as they are, and loads little."""
 
 import copy
+import functools
 import json
 import random
 import subprocess
@@ -12,9 +13,11 @@ import torch
 from models_for_testing import Cumulated, Net, molecules, tensors
 from torch import nn
 from torch_geometric.data import Data
+from torch_geometric.nn import global_add_pool
 
 import readouts.testing
 from readouts.testing import (
+    Verdict,
     check_batch_independence,
     check_gradient_equivariance,
     check_permutation_equivariance,
@@ -134,3 +137,62 @@ def test_import_loads_neither_hypothesis_nor_compilers():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def plus(x, net):
+    return net(x)
+
+
+class Holder:
+    """An object with a network."""
+
+    def __init__(self):
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+
+    def read(self, x, batch):
+        return global_add_pool(self.net(x), batch)
+
+
+class Called(Holder):
+    """An object that is called."""
+
+    def __call__(self, x, batch):
+        return self.read(x, batch)
+
+
+in_object, in_method, in_partial = Called(), Holder(), Called()
+bound, filled = in_method.read, functools.partial(plus, net=in_partial.net)
+deep = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+
+
+MODELS = {
+    "object in a function": (lambda x, batch: in_object(x, batch), in_object.net),
+    "bound method": (bound, in_method.net),
+    "bound method in a function": (lambda x, batch: bound(x, batch), in_method.net),
+    "partial in a function": (lambda x, batch: global_add_pool(filled(x), batch), in_partial.net),
+    "comprehension": (lambda x, batch: global_add_pool(sum([deep(v) for v in (x, x)]), batch), deep),
+    "lambda in a function": (lambda x, batch: (lambda v: global_add_pool(deep(v), batch))(x), deep),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_are_found_copied_and_cast_wherever_they_are(name):
+    model, net = MODELS[name]
+    before = copy.deepcopy(net.state_dict())
+    torch.manual_seed(0)
+    report = check_permutation_invariance(model, torch.randn(120, 4), torch.arange(4).repeat_interleave(30))
+    assert report.verdict is Verdict.ROUNDING
+    assert "shrinks in float64" in report.reason
+    for name, weight in net.state_dict().items():
+        assert same_bits(weight, before[name]), name
+
+
+def test_complex_outputs_are_compared_whole():
+    faulty = check_permutation_invariance(
+        lambda x: torch.complex(torch.zeros(2), x[:2, 0]), torch.randn(5, 2)
+    )
+    assert faulty.verdict is Verdict.BROKEN
+    honest = check_permutation_invariance(
+        lambda x: torch.complex(x.amax(0), -x.amin(0)).conj(), torch.randn(5, 2)
+    )
+    assert honest.verdict is Verdict.IDENTICAL

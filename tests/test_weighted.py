@@ -84,9 +84,9 @@ class TestWeightedMean:
         out = weighted_mean(torch.tensor([[NAN, 1.0], [1.0, 1.0]]), torch.tensor([0.0, 1.0]))
         assert out[0].isnan().tolist() == [True, False]
 
-    @pytest.mark.parametrize("shape", [(5,), (5, 3), (6, 3, 1), ()], ids=str)
+    @pytest.mark.parametrize("shape", [(5,), (5, 3), (6, 2), (6, 3, 1), ()], ids=str)
     def test_weights_that_do_not_fit(self, shape):
-        with pytest.raises(ValueError, match=r"weight: expected one weight for each of the 6 nodes"):
+        with pytest.raises(ValueError, match=r"weight: expected one for each of the 6 nodes"):
             weighted_mean(torch.randn(6, 3), torch.ones(shape), INDEX)
 
     def test_neither_weight_nor_gate(self):
@@ -143,6 +143,30 @@ class TestSoftmax:
         many = torch.randn(2, 6, 3)
         mapped = torch.func.vmap(lambda x: softmax_mean(x, x, INDEX, size=3))(many)
         torch.testing.assert_close(mapped, torch.stack([softmax_mean(x, x, INDEX, size=3) for x in many]))
+
+    def test_one_score_for_each_node(self):
+        x, scores = torch.randn(6, 3), torch.tensor([0.0, 1.0, 2.0, 0.0, 3.0, 1.0])
+        assert_same_bits(softmax_mean(x, scores, INDEX), softmax_mean(x, scores.unsqueeze(1), INDEX))
+        one = softmax_mean(torch.arange(9.0).view(3, 3), torch.tensor([0.0, 0.0, 50.0]))
+        assert one.tolist() == [[6, 7, 8]]
+
+    @pytest.mark.parametrize("shape", [(5,), (6, 2), (6, 3, 1), ()], ids=str)
+    def test_scores_that_do_not_fit(self, shape):
+        with pytest.raises(ValueError, match=r"scores: expected one for each of the 6 nodes"):
+            softmax_mean(torch.randn(6, 3), torch.ones(shape), INDEX)
+
+    def test_scores_of_another_dtype(self):
+        x, scores = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 1)
+        assert_same_bits(softmax_mean(x, scores, INDEX), softmax_mean(x, scores.double(), INDEX))
+
+    def test_what_readouts_refuse(self):
+        with pytest.raises(ValueError, match=r"empty: expected a value of dtype torch.float16"):
+            softmax_mean(torch.ones(6, 1).half(), torch.ones(6, 1), INDEX, empty=1e9)
+        for function in (logsumexp, moments, lambda x: power_mean(x, 2.0), lambda x: softmax_mean(x, x)):
+            with pytest.raises(TypeError, match="x: expected a tensor, got list"):
+                function([1.0, 2.0])
+            with pytest.raises(ValueError, match=r"x: expected node features .*, got a scalar"):
+                function(torch.tensor(1.0))
 
     def test_channels_need_learning(self):
         with pytest.raises(ValueError, match=r"channels: expected 1 where t is not learned, got 4"):

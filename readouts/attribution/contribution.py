@@ -9,9 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from readouts.functional import check_x, readout, segments_of
-from readouts.nn import AttentionReadout, MultiReadout, SoftmaxReadout, WeightedMeanReadout
+from readouts.nn import (
+    AttentionReadout,
+    MaxReadout,
+    MeanReadout,
+    MedianReadout,
+    MinReadout,
+    MultiReadout,
+    QuantileReadout,
+    SoftmaxReadout,
+    SumReadout,
+    TrimmedMeanReadout,
+    WeightedMeanReadout,
+)
 from readouts.nn.base import apply
-from readouts.nn.order import MedianReadout, QuantileReadout, TrimmedMeanReadout
 from readouts.segments import Segments
 from readouts.weighted import computed, rounded, softmax_mean
 
@@ -71,19 +82,28 @@ def contributions(
                 [0.0000, 2.0000, 2.0000]])
     """
     check_x(x)
-    graphs = segments_of(x, batch, ptr, size)
     several = list(reduce.readouts) if isinstance(reduce, MultiReadout) else reduce
-    if isinstance(several, str | nn.Module):
-        return _parts(several, x.detach(), graphs, weight)
-    if not isinstance(several, tuple | list) or not several:
-        raise ValueError(f"reduce: expected {EXPECTED}, or several of these, got {reduce!r}")
-    columns = x.detach().unsqueeze(1) if x.dim() == 1 else x.detach()
-    return torch.cat([_parts(member, columns, graphs, weight) for member in several], dim=-1)
+    with torch.inference_mode(False), torch.no_grad():  # slopes are derivatives, also in inference mode
+        x, weight = _ordinary(x.detach()), None if weight is None else _ordinary(weight)
+        graphs = segments_of(x, batch, ptr, size)
+        order = None if graphs.order is None else _ordinary(graphs.order)
+        graphs = Segments(_ordinary(graphs.index), _ordinary(graphs.ptr), order)
+        columns = x.unsqueeze(1) if x.dim() == 1 else x
+        if isinstance(several, str | nn.Module):
+            blocks = isinstance(several, QuantileReadout) and not isinstance(several.q, int | float)
+            return _parts(several, columns if blocks else x, graphs, weight)
+        if not isinstance(several, tuple | list) or not several:
+            raise ValueError(f"reduce: expected {EXPECTED}, or several of these, got {reduce!r}")
+        return torch.cat([_parts(member, columns, graphs, weight) for member in several], dim=-1)
 
 
-@torch.no_grad()
+def _ordinary(tensor: Tensor) -> Tensor:
+    """Return a tensor that derivatives may be taken of, which one that was made in inference mode is not."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def _parts(reduce: str | nn.Module, x: Tensor, graphs: Segments, weight: Tensor | None) -> Tensor:
-    name = getattr(reduce, "reduce", None) if isinstance(reduce, nn.Module) else reduce
+    name = reduce.reduce if isinstance(reduce, SumReadout | MeanReadout | MaxReadout | MinReadout) else reduce
     if name in ELEMENTARY:
         return _elementary(name, x, graphs)
     if name == "median":

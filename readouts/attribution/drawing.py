@@ -102,7 +102,9 @@ def sketch(
             raise ValueError(f"{name}: expected one for each of the {nodes} nodes, got {len(given)}")
     with _extra():
         from readouts.attribution import molecule
-    return molecule.sketch(symbols, charges or [0] * nodes, _orders(data, bonds), scores.tolist())
+    return molecule.sketch(
+        symbols, [0] * nodes if charges is None else charges, _orders(data, bonds), scores.tolist()
+    )
 
 
 def _orders(data: Any, bonds: Tensor | None) -> dict[tuple[int, int], float]:

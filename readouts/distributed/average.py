@@ -10,14 +10,13 @@ from torch import Tensor
 from readouts import weighted
 from readouts.distributed.elementary import extremes_of, read
 from readouts.distributed.shard import Shard, first_derivative
-from readouts.weighted import computed, fill_empty, rounded
+from readouts.weighted import aligned, alike, computed, fill_empty, rounded
 
 
 def weighted_mean(x: Tensor, weight: Tensor, shard: Shard, empty: float) -> Tensor:
     """Return what `readouts.distributed.weighted_mean` does."""
     wide = computed(x)
-    weight = computed(weight).to(wide.dtype)
-    weight = weight.view(weight.shape + (1,) * (x.dim() - weight.dim()))
+    weight = aligned(computed(weight), x).to(wide.dtype)
     total, above = _sums(shard, weight, weight * wide)
     above = fill_empty(above, shard.everywhere, empty)
     return rounded(above / fill_empty(total, shard.everywhere, 1), x)
@@ -25,7 +24,7 @@ def weighted_mean(x: Tensor, weight: Tensor, shard: Shard, empty: float) -> Tens
 
 def softmax_mean(x: Tensor, scores: Tensor, shard: Shard, empty: float) -> Tensor:
     """Return what `readouts.distributed.softmax_mean` does."""
-    out = _SoftmaxMean.apply(computed(x), computed(scores), shard)
+    out = _SoftmaxMean.apply(*alike(x, scores), shard)
     return rounded(fill_empty(out, shard.everywhere, empty), x)
 
 
@@ -67,11 +66,11 @@ class _SoftmaxMean(torch.autograd.Function):
 def _greatest(values: Tensor, shard: Shard) -> Tensor:
     """Return the greatest values of every graph [B, ...]."""
     rows = values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)
-    return extremes_of(rows, shard, ("max",)).view(-1, *values.shape[1:])
+    return extremes_of(rows, shard, ("max",)).view(shard.segments.size, *values.shape[1:])
 
 
 def _sums(shard: Shard, *values: Tensor) -> list[Tensor]:
     """Return the exact sums of several tensors [N, ...] of one dtype, in one pass: [B, ...] each."""
     rows = [value.flatten(1) if value.dim() > 1 else value.unsqueeze(1) for value in values]
     sums = read(torch.cat(rows, dim=1), shard, "sum").split([row.shape[1] for row in rows], dim=1)
-    return [part.view(-1, *value.shape[1:]) for part, value in zip(sums, values, strict=True)]
+    return [part.view(len(part), *value.shape[1:]) for part, value in zip(sums, values, strict=True)]

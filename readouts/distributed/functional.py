@@ -9,7 +9,6 @@ calls in the same order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -19,6 +18,7 @@ from readouts.distributed.shard import meet
 from readouts.functional import check_exact_and_empty, check_x, reduce_names
 from readouts.order_statistics import INTERPOLATIONS, MIDDLES, check_choice, check_proportion
 from readouts.segments import Segments
+from readouts.weighted import check_values
 
 
 def readout(
@@ -158,7 +158,7 @@ def weighted_mean(
     """Average the nodes of all ranks with weights; see `readouts.weighted_mean` and `readout`."""
 
     def check() -> str:
-        _check_nodes("weight", weight, x)
+        check_values("weight", weight, x)
         check_exact_and_empty(True, empty)
         return f"weighted_mean(empty={empty})"
 
@@ -184,7 +184,7 @@ def softmax_mean(
     """
 
     def check() -> str:
-        _check_nodes("scores", scores, x)
+        check_values("scores", scores, x)
         check_exact_and_empty(True, empty)
         return f"softmax_mean(empty={empty})"
 
@@ -211,13 +211,3 @@ def logsumexp(
 
     shard = meet(check, (x,), batch, ptr, size, group, ddp)
     return average.logsumexp(shard.enter(x), shard, empty)
-
-
-def _check_nodes(name: str, values: Any, x: Any) -> None:
-    """Raise unless values lie beside x."""
-    check_x(x)
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(values).__name__}")
-    if values.dim() == 0 or values.dim() > x.dim() or values.shape[0] != x.shape[0]:
-        expected = f"values for each of the {x.shape[0]} nodes, in a shape like that of x"
-        raise ValueError(f"{name}: expected {expected}, {tuple(x.shape)}, got {tuple(values.shape)}")

@@ -159,7 +159,7 @@ def _read(module: Aggregation, x: Tensor, shard: Shard) -> Tensor:
         case LogSumExpReadout():
             return average.logsumexp(x, shard, empty)
         case SoftmaxReadout():
-            t: Tensor | float = module.t
+            t: Tensor | float = module.number_for(x)
             t = shard.expand(per_graph(t, x, segments)) if isinstance(t, Tensor) else t
             return average.softmax_mean(x, computed(x) * t, shard, empty)
         case SizeAwareMeanReadout():

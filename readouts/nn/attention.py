@@ -96,7 +96,7 @@ class MultiheadAttentionReadout(Readout):
             reset(layer)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        check_features(x)
+        check_features(x, self.channels)
         split = self.heads, self.channels // self.heads
         queries = self.query(self.seed).unflatten(-1, split) / split[1] ** 0.5
         keys, values = (layer.weight.unflatten(0, split) for layer in (self.key, self.value))
@@ -142,7 +142,7 @@ class Set2SetReadout(Readout):
         self.lstm.reset_parameters()
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        if x.dim() != 2:
+        if x.dim() != 2 or x.shape[1] != self.in_channels:
             raise ValueError(f"x: expected node features [N, {self.in_channels}], got {tuple(x.shape)}")
         query = memory = x.new_zeros(segments.size, self.in_channels)
         out = x.new_zeros(segments.size, 2 * self.in_channels)

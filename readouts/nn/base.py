@@ -9,7 +9,7 @@ from torch.nn import Module
 from torch_geometric.nn import MLP
 from torch_geometric.nn.aggr import Aggregation
 
-from readouts.functional import check_exact_and_empty, segments_of
+from readouts.functional import check_exact_and_empty, check_x, segments_of
 from readouts.segments import Segments
 
 
@@ -47,6 +47,7 @@ class Readout(Aggregation):
             dim_size: number of graphs B.
             dim: dimension of the nodes.
         """
+        check_x(x)
         x = x.movedim(dim, 0)
         segments = segments_of(x, index, ptr if index is None else None, dim_size)
         return self._read(x, segments).movedim(0, dim)

@@ -83,6 +83,13 @@ class _NumberedReadout(Readout):
         if self.learn:
             torch.nn.init.constant_(getattr(self, self._symbol), self._value)
 
+    def number_for(self, x: Tensor) -> float | Parameter:
+        """Return the number, or those of the channels; raise unless these are as many as x has features."""
+        features = x.shape[-1] if x.dim() > 1 else 1
+        if self.channels not in (1, features):
+            raise ValueError(f"x: expected {self.channels} features, one for each channel, got {features}")
+        return getattr(self, self._symbol)
+
     def _settings(self) -> list[str]:
         settings = [f"{self._symbol}={self._value}"]
         settings += ["learn=True"] if self.learn else []
@@ -116,11 +123,11 @@ class SoftmaxReadout(_NumberedReadout):
         super().__init__(t, learn, channels, empty)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        wide = weighted.computed(x)
-        if isinstance(self.t, Tensor):
-            scores = wide * weighted.expand(weighted.per_graph(self.t, x, segments), segments)
+        wide, t = weighted.computed(x), self.number_for(x)
+        if isinstance(t, Tensor):
+            scores = wide * weighted.expand(weighted.per_graph(t, x, segments), segments)
         else:
-            scores = wide * self.t
+            scores = wide * t
         return weighted.softmax_mean(x, scores, segments, empty=self.empty)
 
 
@@ -161,7 +168,9 @@ class PowerMeanReadout(_NumberedReadout):
         self.clamp_min = clamp_min
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        return weighted.power_mean(x, self.p, segments, clamp_min=self.clamp_min, empty=self.empty)
+        return weighted.power_mean(
+            x, self.number_for(x), segments, clamp_min=self.clamp_min, empty=self.empty
+        )
 
     def _settings(self) -> list[str]:
         return [*super()._settings(), *([] if self.clamp_min == 1e-4 else [f"clamp_min={self.clamp_min}"])]

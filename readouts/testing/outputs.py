@@ -14,9 +14,12 @@ AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def tensors(value: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor within tuples, lists, mappings, dataclasses and ``Data``, with its name."""
+    """Every tensor within tuples, lists, mappings, dataclasses and ``Data``, with its name.
+
+    Complex numbers are pairs of real ones.
+    """
     if isinstance(value, Tensor):
-        yield name, value
+        yield name, torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
     elif isinstance(value, Data):
         yield from tensors(value.to_dict(), name)
     elif isinstance(value, Mapping):

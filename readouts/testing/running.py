@@ -6,7 +6,7 @@ import copy
 import random
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -100,73 +100,84 @@ def call(model: Model, arguments: tuple[Any, ...], dtype: torch.dtype | None, se
 
 
 def copy_of(model: Model) -> Model:
-    """Copy a module, or a function together with the modules that it reaches."""
+    """Copy a module, or a callable together with the modules that it reaches."""
+    memo: dict[int, Any] = {}
     if isinstance(model, types.FunctionType):
-        return _copy_of_function(model, {})
-    if isinstance(model, partial):
-        arguments, keywords = copy.deepcopy((model.args, model.keywords))
-        return partial(copy_of(model.func), *arguments, **keywords)
-    return copy.deepcopy(model)
+        _copy_function(model, memo)
+    return _copied(model, memo)
 
 
-def _copy_of_function(function: types.FunctionType, copies: dict[int, Any]) -> types.FunctionType:
-    if id(function) in copies:
-        return copies[id(function)]
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """Return a deep copy in which functions refer to copies of the modules that they reach."""
+    for _, part in _reached(value):
+        if isinstance(part, types.FunctionType) and any(True for _ in roots(part)):
+            _copy_function(part, memo)
+    return copy.deepcopy(value, memo)
+
+
+def _copy_function(function: types.FunctionType, memo: dict[int, Any]) -> None:
+    """Note a copy of a function, where none is noted yet, with copies of what can hold weights."""
+    if id(function) in memo:
+        return
     scope = dict(function.__globals__)
-    copied = types.FunctionType(
-        function.__code__,
-        scope,
-        function.__name__,
-        copy.deepcopy(function.__defaults__),
-        tuple(types.CellType() for _ in function.__closure__ or ()) or None,
-    )
-    copied.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__)
+    cells = tuple(types.CellType() for _ in function.__closure__ or ())
+    copied = types.FunctionType(function.__code__, scope, function.__name__, None, cells or None)
     copied.__module__ = function.__module__
-    copies[id(function)] = copied
-    for old, new in zip(function.__closure__ or (), copied.__closure__ or (), strict=True):
-        new.cell_contents = _copy_of_value(old.cell_contents, copies)
-    for name in function.__code__.co_names:
-        if name in scope:
-            scope[name] = _copy_of_value(scope[name], copies)
-    return copied
+    memo[id(function)] = copied
+    copied.__defaults__, copied.__kwdefaults__ = copy.deepcopy(
+        (function.__defaults__, function.__kwdefaults__), memo
+    )
+    for name in _names(function.__code__) & scope.keys():
+        scope[name] = _copied_if_it_holds(scope[name], memo)
+    for old, new in zip(function.__closure__ or (), cells, strict=True):
+        with suppress(ValueError):  # a name that has no value yet
+            new.cell_contents = _copied_if_it_holds(old.cell_contents, memo)
 
 
-def _copy_of_value(value: Any, copies: dict[int, Any]) -> Any:
-    """Copy what can hold weights: modules, tensors, containers of them, and functions around them."""
-    if isinstance(value, types.FunctionType):
-        return _copy_of_function(value, copies) if any(True for _ in roots(value)) else value
-    if isinstance(value, nn.Module | Tensor | list | tuple | dict):
-        return copies.setdefault(id(value), copy.deepcopy(value))
-    return value
+def _copied_if_it_holds(value: Any, memo: dict[int, Any]) -> Any:
+    """Copy what can hold weights: modules, tensors, containers of them, and callables around them."""
+    holds = isinstance(value, nn.Module | Tensor | list | tuple | dict) or any(True for _ in roots(value))
+    return _copied(value, memo) if holds else value
 
 
-def roots(model: Any, name: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, nn.Module]]:
+def _names(code: types.CodeType) -> set[str]:
+    """Names of globals and attributes in the code of a function and of those within it."""
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return {*code.co_names}.union(*map(_names, inner))
+
+
+def roots(model: Any) -> Iterator[tuple[str, nn.Module]]:
     """Modules that a callable reaches: itself, or those in its closure, globals, arguments or attributes."""
+    return ((name, part) for name, part in _reached(model) if isinstance(part, nn.Module))
+
+
+def _reached(model: Any, name: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any]]:
+    """Modules and functions that a callable reaches, but for those within modules."""
     if id(model) in seen:
         return
-    seen = seen | {id(model)}
-    held: dict[str, Any] = {}
-    if isinstance(model, nn.Module):
+    if isinstance(model, nn.Module | types.FunctionType):
         yield name, model
-    elif isinstance(model, types.FunctionType):
-        code = model.__code__
-        held = {key: model.__globals__[key] for key in code.co_names if key in model.__globals__}
-        held |= dict(zip(code.co_freevars, _contents(model), strict=True))
-    elif isinstance(model, types.MethodType):
-        held = {name: model.__self__}
-    elif isinstance(model, partial):
-        held = {name: model.func, **model.keywords}
-        held |= {str(place): value for place, value in enumerate(model.args)}
-    elif isinstance(model, list | tuple):
-        held = {f"{name}[{place}]": value for place, value in enumerate(model)}
-    elif (
-        not isinstance(model, type | types.ModuleType | Tensor)
-        and callable(model)
-        and hasattr(model, "__dict__")
-    ):
-        held = vars(model)
-    for key, value in held.items():
-        yield from roots(value, key, seen)
+    for key, value in _held(model, name).items():
+        yield from _reached(value, key, seen | {id(model)})
+
+
+def _held(model: Any, name: str) -> dict[str, Any]:
+    """What a callable or a container refers to, by name."""
+    if isinstance(model, nn.Module | type | types.ModuleType | Tensor):
+        return {}
+    if isinstance(model, types.FunctionType):
+        known = _names(model.__code__) & model.__globals__.keys()
+        held = {key: model.__globals__[key] for key in sorted(known)}
+        return held | dict(zip(model.__code__.co_freevars, _contents(model), strict=True))
+    if isinstance(model, types.MethodType):
+        owner = model.__self__
+        inside = not callable(owner) and hasattr(owner, "__dict__")
+        return dict(vars(owner)) if inside else {name: owner}
+    if isinstance(model, partial):
+        return {name: model.func, **model.keywords} | {str(i): value for i, value in enumerate(model.args)}
+    if isinstance(model, list | tuple):
+        return {f"{name}[{place}]": value for place, value in enumerate(model)}
+    return vars(model) if callable(model) and hasattr(model, "__dict__") else {}
 
 
 def _contents(function: types.FunctionType) -> list[Any]:

@@ -134,13 +134,14 @@ def _times(graphs: Graphs, copies: int) -> Graphs:
 
 
 def _mixtures(singles: list[Graphs]) -> list[tuple[Graphs, Graphs]]:
-    """Two kinds of graphs, mixed 1:1 and 2:1."""
+    """Two kinds of graphs, mixed 1:1 and 2:1, and 1:1 and 1:2."""
     one = singles[0]
     none = torch.zeros(0, dtype=torch.int64)
     others = singles[1:]
     if not others and one.num_nodes > 1:
         others = [take(one, torch.tensor([node]), none, [0]) for node in range(min(3, one.num_nodes))]
-    return [(fuse(join([one, other])), fuse(join([one, one, other]))) for other in others]
+    pairs = [pair for other in others for pair in ((one, other), (other, one))]
+    return [(fuse(join([one, other])), fuse(join([one, one, other]))) for one, other in pairs]
 
 
 def double_cover(graphs: Graphs) -> Graphs | None:
