@@ -8,6 +8,7 @@ in float64, where the device has it) and rounded at the end.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -112,7 +113,7 @@ def softmax_mean(
 def _softmax_mean(x: Tensor, scores: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
     """Return the average of x, the weights before they are normalised, and their sums (1 for no nodes)."""
     top = readout(scores.detach(), segments, "max").index_select(0, segments.index)
-    weight = (scores - top).exp()
+    weight = (scores - top).exp_()
     total = readout(weight, segments, "sum", empty=1)
     return readout(weight * x, segments, "sum") / total, weight, total
 
@@ -218,11 +219,13 @@ def power_mean(
         empty: value of a graph without nodes.
 
     Raises:
-        ValueError: `clamp_min` is not positive.
+        TypeError, ValueError, IndexError: an argument cannot be used, such as a `clamp_min` that is not
+            positive or a power that is not finite; see `readouts.readout`.
 
     Source: Radenovic et al., arXiv 1711.02512 ("GeM"); on graphs Li et al., arXiv 2006.07739.
     """
     check_clamp_min(clamp_min)
+    check_power(p)
     segments = _graphs(x, batch, ptr, size, empty)
     logs = computed(x, torch.float64).clamp(min=clamp_min).log()
     least = LEAST_POWER if isinstance(p, Tensor) else 1e-30
@@ -306,6 +309,12 @@ def check_clamp_min(clamp_min: float) -> None:
     """Raise unless the least number that power means look at is positive."""
     if not clamp_min > 0:
         raise ValueError(f"clamp_min: expected a positive number, got {clamp_min}")
+
+
+def check_power(p: float | Tensor) -> None:
+    """Raise unless a power is a finite number; tensors are taken as they are."""
+    if not isinstance(p, Tensor) and not math.isfinite(p):
+        raise ValueError(f"p: expected a finite number, got {p}; max and min are readouts of their own")
 
 
 def check_features(x: Tensor, features: int | None = None) -> None:

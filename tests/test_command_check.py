@@ -388,7 +388,7 @@ def test_tu_set_without_labels_has_degrees_and_is_cut(tmp_path, monkeypatch):
             "Net* on single.pt: 1 graph, 1 nodes, x [[]1, 5]: ValueError: inputs: expected *",
         ),
         ("models:Net --data ../NAME", "--data: expected FILE.pt or the name of a TU set, got '../NAME'"),
-        ("models:Net --data ABSENT", "--data: cannot have ABSENT from *: FileNotFoundError: *"),
+        ("models:Net --data ABSENT", "--data: cannot have ABSENT from *: it is not there"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):

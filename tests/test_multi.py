@@ -53,12 +53,13 @@ class TestResolver:
         assert type(readout_resolver("add")) is SumReadout
 
     def test_errors(self):
-        with pytest.raises(ValueError, match=r"reduce: expected one of sum, .*, got 'summ'"):
+        with pytest.raises(ValueError, match=r"readout: expected one of sum, .*, got 'summ'"):
             readout_resolver("summ")
-        with pytest.raises(TypeError, match="reduce: expected names and aggregations, got int"):
+        with pytest.raises(TypeError, match="readout: expected a name or an aggregation, got int"):
             readout_resolver(3)
-        with pytest.raises(TypeError, match="argument: 'k'"):
-            readout_resolver("sort")
+        for ask in (lambda: readout_resolver("sort"), lambda: MultiReadout(["sum", "sort"])):
+            with pytest.raises(TypeError, match=r"'sort' needs other options .*argument: 'k'.* or a module"):
+                ask()
 
 
 class TestMultiReadout:
@@ -142,7 +143,7 @@ class TestMultiReadout:
 
     @pytest.mark.parametrize("wrong", [[], (), 3, None, [3]], ids=str)
     def test_errors(self, wrong):
-        with pytest.raises((TypeError, ValueError), match="reduce: expected"):
+        with pytest.raises((TypeError, ValueError), match=r"(reduce|readout): expected"):
             MultiReadout(wrong)
 
 
@@ -197,6 +198,8 @@ class TestSqueezeExcitation:
         with pytest.raises(ValueError, match="reduction: expected at least 1, got 0"):
             SqueezeExcitation(4, reduction=0)
         module = SqueezeExcitation(4)
+        with pytest.raises(ValueError, match=r"x: expected node features \[N, 4\], got shape \(5, 3\)"):
+            module(torch.randn(5, 3))
         module.lin1.weight.data.fill_(math.nan)
         module.reset_parameters()
         assert module(X, INDEX).isfinite().all()

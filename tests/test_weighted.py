@@ -239,6 +239,13 @@ class TestPowerMean:
         with pytest.raises(ValueError, match=r"clamp_min: expected a positive number, got"):
             power_mean(torch.ones(2, 1), 2.0, clamp_min=least)
 
+    @pytest.mark.parametrize("p", [INF, -INF, NAN])
+    def test_power_is_finite(self, p):
+        with pytest.raises(ValueError, match=r"p: expected a finite number, got .*; max and min"):
+            PowerMeanReadout(p)
+        with pytest.raises(ValueError, match=r"p: expected a finite number, got .*; max and min"):
+            power_mean(torch.ones(2, 1), p)
+
 
 class TestMoments:
     def test_graphs_of_equal_nodes(self):

@@ -74,4 +74,4 @@ def _check(head: nn.Linear, x: Tensor, readout: str, target: int | None) -> None
     if target is not None and (isinstance(target, bool) or not isinstance(target, int)):
         raise TypeError(f"target: expected an integer or None, got {type(target).__name__}")
     if target is not None and not 0 <= target < head.out_features:
-        raise IndexError(f"target: expected a class below {head.out_features}, got {target}")
+        raise IndexError(f"target: expected a class from 0 to {head.out_features - 1}, got {target}")

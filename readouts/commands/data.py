@@ -75,7 +75,8 @@ def tu_set(name: str) -> Batch:
         with contextlib.redirect_stderr(io.StringIO()):  # PyG tells its progress there
             graphs = list(Mirrored(str(cache), name)[:TU_GRAPHS])
     except Exception as error:  # of fsspec, of the protocol in use, or of the parser
-        raise CannotRunError(f"--data: cannot have {name} from {Mirrored.url}: {said(error)}") from error
+        why = "it is not there" if isinstance(error, FileNotFoundError) else said(error)
+        raise CannotRunError(f"--data: cannot have {name} from {Mirrored.url}: {why}") from error
     for graph in graphs:
         if graph.x is None or not graph.x.numel():
             graph.x = degree(graph.edge_index[0], graph.num_nodes)[:, None]

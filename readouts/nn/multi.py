@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,15 +69,25 @@ def readout_resolver(query: str | Aggregation, **options: Any) -> Aggregation:
         TypeError: `query` is neither a name nor an aggregation, or the class needs other options.
         ValueError: there is no readout of that name.
     """
-    return query if isinstance(query, Aggregation) else _named(query)(**options)
+    return query if isinstance(query, Aggregation) else _made(query, options)
+
+
+def _made(query: str, options: dict[str, Any]) -> Readout:
+    """Make a readout by its name; raise where it needs other options."""
+    kind = _named(query)
+    try:
+        inspect.signature(kind).bind(**options)
+    except TypeError as problem:
+        raise TypeError(f"readout: {query!r} needs other options ({problem}) or a module") from None
+    return kind(**options)
 
 
 def _named(query: str) -> type[Readout]:
     if not isinstance(query, str):
-        raise TypeError(f"reduce: expected names and aggregations, got {type(query).__name__}")
+        raise TypeError(f"readout: expected a name or an aggregation, got {type(query).__name__}")
     name = query.lower().translate(str.maketrans("", "", "-_ ")).removesuffix("readout")
     if name not in CLASSES:
-        raise ValueError(f"reduce: expected one of {', '.join(CLASSES)}, got {query!r}")
+        raise ValueError(f"readout: expected one of {', '.join(CLASSES)}, got {query!r}")
     return CLASSES[name]
 
 
@@ -109,7 +120,7 @@ class MultiReadout(Readout):
         if not queries:
             raise ValueError(f"reduce: expected at least one of {', '.join(CLASSES)}, got none")
         self.exact = exact
-        members: list[Any] = [self._made(query) for query in queries]
+        members: list[Any] = [self._member(query) for query in queries]
         self.readouts = ModuleList(members)
         self._names = [query if isinstance(query, str) else None for query in queries]
         self._fused: dict[tuple[bool, float], list[int]] = {}
@@ -117,12 +128,13 @@ class MultiReadout(Readout):
             if type(member) in ELEMENTARY:
                 self._fused.setdefault((member.exact, member.empty), []).append(place)
 
-    def _made(self, query: str | Aggregation) -> Aggregation:
+    def _member(self, query: str | Aggregation) -> Aggregation:
         if isinstance(query, Aggregation):
             return query
-        kind = _named(query)
-        options: dict[str, Any] = {} if self.exact or kind not in ELEMENTARY else {"exact": False}
-        return kind(**options) if self.empty == 0 else kind(**options, empty=self.empty)
+        options: dict[str, Any] = {} if self.empty == 0 else {"empty": self.empty}
+        if not self.exact and _named(query) in ELEMENTARY:
+            options["exact"] = False
+        return _made(query, options)
 
     def reset_parameters(self) -> None:
         """Reset every readout."""

@@ -65,7 +65,7 @@ class SqueezeExcitation(Module):
             batch: graph of every node, int64 or int32 [N], in any order, `Segments`, or None for one graph.
             batch_size: number of graphs B.
         """
-        check_features(x)
+        check_features(x, self.channels)
         segments = segments_of(x, batch, None, batch_size)
         squeezed = call(self.squeeze, x, segments)
         return x * expand(self.lin2(self.lin1(squeezed).relu()).sigmoid(), segments)

@@ -110,7 +110,8 @@ class SoftmaxReadout(_NumberedReadout):
         empty: value of an empty graph.
 
     Raises:
-        ValueError: more than one channel where t is not learned.
+        ValueError: more than one channel where t is not learned; in `forward`, x has another number of
+            features than there are channels.
 
     Source: Li et al., arXiv 2006.07739.
     """
@@ -145,7 +146,8 @@ class PowerMeanReadout(_NumberedReadout):
         empty: value of an empty graph.
 
     Raises:
-        ValueError: more than one channel where p is not learned, or `clamp_min` is not positive.
+        ValueError: more than one channel where p is not learned, `clamp_min` not positive, p not finite; in
+            `forward`, x has another number of features than there are channels.
 
     Source: Li et al., arXiv 2006.07739.
     """
@@ -165,6 +167,7 @@ class PowerMeanReadout(_NumberedReadout):
         """Set p, whether and for how many channels it is learned, the clamp, the value of an empty graph."""
         super().__init__(p, learn, channels, empty)
         weighted.check_clamp_min(clamp_min)
+        weighted.check_power(p)
         self.clamp_min = clamp_min
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
