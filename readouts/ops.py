@@ -425,6 +425,13 @@ def is_unwatched(x: Tensor) -> bool:
     )
 
 
+def new_tensor(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised tensor on the CPU; a large one in huge pages, which are sooner there."""
+    from readouts.kernels import cpu  # loads Numba
+
+    return cpu.new_tensor(tuple(shape), dtype)
+
+
 def is_transforming() -> bool:
     """Tell whether torch.func or forward-mode derivatives are at work, which pass operators by."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -112,10 +112,17 @@ def softmax_mean(
 
 def _softmax_mean(x: Tensor, scores: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
     """Return the average of x, the weights before they are normalised, and their sums (1 for no nodes)."""
-    top = readout(scores.detach(), segments, "max").index_select(0, segments.index)
-    weight = (scores - top).exp_()
+    top = expand(readout(scores.detach(), segments, "max"), segments)
+    weight = top.neg_().add_(scores).exp_()  # in its place, for fresh memory takes longer than the arithmetic
     total = readout(weight, segments, "sum", empty=1)
-    return readout(weight * x, segments, "sum") / total, weight, total
+    return readout(_product(weight, x), segments, "sum") / total, weight, total
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Return a * b of one dtype, where possible in memory that is quickly there."""
+    if not (ops.is_unwatched(a) and ops.is_unwatched(b)):
+        return a * b
+    return torch.mul(a, b, out=ops.new_tensor(torch.broadcast_shapes(a.shape, b.shape), a.dtype))
 
 
 class _SoftmaxMean(torch.autograd.Function):
@@ -143,7 +150,7 @@ class _SoftmaxMean(torch.autograd.Function):
             found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
             return next(found) if for_x else None, next(found) if for_scores else None, None
         given = x, scores, out, weight, total
-        return *softmax_gradients(grad, *given, ctx.segments.index, for_x, for_scores), None
+        return *softmax_gradients(grad, *given, ctx.segments, for_x, for_scores), None
 
 
 def softmax_gradients(
@@ -153,17 +160,17 @@ def softmax_gradients(
     out: Tensor,
     weight: Tensor,
     total: Tensor,
-    index: Tensor,
+    segments: Segments,
     for_x: bool,
     for_scores: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of x and of the scores, where wanted, from what `_softmax_mean` returned."""
     slope = grad / total
-    slopes = slope.index_select(0, index)
+    slopes = expand(slope, segments)
     x_gradient = score_gradient = None
     if for_scores:
-        average = (slope * out).sum_to_size(total.shape).index_select(0, index)
-        score_gradient = ((slopes * x).sum_to_size(scores.shape) - average).mul_(weight)
+        average = (slope * out).sum_to_size(total.shape).index_select(0, segments.index)
+        score_gradient = (_product(slopes, x).sum_to_size(scores.shape) - average).mul_(weight)
     if for_x:
         fits = slopes.shape == x.shape
         x_gradient = slopes.mul_(weight) if fits else (slopes * weight).sum_to_size(x.shape)

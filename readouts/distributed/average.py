@@ -51,7 +51,7 @@ class _SoftmaxMean(torch.autograd.Function):
         total = fill_empty(total, shard.everywhere, 1)
         out = above / total
         ctx.save_for_backward(x, scores, out, weight, total)
-        ctx.index = shard.segments.index
+        ctx.segments = shard.segments
         return out
 
     @staticmethod
@@ -59,7 +59,7 @@ class _SoftmaxMean(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         for_x, for_scores, _ = ctx.needs_input_grad
         x, scores, out, weight, total = ctx.saved_tensors
-        given = x, scores, out, weight, total, ctx.index
+        given = x, scores, out, weight, total, ctx.segments
         return *weighted.softmax_gradients(grad, *given, for_x, for_scores), None
 
 
