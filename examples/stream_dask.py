@@ -3,7 +3,7 @@
 The stream is cut into tasks; every task returns an `Accumulator`, and these are merged as they come in. A
 task that dies with its worker is run again elsewhere. Try other `--workers` and `--parts`: the digest of the
 results stays the same. On a cluster that runs already, give its address to `Client` and this folder
-to its workers, and leave out `LocalCluster`. Needs `pip install "readouts[dask]"`.
+to its workers, and leave out `LocalCluster`. Needs the extra `dask`: `pip install ".[dask]"`.
 """
 
 import time

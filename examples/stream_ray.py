@@ -1,6 +1,7 @@
 """Readouts of 10^8 nodes under Ray, as `stream_dask.py` does under Dask: `python examples/stream_ray.py`.
 
-Needs `pip install "readouts[ray]"`. Ray's own services take memory beside that of the processes shown.
+Needs the extra `ray`: `pip install ".[ray]"`. Ray's own services take memory beside that of the processes
+shown.
 """
 
 import time

@@ -1,10 +1,10 @@
 """What sum, mean and max cannot tell apart in real data.
 
 Claim: on bags of atoms the mean confuses graphs that the sum separates, because it cannot count. One round of
-injective message passing almost closes the gap on molecules, as states then carry the structure; with mean
-neighbour aggregation it stays open. The max confuses more than either. The *ceiling* is the best accuracy on
-the whole set of any classifier that sees only the readout of Weisfeiler-Leman states of depth t; *pairs* are
-pairs of graphs that have one mean though their sizes differ, in brackets those of different classes.
+injective message passing almost closes the gap on molecules, as states then carry the structure. The max
+confuses more than either. The *ceiling* is the best accuracy on the whole set of any classifier that sees
+only the readout of Weisfeiler-Leman states of depth t; *pairs* are pairs of graphs that have one mean though
+their sizes differ, in brackets those of different classes.
 """
 
 from __future__ import annotations

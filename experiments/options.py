@@ -85,7 +85,9 @@ Mirror = Annotated[
     str | None,
     typer.Option(envvar="READOUTS_TU_MIRROR", help="A folder or URL with NAME.zip files, for TU sets."),
 ]
-Out = Annotated[Path, typer.Option(help="The folder for rows and figures; a rerun continues there.")]
+Out = Annotated[
+    Path, typer.Option(file_okay=False, help="The folder for rows and figures; a rerun continues there.")
+]
 Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes CUDA if there is one.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="The number that everything random starts from.")]
 Folds = Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")]

@@ -112,10 +112,18 @@ def softmax_mean(
 
 def _softmax_mean(x: Tensor, scores: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
     """Return the average of x, the weights before they are normalised, and their sums (1 for no nodes)."""
-    top = expand(readout(scores.detach(), segments, "max"), segments)
-    weight = top.neg_().add_(scores).exp_()  # in its place, for fresh memory takes longer than the arithmetic
+    below = _of_graphs(-readout(scores.detach(), segments, "max"), segments)
+    weight = below.add_(scores).exp_()  # in its place, for fresh memory takes longer than the arithmetic
     total = readout(weight, segments, "sum", empty=1)
     return readout(_product(weight, x), segments, "sum") / total, weight, total
+
+
+def _of_graphs(values: Tensor, segments: Segments) -> Tensor:
+    """Give every node the row of its graph, where possible in memory that is quickly there."""
+    if not ops.is_unwatched(values):
+        return values.index_select(0, segments.index)
+    out = ops.new_tensor((segments.num_nodes, *values.shape[1:]), values.dtype)
+    return torch.index_select(values, 0, segments.index, out=out)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -166,7 +174,7 @@ def softmax_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of x and of the scores, where wanted, from what `_softmax_mean` returned."""
     slope = grad / total
-    slopes = expand(slope, segments)
+    slopes = _of_graphs(slope, segments)
     x_gradient = score_gradient = None
     if for_scores:
         average = (slope * out).sum_to_size(total.shape).index_select(0, segments.index)

@@ -7,6 +7,7 @@ one thread, and only if its code and its versions are those of this process, for
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
 import zlib
@@ -58,6 +59,7 @@ def connected(address: str) -> Iterator[Client]:
     except ImportError as problem:
         raise UserError(INSTALL) from problem
     try:
+        asyncio.run(answered(address))
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as problem:
         raise UserError(f"--scheduler: no Dask scheduler answers at {address}: {problem}.") from problem
@@ -78,6 +80,13 @@ def connected(address: str) -> Iterator[Client]:
                 raise
             where = "scheduler and workers have to find this clone, say through PYTHONPATH"
             raise UserError(f"--scheduler: {where}: {missing}.") from problem
+
+
+async def answered(address: str) -> None:
+    """Return where something answers, else raise; a `Client` that finds nothing leaves tracebacks behind."""
+    from distributed.comm.core import connect
+
+    (await connect(address, timeout=PATIENCE)).abort()
 
 
 def backend(client: Client) -> Any:

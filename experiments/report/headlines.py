@@ -128,14 +128,19 @@ def of_copies(rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def of_counting(rows: Sequence[Row]) -> tuple[str, str]:
-    """Each readout of atoms gives what it is said to hold and nothing that it is said to lose."""
-    errors = [partial(counting.average, rows, data, counting.ATOMS) for data in present(rows, "data")]
+    """Each readout gives what it is said to hold of atoms and nothing else, and the most of it of states."""
+    errors: dict[str, list[Callable[[str, str], float]]] = {}
+    for data in present(rows, "data"):
+        for states in present(rows, "states", data=data):
+            errors.setdefault(states, []).append(partial(counting.average, rows, data, states))
+    atoms = errors.pop(counting.ATOMS)
     exact = {
-        readout: span(100 * error(readout, counting.EXACT) for error in errors)
+        readout: span(100 * error(readout, counting.EXACT) for error in atoms)
         for readout in counting.READOUTS
     }
     told = ", ".join(f"{readout} {share} %" for readout, share in exact.items())
-    good = [claimed(counting.of_atoms(error)) for error in errors]
+    good = [claimed(counting.of_atoms(error)) for error in atoms]
+    good += [claimed(counting.of_states(error)) for found in errors.values() for error in found]
     return held(good), f"graphs with all atoms counted right: {told}"
 
 
@@ -202,19 +207,21 @@ def of_robustness(rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def of_gradients(rows: Sequence[Row]) -> tuple[str, str]:
-    """The mean is democratic and the max winner-take-all, in each set and behind either head."""
+    """The mean is democratic, the max winner-take-all, and labels meet so, in each set behind either head."""
     cases: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if "head" in row:
             cases.setdefault((row["data"], row["head"]), []).append(row)
+    last = max(row["epoch"] for row in rows if "head" in row)
+    at_last = partial(average, metric="gini", epoch=last)
     gini = {
-        name: span((average(found, readout=name, metric="gini") for found in cases.values()), ".2f")
+        name: span((at_last(found, readout=name) for found in cases.values()), ".2f")
         for name in ("mean", "max")
     }
     told = ", ".join(f"{name} {value}" for name, value in gini.items())
-    return held(
-        [claimed(gradients.of_spread(found)) for found in cases.values()]
-    ), f"Gini coefficient: {told}"
+    said = [gradients.of_spread(found) for found in cases.values()]
+    said += [gradients.of_labels(found, head) for (_, head), found in cases.items()]
+    return held([claimed(sentence) for sentence in said]), f"Gini coefficient after training: {told}"
 
 
 def of_heads(rows: Sequence[Row]) -> tuple[str, str]:
@@ -256,7 +263,8 @@ def of_speed(rows: Sequence[Row]) -> tuple[str, str]:
         if is_large(result) and (ratio := result.ratio(EXACT, result.yardstick)) is not None:
             ratios.setdefault(result.yardstick, []).append(ratio)
     times = ", ".join(f"{span(found)} times a {base}" for base, found in ratios.items())
-    return held([limit.met for limit in judge(results)]), f"exact sum, mean and max: {times or 'not timed'}"
+    told = f"exact sum, mean and max of large batches: {times or 'not timed'}"
+    return held([limit.met for limit in judge(results)]), told
 
 
 def of_scaling(rows: Sequence[Row]) -> tuple[str, str]:

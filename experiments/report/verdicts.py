@@ -42,9 +42,8 @@ def of_tower(rows: Sequence[Row]) -> Iterator[str]:
         said = f"{listed(together)} place all {count} graphs on one point, bit for bit" if together else ""
         against = f"{listed(apart)} {'does' if len(apart) == 1 else 'do'} not" if apart else ""
         factor = max(row["factor"] for row in found)
-        sums = (
-            f"the sums go up to {factor:.4g} times the first, off by {tower.small(sum_error(found))} at most"
-        )
+        off = tower.small(sum_error(found))
+        sums = f"the sums go up to {factor:.4g} times the first, off by {off} of that at most"
         yield f"{data}, {name}: {'; '.join(filter(None, (said, against, sums)))}."
 
 

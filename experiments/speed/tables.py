@@ -59,18 +59,19 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def lines(result: Result) -> Iterator[list[str]]:
     """One case in the columns of its direction: one line a yardstick."""
+    name = f"{result.name}, noisy" if result.noisy else result.name
     if result.case["direction"] == FORWARD:
         ratios = [against(result, contender, READ) for contender in (EXACT, FAST, GROUPED, PYG)]
-        yield [result.name, milliseconds(result, READ), *ratios, best_other(result, READ)]
+        yield [name, milliseconds(result, READ), *ratios, best_other(result, READ)]
         return
     if result.case["direction"] == EPOCH:
         ratio = result.ratio(LOADER, RESIDENT)
         times = [milliseconds(result, LOADER), milliseconds(result, RESIDENT)]
-        yield [result.name, *times, "-" if ratio is None else short(ratio)]
+        yield [name, *times, "-" if ratio is None else short(ratio)]
         return
-    for name, kind, base in ((result.name, "fresh", FRESH), ("", "warm", WARM)):
+    for case, kind, base in ((name, "fresh", FRESH), ("", "warm", WARM)):
         ratios = [against(result, contender, base) for contender in (EXACT, FAST, PYG)]
-        yield [name, kind, milliseconds(result, base), *ratios, best_other(result, base)]
+        yield [case, kind, milliseconds(result, base), *ratios, best_other(result, base)]
 
 
 def milliseconds(result: Result, contender: str) -> str:
