@@ -222,7 +222,7 @@ def test_rerun_repeats_nothing_and_processes_give_the_same_bits(measured, tmp_pa
 
 def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
     def command(out):
-        line = f"accuracy --readout sum --folds 2 --epochs 20 --jobs 2 --device cpu --out {out}"
+        line = f"accuracy --readout sum --folds 2 --epochs 8 --jobs 2 --device cpu --out {out}"
         return [sys.executable, "-m", "experiments", *line.split()]
 
     out = tmp_path / "killed" / "accuracy.jsonl"

@@ -84,7 +84,7 @@ def test_tensors_on_two_devices():
 
 
 def test_modules_check_their_settings_when_made():
-    with pytest.raises(ValueError, match=r"reduce: .* got 'summ'"):
+    with pytest.raises(ValueError, match=r"readout: .* got 'summ'"):
         MultiReadout(["summ"])
     with pytest.raises(ValueError, match=r"reduce: .* got none"):
         MultiReadout([])
