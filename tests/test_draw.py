@@ -106,6 +106,14 @@ def test_paper_grows_with_the_graph():
     assert areas[-1] < 250
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, tuple])
+def test_charges_of_any_kind(nitromethane, kind):
+    scores = torch.zeros(4)
+    expected = sketch(nitromethane, scores, **NITROMETHANE)
+    given = NITROMETHANE | {"charges": kind(NITROMETHANE["charges"])}
+    assert sketch(nitromethane, scores, **given) == expected
+
+
 def test_molecule_has_letters_charges_and_strokes(nitromethane):
     figure = draw(
         nitromethane, torch.zeros(4), **NITROMETHANE, bonds=torch.tensor([1, 1, 2, 1, 2, 1]), title="CH3NO2"
