@@ -108,10 +108,8 @@ def test_paper_grows_with_the_graph():
 
 @pytest.mark.parametrize("kind", [torch.tensor, np.array, tuple])
 def test_charges_of_any_kind(nitromethane, kind):
-    scores = torch.zeros(4)
-    expected = sketch(nitromethane, scores, **NITROMETHANE)
     given = NITROMETHANE | {"charges": kind(NITROMETHANE["charges"])}
-    assert sketch(nitromethane, scores, **given) == expected
+    assert letters(draw(nitromethane, torch.zeros(4), **given)) == ["N$^{+}$", "O", "O$^{−}$"]
 
 
 def test_molecule_has_letters_charges_and_strokes(nitromethane):

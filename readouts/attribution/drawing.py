@@ -103,7 +103,10 @@ def sketch(
     with _extra():
         from readouts.attribution import molecule
     return molecule.sketch(
-        symbols, [0] * nodes if charges is None else charges, _orders(data, bonds), scores.tolist()
+        symbols,
+        [0] * nodes if charges is None else [int(charge) for charge in charges],
+        _orders(data, bonds),
+        scores.tolist(),
     )
 
 
