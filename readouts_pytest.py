@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 PROPERTY = "readouts verdict"
 VERDICTS = ("broken", "random", "rounding", "identical bits")  # the worst first
 SETTINGS = ("permutations", "seed", "allow")
-ALLOWED = ("rounding", "identical")
 
 
 def _positive(text: str) -> int:
@@ -67,8 +66,12 @@ def _settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     settings = {"allow": "rounding", **options, **given}
     if not isinstance(settings["permutations"], int) or settings["permutations"] < 1:
         raise pytest.UsageError(f"permutations: expected at least 1, got {settings['permutations']!r}")
-    if settings["allow"] not in ALLOWED:
-        raise pytest.UsageError(f'allow: expected "rounding" or "identical", got {settings["allow"]!r}')
+    from readouts.testing.judgement import check_allow
+
+    try:
+        check_allow(settings["allow"])
+    except ValueError as problem:
+        raise pytest.UsageError(str(problem)) from None
     return settings
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +33,7 @@ from datasets import GraphSet
 from experiments import figures
 from experiments.console import UserError, share, table, tracked
 from experiments.models import GIN
-from experiments.rows import Row, RowLog, present
+from experiments.rows import Row, RowLog, average, present
 from readouts import readout as pool
 
 Matrix = npt.NDArray[np.float64]
@@ -211,10 +210,9 @@ def classified(
     return answers
 
 
-def average(rows: Sequence[Row], data: str, state: str, readout: str, metric: str) -> float:
+def over_folds(rows: Sequence[Row], data: str, state: str, readout: str, metric: str) -> float:
     """The mean of one metric over the folds."""
-    wanted = {"data": data, "states": state, "readout": readout, "metric": metric}
-    return mean(row["value"] for row in rows if wanted.items() <= row.items())
+    return average(rows, data=data, states=state, readout=readout, metric=metric)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -235,8 +233,8 @@ def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     for data in present(rows, "data"):
         for state in present(rows, "states", data=data):
             for readout in READOUTS:
-                errors = [average(rows, data, state, readout, probe) for probe in PROBES]
-                exact = average(rows, data, state, readout, EXACT)
+                errors = [over_folds(rows, data, state, readout, probe) for probe in PROBES]
+                exact = over_folds(rows, data, state, readout, EXACT)
                 yield [data, state, readout, *map(shown, errors), f"{100 * exact:.1f}"]
             yield []
 
@@ -250,7 +248,7 @@ def verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """One sentence for each set and kind of states: what of the claim held, and what did not."""
     for data in present(rows, "data"):
         for state in present(rows, "states", data=data):
-            error = partial(average, rows, data, state)
+            error = partial(over_folds, rows, data, state)
             exact = 100 * error("sum", EXACT)
             said = of_atoms(error) if state == ATOMS else of_states(error)
             yield f"{data}, {state}: {said}; off the sum, all counts are right in {exact:.1f} % of graphs."
@@ -282,7 +280,7 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     sheets = [(data, state) for data in present(rows, "data") for state in present(rows, "states", data=data)]
     drawing, panels = figures.panels(len(sheets), width=3.0, height=2.6)
     for panel, (data, state) in zip(panels, sheets, strict=True):
-        errors = np.array([[average(rows, data, state, r, p) for r in READOUTS] for p in PROBES])
+        errors = np.array([[over_folds(rows, data, state, r, p) for r in READOUTS] for p in PROBES])
         draw(panel, errors, CLAIMED if state == ATOMS else CLAIMED[:2])
         panel.set_title(f"{data}: {state}")
     drawing.supxlabel(

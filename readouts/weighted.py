@@ -112,10 +112,14 @@ def softmax_mean(
 
 def _softmax_mean(x: Tensor, scores: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
     """Return the average of x, the weights before they are normalised, and their sums (1 for no nodes)."""
-    below = _of_graphs(-readout(scores.detach(), segments, "max"), segments)
-    weight = below.add_(scores).exp_()  # in its place, for fresh memory takes longer than the arithmetic
+    weight = weights_below(readout(scores.detach(), segments, "max"), scores, segments)
     total = readout(weight, segments, "sum", empty=1)
     return readout(_product(weight, x), segments, "sum") / total, weight, total
+
+
+def weights_below(top: Tensor, scores: Tensor, segments: Segments) -> Tensor:
+    """Return exp(s_i - m), m the greatest score of the graph, in the memory of one tensor."""
+    return _of_graphs(-top, segments).add_(scores).exp_()
 
 
 def _of_graphs(values: Tensor, segments: Segments) -> Tensor:

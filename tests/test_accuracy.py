@@ -239,6 +239,7 @@ def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
     assert main(command(tmp_path / "undisturbed")[3:]) == 0
     after = list(read_rows(out))
     assert after[: len(before)] == before
+    assert len(before) < len(after)
     undisturbed = list(read_rows(tmp_path / "undisturbed" / "accuracy.jsonl"))
     assert results(after) == results(undisturbed)
 

@@ -44,7 +44,7 @@ def measured(tmp_path_factory):
 
 def test_of_atoms_each_readout_keeps_its_own(measured):
     _, rows = measured
-    error = lambda readout, probe: counting.average(rows, "bags", "atoms", readout, probe)  # noqa: E731
+    error = lambda readout, probe: counting.over_folds(rows, "bags", "atoms", readout, probe)  # noqa: E731
     assert error("sum", "counts") < 1e-9
     assert error("sum", counting.EXACT) == 1
     assert error("mean", "proportions") < 1e-9

@@ -85,8 +85,9 @@ def connected(address: str) -> Iterator[Client]:
 async def answered(address: str) -> None:
     """Return where something answers, else raise; a `Client` that finds nothing leaves tracebacks behind."""
     from distributed.comm.core import connect
+    from distributed.security import Security
 
-    (await connect(address, timeout=PATIENCE)).abort()
+    (await connect(address, timeout=PATIENCE, **Security().get_connection_args("client"))).abort()
 
 
 def backend(client: Client) -> Any:

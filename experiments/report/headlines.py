@@ -129,18 +129,18 @@ def of_copies(rows: Sequence[Row]) -> tuple[str, str]:
 
 def of_counting(rows: Sequence[Row]) -> tuple[str, str]:
     """Each readout gives what it is said to hold of atoms and nothing else, and the most of it of states."""
-    errors: dict[str, list[Callable[[str, str], float]]] = {}
-    for data in present(rows, "data"):
+    sets, good = present(rows, "data"), []
+    for data in sets:
         for states in present(rows, "states", data=data):
-            errors.setdefault(states, []).append(partial(counting.average, rows, data, states))
-    atoms = errors.pop(counting.ATOMS)
+            judged = counting.of_atoms if states == counting.ATOMS else counting.of_states
+            good.append(claimed(judged(partial(counting.over_folds, rows, data, states))))
     exact = {
-        readout: span(100 * error(readout, counting.EXACT) for error in atoms)
+        readout: span(
+            100 * counting.over_folds(rows, data, counting.ATOMS, readout, counting.EXACT) for data in sets
+        )
         for readout in counting.READOUTS
     }
     told = ", ".join(f"{readout} {share} %" for readout, share in exact.items())
-    good = [claimed(counting.of_atoms(error)) for error in atoms]
-    good += [claimed(counting.of_states(error)) for found in errors.values() for error in found]
     return held(good), f"graphs with all atoms counted right: {told}"
 
 

@@ -45,8 +45,7 @@ class _SoftmaxMean(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scores: Tensor, shard: Shard) -> Tensor:
-        top = _greatest(scores, shard).index_select(0, shard.segments.index)
-        weight = (scores - top).exp()
+        weight = weighted.weights_below(_greatest(scores, shard), scores, shard.segments)
         total, above = _sums(shard, weight, weight * x)
         total = fill_empty(total, shard.everywhere, 1)
         out = above / total

@@ -17,7 +17,12 @@ def insist(report: Report, allow: str) -> None:
     Raises:
         ValueError: `allow` is neither "rounding" nor "identical".
     """
-    if allow not in ALLOWED:
-        raise ValueError(f'allow: expected "rounding" or "identical", got {allow!r}')
+    check_allow(allow)
     if report.verdict not in ALLOWED[allow]:
         raise AssertionError(str(report))
+
+
+def check_allow(allow: str) -> None:
+    """Raise unless it is a name of what may be allowed."""
+    if allow not in ALLOWED:
+        raise ValueError(f'allow: expected "rounding" or "identical", got {allow!r}')
