@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from readouts import ops
-from readouts.functional import arranged, check_exact_and_empty, check_x, segments_of
-from readouts.kernels import plain, wide
-from readouts.kernels.contract import ELEMENTARY, result_dtype
+from readouts.functional import arranged, check_empty, check_x, segments_of
+from readouts.kernels import wide
+from readouts.kernels.portable.elementary import flip, keys_of, narrowed, sqrt, values_of
+from readouts.reductions import ELEMENTARY, EXTREMES, result_dtype, tracks_squares, tracks_sums
 from readouts.segments import Segments, check_size
 
 REDUCTIONS = (*ELEMENTARY, "count")
@@ -78,7 +79,7 @@ class Accumulator:
         if size is None:
             raise TypeError("size: expected an integer, got NoneType")
         check_size(size)
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         self.size, self.empty = int(size), empty
         self.dtype: torch.dtype | None = None
         self.features: tuple[int, ...] = ()
@@ -127,7 +128,7 @@ class Accumulator:
         self._make_room(other._pending + 1)
         for name, mine in self._state.items():
             theirs = other._state[name].to(mine.device)
-            if name in ("max", "min"):
+            if name in EXTREMES:
                 torch.maximum(mine, theirs, out=mine)
             elif name == "count":
                 mine += theirs
@@ -244,10 +245,10 @@ class Accumulator:
 
     def _formats(self) -> dict[str, tuple[wide.Format, int]]:
         """Return format and power of every sum that is kept."""
-        if self.dtype is None or {"max", "min", "count"}.issuperset(self._names):
+        if self.dtype is None or not tracks_sums(self._elementary):
             return {}
         formats = {"sum": (wide.format_of(self.dtype), 1)}
-        if not {"var", "std"}.isdisjoint(self._names):
+        if tracks_squares(self._elementary):
             if not self.dtype.is_floating_point:
                 formats["float sum"] = formats["sum"]  # of integers as variances see them
             formats["squares"] = (wide.format_of(self.dtype, 2), 2)
@@ -255,12 +256,16 @@ class Accumulator:
 
     def _extremes(self) -> list[str]:
         """Return which extremes are kept: those asked for, and both where squares may overflow."""
-        both = self.dtype == torch.float64 and not {"var", "std"}.isdisjoint(self._names)
-        return [name for name in ("max", "min") if both or name in self._names]
+        both = self.dtype == torch.float64 and tracks_squares(self._elementary)
+        return [name for name in EXTREMES if both or name in self._names]
 
     @property
     def _names(self) -> Sequence[str]:
         return (self.reduce,) if isinstance(self.reduce, str) else self.reduce
+
+    @property
+    def _elementary(self) -> list[str]:
+        return [name for name in self._names if name in ELEMENTARY]
 
     def _make_room(self, numbers: int) -> None:
         """Carry where so many numbers more might overflow a word."""
@@ -281,9 +286,9 @@ class Accumulator:
             return
         places = (count > 0).cumsum(0) - 1
         ptr = torch.cat([segments.ptr[:1], segments.ptr[1:][present]])
-        values = ops.reduce(rows, places[segments.index], ptr, segments.order, names, True)
+        values = ops.reduce(rows, places[segments.index], ptr, segments.order, names)
         for name, value in zip(names, values.unbind(1), strict=True):
-            keys = plain.keys_of(value, plain.flip(name))
+            keys = keys_of(value, flip(name))
             self._state[name][present] = torch.maximum(self._state[name][present], keys)
 
 
@@ -295,10 +300,10 @@ class _Sums:
 
     def block(self, name: str) -> Tensor:
         """Return the values [B, F] of a reduction, 0 for graphs without nodes."""
+        if name == "count":
+            return self.count.unsqueeze(1).expand(-1, self.features)
         dtype = result_dtype(name, self.dtype)
         match name:
-            case "count":
-                return self.count.unsqueeze(1).expand(-1, self.features)
             case "max" | "min":
                 return self._extreme(name)
             case "sum":
@@ -307,14 +312,16 @@ class _Sums:
                 return self._mean(dtype)
             case "var":
                 return self._variance(dtype)
+            case "std":
+                return narrowed(sqrt(self._variance(torch.float64)), dtype)
             case _:
-                return plain.narrowed(plain.sqrt(self._variance(torch.float64)), dtype)
+                raise ValueError(f"reduce: expected one of {', '.join(REDUCTIONS)}, got {name!r}")
 
     def _mean(self, dtype: torch.dtype) -> Tensor:
         return wide.rounded(self.state["sum"], wide.format_of(self.dtype), dtype, self.count)
 
     def _extreme(self, name: str) -> Tensor:
-        value = plain.values_of(self.state[name], self.dtype, plain.flip(name))
+        value = values_of(self.state[name], self.dtype, flip(name))
         return value.masked_fill(self.count.unsqueeze(1) == 0, 0)
 
     def _variance(self, dtype: torch.dtype) -> Tensor:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from readouts import ops, order_ops
-from readouts.kernels.contract import ELEMENTARY
+from readouts import ops
+from readouts.reductions import ELEMENTARY
 from readouts.segments import Segments, check_size
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -24,7 +24,6 @@ def readout(
     *,
     ptr: Tensor | None = None,
     size: int | None = None,
-    exact: bool = True,
     empty: float = 0,
 ) -> Tensor:
     r"""Reduce the nodes of every graph to one row: the same bits for every order of the nodes.
@@ -48,10 +47,8 @@ def readout(
             readouts; None, with `ptr` None, for one graph.
         reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, ``"median"``, or several
             of them, all but the median made in one pass over x.
-        ptr: borders of sorted graphs, int64 or int32 [B + 1], in the place of `batch`.
+        ptr: offsets of sorted graphs, int64 or int32 [B + 1], instead of `batch`.
         size: number of graphs B; by default taken from `batch`, which makes a GPU wait.
-        exact: True for exact sums rounded once; False for plain floating-point accumulation in the
-            dtype of x or a wider one, whose bits may depend on the order of the nodes.
         empty: value of a graph without nodes.
 
     Returns:
@@ -75,14 +72,14 @@ def readout(
     """
     check_x(x)
     names = reduce_names(reduce)
-    check_exact_and_empty(exact, empty)
+    check_empty(empty)
     segments = segments_of(x, batch, ptr, size)
     rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
-    return arranged(_blocks(rows, segments, names, exact), x, segments, isinstance(reduce, str), empty)
+    return arranged(_blocks(rows, segments, names), x, segments, isinstance(reduce, str), empty)
 
 
 def arranged(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: float) -> Tensor:
-    """Give blocks [B, R, F] the feature dimensions of x, side by side, and empty graphs their value."""
+    """Restore the feature dimensions of x, concatenate the blocks [B, R, F], and fill empty graphs."""
     if empty != 0:
         check_fits(empty, out.dtype)
         out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
@@ -126,14 +123,14 @@ def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str)
     return out.squeeze(dim) if batch is None and x.dim() > 2 else out
 
 
-def _blocks(rows: Tensor, segments: Segments, names: tuple[str, ...], exact: bool) -> Tensor:
+def _blocks(rows: Tensor, segments: Segments, names: tuple[str, ...]) -> Tensor:
     """Return a block for every name, [B, R, F]: one pass for the medians, one for all others."""
     fused = tuple(name for name in names if name != "median")
     groups = segments.index, segments.ptr, segments.order
-    out = ops.reduce(rows, *groups, fused, exact) if fused else None
+    out = ops.reduce(rows, *groups, fused) if fused else None
     if out is not None and fused == names:
         return out
-    medians = order_ops.midpoint(rows, *groups)
+    medians = ops.midpoint(rows, *groups)
     blocks = iter(() if out is None else out.unbind(1))
     return torch.stack([medians if name == "median" else next(blocks) for name in names], dim=1)
 
@@ -195,14 +192,12 @@ def graphs_of(
 ) -> Segments:
     """Return the graphs of x; raise where x, they, or the value of an empty graph cannot be used."""
     check_x(x)
-    check_exact_and_empty(True, empty)
+    check_empty(empty)
     return segments_of(x, batch, ptr, size)
 
 
-def check_exact_and_empty(exact: bool, empty: float) -> None:
-    """Raise unless `exact` is a bool and `empty` a real number."""
-    if not isinstance(exact, bool):
-        raise TypeError(f"exact: expected True or False, got {exact!r}")
+def check_empty(empty: float) -> None:
+    """Raise unless `empty` is a real number."""
     if not isinstance(empty, int | float):
         raise TypeError(f"empty: expected a real number, got {type(empty).__name__}")
 

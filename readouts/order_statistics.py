@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from readouts import order_ops
+from readouts import ops
 from readouts.functional import arranged, graphs_of
-from readouts.kernels.contract import result_dtype
 from readouts.ops import wide_dtype
+from readouts.reductions import result_dtype
 from readouts.segments import Segments
 
 MIDDLES = ("midpoint", "lower", "higher")
@@ -70,11 +70,11 @@ def median(
     segments = graphs_of(x, batch, ptr, size, empty)
     rows, groups = _rows(x), (segments.index, segments.ptr, segments.order)
     if interpolation == "midpoint":
-        out = order_ops.midpoint(rows, *groups).unsqueeze(1)
+        out = ops.midpoint(rows, *groups).unsqueeze(1)
     else:
         n = segments.count
         rank = (n - 1) // 2 if interpolation == "lower" else n // 2
-        out = order_ops.select(rows, *groups, rank.unsqueeze(1))
+        out = ops.select(rows, *groups, rank.unsqueeze(1))
     return arranged(out, x, segments, True, empty)
 
 
@@ -160,8 +160,8 @@ def trimmed_mean(
     rows, n = _rows(x), segments.count
     cut = torch.minimum((n.to(wide_dtype(n)) * proportion).long(), ((n - 1) // 2).clamp(min=0))
     groups = segments.index, segments.ptr, segments.order
-    bounds = order_ops.select(rows.detach(), *groups, torch.stack([cut, n - 1 - cut], dim=1))
-    out = order_ops.trimmed_mean(rows, bounds, *groups, cut)
+    bounds = ops.select(rows.detach(), *groups, torch.stack([cut, n - 1 - cut], dim=1))
+    out = ops.trimmed_mean(rows, bounds, *groups, cut)
     return arranged(out.unsqueeze(1), x, segments, True, empty)
 
 
@@ -215,13 +215,13 @@ def _quantiles(
     groups = segments.index, segments.ptr, segments.order
     if interpolation in ("lower", "higher", "nearest"):
         chosen = {"lower": torch.floor, "higher": torch.ceil, "nearest": torch.round}[interpolation]
-        return order_ops.select(rows, *groups, chosen(positions.detach()).long())
+        return ops.select(rows, *groups, chosen(positions.detach()).long())
     below = positions.detach().floor()
     above = positions.detach().ceil() if interpolation == "midpoint" else below + 1
-    values = order_ops.select(rows, *groups, torch.cat([below, above], dim=1).long())
+    values = ops.select(rows, *groups, torch.cat([below, above], dim=1).long())
     low, high = values.chunk(2, dim=1)
     if interpolation == "midpoint":
-        return order_ops.mean_of_two(low, high)
+        return ops.mean_of_two(low, high)
     return between(low, high, (positions - below).unsqueeze(2))
 
 

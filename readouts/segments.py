@@ -16,7 +16,7 @@ class Segments:
 
     Attributes:
         index: graph of every node, int64 [N].
-        ptr: borders of the graphs in `order`, int64 [B + 1].
+        ptr: offsets of the graphs in `order`, int64 [B + 1].
         order: nodes graph by graph, int64 [N]: graph b has the nodes order[ptr[b] : ptr[b + 1]]; None if
             they are known to lie so already.
 
@@ -54,7 +54,7 @@ class Segments:
 
     @classmethod
     def from_ptr(cls, ptr: Tensor, num_nodes: int) -> Segments:
-        """Make segments from the borders of sorted graphs: graph b has the nodes ptr[b] to ptr[b + 1] - 1.
+        """Make segments from the offsets of sorted graphs: graph b has the nodes ptr[b] to ptr[b + 1] - 1.
 
         Args:
             ptr: int64 or int32 [B + 1], from 0 to `num_nodes`, not decreasing.

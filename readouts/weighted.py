@@ -16,7 +16,7 @@ from torch import Tensor
 
 from readouts import ops
 from readouts.functional import check_fits, check_x, graphs_of, readout
-from readouts.kernels.contract import result_dtype
+from readouts.reductions import result_dtype
 from readouts.segments import Segments
 
 LEAST_POWER = 1e-8  # learned powers nearer to 0 than this would lose half the digits of their gradient
@@ -26,7 +26,7 @@ def expand(values: Tensor, segments: Segments) -> Tensor:
     """Give every node the row of its graph, [B, *features] -> [N, *features]; backward is an exact sum."""
     rows = values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)
     groups = segments.index, segments.ptr, segments.order
-    nodes = ops.reduce_backward(rows.unsqueeze(1), None, None, *groups, ("sum",), True)
+    nodes = ops.reduce_backward(rows.unsqueeze(1), None, None, *groups, ("sum",))
     return nodes.reshape(segments.num_nodes, *values.shape[1:])
 
 
@@ -123,16 +123,16 @@ def weights_below(top: Tensor, scores: Tensor, segments: Segments) -> Tensor:
 
 
 def _of_graphs(values: Tensor, segments: Segments) -> Tensor:
-    """Give every node the row of its graph, where possible in memory that is quickly there."""
-    if not ops.is_unwatched(values):
+    """Gather graph rows to nodes, into preallocated huge pages if possible."""
+    if not ops.can_skip_dispatcher(values):
         return values.index_select(0, segments.index)
     out = ops.new_tensor((segments.num_nodes, *values.shape[1:]), values.dtype)
     return torch.index_select(values, 0, segments.index, out=out)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a * b of one dtype, where possible in memory that is quickly there."""
-    if not (ops.is_unwatched(a) and ops.is_unwatched(b)):
+    """Return a * b of one dtype, in preallocated huge pages if possible."""
+    if not ops.can_skip_dispatcher(a, b):
         return a * b
     return torch.mul(a, b, out=ops.new_tensor(torch.broadcast_shapes(a.shape, b.shape), a.dtype))
 

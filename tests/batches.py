@@ -7,7 +7,7 @@ from bits import AS_INTEGERS
 from hypothesis import strategies as st
 from torch import Tensor
 
-from readouts.kernels.contract import ELEMENTARY
+from readouts.reductions import ELEMENTARY
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MULTIPLE = (

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from readouts import ops
-from readouts.kernels import cpu, plain
+from readouts.kernels import cpu
+from readouts.kernels.portable import elementary as portable
 
 pytest_plugins = ["pytester"]
 
@@ -16,18 +17,28 @@ hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=Non
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+class Portable:
+    """The kernel of every device, given the number of nodes of every graph instead of ptr and order."""
+
+    def reduce(self, x, index, count, names):
+        return portable.reduce(x, index, *ops.group(index, len(count)), names)
+
+    def reduce_backward(self, grad, x, out, index, count, names):
+        return portable.reduce_backward(grad, x, out, index, *ops.group(index, len(count)), names)
+
+
 class Dispatched:
     """The kernel that the operators choose, with as many tasks as there may be or only one."""
 
     def __init__(self, threads):
         self.threads = threads
 
-    def reduce(self, x, index, count, names, exact):
-        return self._run(ops._reduce, x, index, *ops.group(index, len(count)), names, exact)
+    def reduce(self, x, index, count, names):
+        return self._run(ops.reduce, x, index, *ops.group(index, len(count)), names)
 
-    def reduce_backward(self, grad, x, out, index, count, names, exact):
+    def reduce_backward(self, grad, x, out, index, count, names):
         groups = ops.group(index, len(count))
-        return self._run(ops._reduce_backward, grad, x, out, index, *groups, names, exact)
+        return self._run(ops.reduce_backward, grad, x, out, index, *groups, names)
 
     def _run(self, operator, *arguments):
         grain, before = cpu.GRAIN, torch.get_num_threads()
@@ -40,7 +51,7 @@ class Dispatched:
             torch.set_num_threads(before)
 
 
-KERNELS = {"plain": plain, "one-thread": Dispatched(1), "three-threads": Dispatched(3)}
+KERNELS = {"portable": Portable(), "one-thread": Dispatched(1), "three-threads": Dispatched(3)}
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 

@@ -207,7 +207,7 @@ def test_ways_to_say_the_same(graphs):
     ptr = torch.tensor([0, *torch.bincount(batch).cumsum(0).tolist()])
     assert_same_bits(contributions(("sum", "max"), x, ptr=ptr), expected)
     assert_same_bits(contributions(MultiReadout(["sum", "max"]), x, Segments.from_batch(batch)), expected)
-    assert_same_bits(contributions([SumReadout(), MaxReadout(exact=False)], x, batch.int()), expected)
+    assert_same_bits(contributions([SumReadout(), MaxReadout(empty=0.0)], x, batch.int()), expected)
 
 
 @pytest.mark.parametrize("make", [SumReadout, *MODULES])

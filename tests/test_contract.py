@@ -9,8 +9,8 @@ import torch
 from bits import assert_same_bits
 
 from readouts import Segments, global_add_pool, readout
-from readouts.kernels.contract import ELEMENTARY
 from readouts.nn import MeanReadout, MultiReadout, SumReadout
+from readouts.reductions import ELEMENTARY
 
 NAN, INF = math.nan, math.inf
 
@@ -183,7 +183,7 @@ def test_only_what_the_gradient_needs_is_saved():
 
 
 def test_modules_survive_copies_and_pickles():
-    for module in (SumReadout(), MeanReadout(exact=False, empty=NAN), MultiReadout(["sum", "max"])):
+    for module in (SumReadout(), MeanReadout(empty=NAN), MultiReadout(["sum", "max"])):
         x, index = torch.randn(5, 2), torch.tensor([0, 2, 0, 2, 2])
         for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
             assert repr(twin) == repr(module)

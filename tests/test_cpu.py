@@ -11,8 +11,9 @@ from batches import FLOATS
 from bits import assert_same_bits
 
 from readouts import ops, readout
-from readouts.kernels import cpu, plain, reference
-from readouts.kernels.contract import ELEMENTARY as NAMES
+from readouts.kernels import cpu, reference
+from readouts.kernels.portable import elementary as portable
+from readouts.reductions import ELEMENTARY as NAMES
 
 
 def workload(seed):
@@ -84,7 +85,7 @@ def test_workers_of_a_data_loader(monkeypatch):
 
 
 def test_read_only_installation(tmp_path):
-    """Numba without a folder for its cache compiles anew, and works."""
+    """Numba without a folder for its cache compiles again, and works."""
     code = (
         "import numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
@@ -98,7 +99,7 @@ def test_read_only_installation(tmp_path):
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("spread", [0, 20, 40, 60, 100, 140, 180])
 def test_any_spread_of_magnitudes(dtype, spread):
-    """From certified tiles over split ones to those that the plain kernel has to redo."""
+    """From certified tiles over split ones to those that the portable kernel has to redo."""
     scales = torch.pow(2.0, torch.rand(600, 3, dtype=torch.float64) * spread - spread / 2)
     x = (torch.randn(600, 3, dtype=torch.float64) * scales).clamp(-6e4, 6e4).to(dtype)
     index = torch.arange(600) // 290
@@ -106,9 +107,9 @@ def test_any_spread_of_magnitudes(dtype, spread):
     grad = torch.randn(3, len(NAMES), 3).to(dtype)
     groups = index, *ops.group(index, 3)
     expected = reference.reduce(x, index, count, NAMES)
-    assert_same_bits(cpu.reduce(x, *groups, NAMES, True), expected)
-    actual = cpu.reduce_backward(grad, x, expected, *groups, NAMES, True)
-    assert_same_bits(actual, plain.reduce_backward(grad, x, expected, index, count, NAMES, True))
+    assert_same_bits(cpu.reduce(x, *groups, NAMES), expected)
+    actual = cpu.reduce_backward(grad, x, expected, *groups, NAMES)
+    assert_same_bits(actual, portable.reduce_backward(grad, x, expected, *groups, NAMES))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -116,18 +117,17 @@ def test_any_spread_of_magnitudes(dtype, spread):
 def test_any_number_of_features(dtype, features):
     x = torch.randn(70, features).to(dtype)
     index = torch.randint(0, 4, (70,))
-    count = torch.bincount(index, minlength=5)
     groups = index, *ops.group(index, 5)
-    assert_same_bits(cpu.reduce(x, *groups, NAMES, True), plain.reduce(x, index, count, NAMES, True))
-    out, grad = plain.reduce(x, index, count, NAMES, True), torch.randn(5, len(NAMES), features).to(dtype)
+    assert_same_bits(cpu.reduce(x, *groups, NAMES), portable.reduce(x, *groups, NAMES))
+    out, grad = portable.reduce(x, *groups, NAMES), torch.randn(5, len(NAMES), features).to(dtype)
     for names, block in ((NAMES, slice(None)), (NAMES[:2], slice(2))):
-        actual = cpu.reduce_backward(grad[:, block], x, out[:, block], *groups, names, True)
-        expected = plain.reduce_backward(grad[:, block], x, out[:, block], index, count, names, True)
+        actual = cpu.reduce_backward(grad[:, block], x, out[:, block], *groups, names)
+        expected = portable.reduce_backward(grad[:, block], x, out[:, block], *groups, names)
         assert_same_bits(actual, expected)
 
 
 def test_ordinary_rows_need_no_second_kernel(monkeypatch):
-    monkeypatch.setattr(plain, "reduce", None)
+    monkeypatch.setattr(portable, "reduce", None)
     x, index = torch.randn(100_000, 8), torch.arange(100_000) // 25_000
     assert readout(x.double(), index, NAMES).shape == (4, 48)
     assert readout(x.bfloat16(), index, NAMES).shape == (4, 48)
@@ -149,7 +149,8 @@ def test_one_graph_cut_by_every_thread(monkeypatch):
     out.sum().backward()
     grad = torch.ones(1, 6, 2)
     assert_same_bits(
-        x.grad, plain.reduce_backward(grad, x.detach(), out.view(1, 6, 2), index, count, NAMES, True)
+        x.grad,
+        portable.reduce_backward(grad, x.detach(), out.view(1, 6, 2), index, *ops.group(index, 1), NAMES),
     )
 
 
@@ -158,4 +159,4 @@ def test_an_index_that_was_tampered_with_is_no_crash():
     groups = index, *ops.group(index, 2)
     index.numpy()[1] = 7  # unseen by PyTorch
     with pytest.raises(IndexError, match=r"batch: expected the graphs that were there"):
-        cpu.reduce_backward(torch.ones(2, 1, 4), None, None, *groups, ("sum",), True)
+        cpu.reduce_backward(torch.ones(2, 1, 4), None, None, *groups, ("sum",))

@@ -264,7 +264,6 @@ def test_modules(processes, name):
         (Set2SetReadout(3, 2), "expected one of SumReadout"),
         ("moment", "expected one of SumReadout"),
         (["sum", "moment"], "expected one of SumReadout"),
-        (SumReadout(exact=False), "exact sums"),
         ("weighted_mean", "with a gate"),
         ("nothing", "expected one of"),
     ],

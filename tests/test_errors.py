@@ -33,7 +33,6 @@ BATCH = torch.tensor([0, 0, 1, 1])
         (dict(size="2"), TypeError, r"size: expected an integer, got str"),
         (dict(size=True), TypeError, r"size: expected an integer, got bool"),
         (dict(ptr=torch.tensor([0, 4]), size=1.0), TypeError, r"size: expected an integer, got float"),
-        (dict(exact="yes"), TypeError, r"exact: expected True or False, got 'yes'"),
         (dict(empty=None), TypeError, r"empty: expected a real number, got NoneType"),
         (dict(empty=1j), TypeError, r"empty: expected a real number, got complex"),
         (dict(empty=1e300), ValueError, r"empty: .*float32, got 1e\+300"),
@@ -90,6 +89,17 @@ def test_modules_check_their_settings_when_made():
         MultiReadout([])
     with pytest.raises(TypeError, match=r"empty: .* got str"):
         SumReadout(empty="x")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_sums_are_exact_without_an_option(exact):
+    for call in (
+        lambda: readout(X, BATCH, exact=exact),
+        lambda: SumReadout(exact=exact),
+        lambda: MultiReadout(["sum"], exact=exact),
+    ):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'exact'"):
+            call()
 
 
 def test_numpy_integers_are_integers():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readouts import Segments, readout
-from readouts.kernels.contract import ELEMENTARY
+from readouts.reductions import ELEMENTARY
 
 SIZES = [1, 2, 3, 63, 1000, 100_000]
 

@@ -5,14 +5,18 @@ from fractions import Fraction
 
 import pytest
 import torch
-from batches import FLOATS, MULTIPLE, batches, floats
+from batches import MULTIPLE, batches, floats
 from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
 from readouts import ops
-from readouts.kernels import exact, plain, reference
-from readouts.kernels.contract import ELEMENTARY
+from readouts.kernels import reference
+from readouts.kernels.portable import elementary as portable
+from readouts.kernels.portable import grouping
+from readouts.kernels.portable.limbs import exact_sums, rounded
+from readouts.ops.registry import kernel_for
+from readouts.reductions import ELEMENTARY
 
 ONE_GRAPH = torch.tensor([0])
 
@@ -22,7 +26,7 @@ def column(*values, dtype=torch.float32):
 
 
 def reduce_one_graph(kernel, x, reduce=ELEMENTARY):
-    return kernel.reduce(x, torch.zeros(len(x), dtype=torch.int64), torch.tensor([len(x)]), reduce, True)
+    return kernel.reduce(x, torch.zeros(len(x), dtype=torch.int64), torch.tensor([len(x)]), reduce)
 
 
 def assert_agrees_on_one_graph(kernel, x):
@@ -33,7 +37,7 @@ def assert_agrees_on_one_graph(kernel, x):
 def test_forward(kernel, dtype, data):
     x, index, count = data.draw(batches(dtype))
     reduce = data.draw(st.sampled_from(MULTIPLE))
-    assert_same_bits(kernel.reduce(x, index, count, reduce, True), reference.reduce(x, index, count, reduce))
+    assert_same_bits(kernel.reduce(x, index, count, reduce), reference.reduce(x, index, count, reduce))
 
 
 @given(st.data())
@@ -48,7 +52,7 @@ def test_backward(kernel, dtype, data):
         .view(shape)
     )
     out = reference.reduce(x, index, count, reduce)
-    actual = kernel.reduce_backward(grad, x, out, index, count, reduce, True)
+    actual = kernel.reduce_backward(grad, x, out, index, count, reduce)
     assert_same_bits(actual, reference.reduce_backward(grad, x, index, count, reduce))
 
 
@@ -57,7 +61,7 @@ def test_backward_of_linear_reductions_needs_no_features(kernel, dtype, name):
     index = torch.tensor([1, 0, 1, 1])
     grad = torch.randn(3, 1, 2).to(dtype)
     count = torch.bincount(index, minlength=3)
-    actual = kernel.reduce_backward(grad, None, None, index, count, (name,), True)
+    actual = kernel.reduce_backward(grad, None, None, index, count, (name,))
     features = torch.randn(4, 2).to(dtype)
     assert_same_bits(actual, reference.reduce_backward(grad, features, index, count, (name,)))
 
@@ -155,20 +159,9 @@ def test_no_work(shape):
     index = torch.zeros(nodes, dtype=torch.int64)
     groups = index, torch.zeros(size + 1, dtype=torch.int64), None
     x, grad = torch.ones(nodes, features), torch.ones(size, 2, features)
-    assert_same_bits(ops.reduce(x, *groups, ("sum", "max"), True), torch.zeros(size, 2, features))
-    actual = ops.reduce_backward(grad, x, grad, *groups, ("sum", "max"), True)
+    assert_same_bits(ops.reduce(x, *groups, ("sum", "max")), torch.zeros(size, 2, features))
+    actual = ops.reduce_backward(grad, x, grad, *groups, ("sum", "max"))
     assert_same_bits(actual, torch.zeros(nodes, features))
-
-
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_inexact_sums_are_close(dtype):
-    x = torch.randn(100, 4).to(dtype)
-    index = torch.arange(100) % 7
-    count = torch.bincount(index)
-    for name in ELEMENTARY:
-        actual = plain.reduce(x, index, count, (name,), False)
-        expected = plain.reduce(x, index, count, (name,), True)
-        torch.testing.assert_close(actual, expected)
 
 
 limbs_of_sums = st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=6)
@@ -180,14 +173,14 @@ def test_rounding_of_limbs_is_that_of_fractions(dtype, limbs, exponent, divisor)
         sum(Fraction(limb) * 2 ** (32 * place) for place, limb in enumerate(limbs)) * Fraction(2) ** exponent
     )
     tensor = torch.tensor(limbs).view(-1, 1, 1)
-    actual = exact.rounded(tensor, exponent, dtype, None if divisor is None else torch.tensor([divisor]))
+    actual = rounded(tensor, exponent, dtype, None if divisor is None else torch.tensor([divisor]))
     assert actual.item() == reference.round_once(value / (divisor or 1), dtype)
 
 
 @given(st.data())
 def test_limbs_are_the_exact_sum(dtype, data):
     x, index, count = data.draw(batches(dtype, finite=True))
-    limbs, exponent = exact.exact_sums(x, index, len(count))
+    limbs, exponent = exact_sums(x, index, len(count))
     for graph in range(len(count)):
         for feature in range(x.shape[1]):
             digits = limbs[:, graph, feature].tolist()
@@ -197,11 +190,35 @@ def test_limbs_are_the_exact_sum(dtype, data):
 
 @given(st.floats(allow_nan=False))
 def test_narrowing_rounds_once(dtype, value):
-    actual = plain.narrowed(torch.tensor([value], dtype=torch.float64), dtype)
+    actual = portable.narrowed(torch.tensor([value], dtype=torch.float64), dtype)
     expected = value if abs(value) == float("inf") else reference.round_once(Fraction(value), dtype)
     assert actual.item() == expected
 
 
 def test_narrowing_where_float32_on_the_way_would_round_twice():
     value = 1 + 2.0**-8 + 2.0**-40  # just above the middle of two bfloat16 numbers
-    assert plain.narrowed(torch.tensor([value], dtype=torch.float64), torch.bfloat16).item() == 1.0078125
+    assert portable.narrowed(torch.tensor([value], dtype=torch.float64), torch.bfloat16).item() == 1.0078125
+
+
+@given(st.lists(st.integers(0, 5), max_size=20), st.integers(6, 8))
+def test_portable_grouping_is_that_of_the_operators(graphs, size):
+    index = torch.tensor(graphs, dtype=torch.int64)
+    for found, expected in zip(grouping.group(index, size), ops.group(index, size), strict=True):
+        assert_same_bits(found, expected)
+    ptr, order = grouping.group(index, size)
+    assert_same_bits(grouping.expand_ptr(ptr, len(index)), index[order])
+
+
+@pytest.mark.parametrize(("index", "wrong"), [([0, 3], 3), ([-2, 0], -2)])
+def test_portable_grouping_names_a_graph_that_is_not_there(index, wrong):
+    for group in (grouping.group, ops.group):
+        with pytest.raises(IndexError, match=f"batch: expected graphs from 0 to 2 .* got {wrong}"):
+            group(torch.tensor(index), 3)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64, torch.bool], ids=str)
+def test_every_dtype_has_kernels_on_every_device(device, dtype):
+    for family in ("elementary", "order"):
+        assert kernel_for(torch.device(device), dtype, family).supports(dtype)
+    assert kernel_for(torch.device(device), torch.int64, "grouping").supports(torch.int64)

@@ -83,7 +83,7 @@ class TestMultiReadout:
         monkeypatch.setattr(
             multi, "readout", lambda x, s, names, **o: asked.append(names) or readout(x, s, names, **o)
         )
-        MultiReadout(["sum", "softmax", MaxReadout(), "std", MeanReadout(exact=False), "mean"])(X, INDEX)
+        MultiReadout(["sum", "softmax", MaxReadout(), "std", MeanReadout(empty=1), "mean"])(X, INDEX)
         assert asked == [["sum", "max", "std", "mean"], ["mean"]]
 
     def test_a_subclass_is_not_taken_for_its_base(self):
@@ -95,10 +95,9 @@ class TestMultiReadout:
         assert_same_bits(out[:, 4:], 2 * out[:, :4])
 
     def test_settings_reach_what_is_given_by_name(self):
-        module = MultiReadout(["sum", "logsumexp", MeanReadout()], exact=False, empty=-1)
+        module = MultiReadout(["sum", "logsumexp", MeanReadout()], empty=-1)
         assert [member.empty for member in module.readouts] == [-1, -1, 0]
-        assert [getattr(member, "exact", None) for member in module.readouts] == [False, None, True]
-        shown = "MultiReadout(['sum', 'logsumexp', MeanReadout()], exact=False, empty=-1)"
+        shown = "MultiReadout(['sum', 'logsumexp', MeanReadout()], empty=-1)"
         assert repr(module) == shown
         out = module(X, INDEX, dim_size=6)
         assert out[5].tolist() == [-1] * 8 + [0] * 4

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 from torch_geometric.nn import MLP, GINConv, aggr
 
-from readouts import Segments, order_ops, order_statistics, readout
-from readouts.kernels import cpu, selection, selection_cpu, selection_loops
+from readouts import Segments, ops, order_statistics, readout
+from readouts.kernels import cpu, selection_cpu, selection_loops
+from readouts.kernels.portable import elementary
+from readouts.kernels.portable import order as portable
 from readouts.kernels.reference import round_once
 from readouts.nn.order import MedianReadout, QuantileReadout, TrimmedMeanReadout
 from readouts.order_statistics import median, quantile, trimmed_mean
@@ -37,10 +39,10 @@ FUNCTIONS = {
 }
 
 
-@pytest.fixture(params=[selection, 1, 3], ids=["plain", "one-thread", "three-threads"])
+@pytest.fixture(params=[portable, 1, 3], ids=["portable", "one-thread", "three-threads"])
 def kernel(request, monkeypatch):
-    if request.param is selection:
-        return selection
+    if request.param is portable:
+        return portable
     monkeypatch.setattr(cpu, "tasks_for", lambda elements: request.param)
     return selection_cpu
 
@@ -105,7 +107,7 @@ class TestSelection:
         ranks = torch.tensor(data.draw(st.lists(st.integers(-1, 31), min_size=2, max_size=2))).expand(
             len(count), 2
         )
-        for kernel in (selection, selection_cpu):
+        for kernel in (portable, selection_cpu):
             actual = kernel.select(x, *groups_of(index, len(count)), ranks)
             assert_same_bits(actual, selected(x, index, ranks))
 
@@ -126,7 +128,7 @@ class TestSelection:
             x = patterns[: len(patterns) // nodes * nodes].view(nodes, -1)
             groups = groups_of(torch.zeros(nodes, dtype=torch.int64), 1)
             ranks = torch.tensor([[0, nodes // 2 - 1, nodes // 2, nodes - 1]])
-            expected = selection.select(x, *groups, ranks)
+            expected = portable.select(x, *groups, ranks)
             assert_same_bits(selection_cpu.select(x, *groups, ranks), expected)
             assert expected[0].float().equal(x.float().sort(0).values[ranks[0]])
 
@@ -137,7 +139,7 @@ class TestSelection:
         limits = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
         x = torch.tensor([[limits[0]], [limits[1]], [limits[1]], [1], [0]]).to(dtype)
         index, ranks = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([[0, 1, 2], [0, 1, 1]])
-        out = order_ops.select(x, *groups_of(index, 2), ranks)
+        out = ops.select(x, *groups_of(index, 2), ranks)
         assert out.dtype == dtype
         assert out.flatten().tolist() == [limits[0], limits[1], limits[1], 0, 1, 1]
 
@@ -220,8 +222,8 @@ def test_trimmed_mean_of_infinities():
     )
     expected = torch.tensor([[3, INF, NAN, NAN]])
     groups = groups_of(torch.zeros(5, dtype=torch.int64), 1)
-    bounds = selection.select(x, *groups, torch.tensor([[1, 3]]))
-    for kernel in (selection, selection_cpu):
+    bounds = portable.select(x, *groups, torch.tensor([[1, 3]]))
+    for kernel in (portable, selection_cpu):
         rows, borders = kernel.keep(x, bounds, *groups, torch.tensor([1]))
         assert borders.tolist() == [0, 3, 5]
         assert_same_bits(readout(rows[:3]), expected)
@@ -298,9 +300,9 @@ def test_kernels_agree_on_the_gradient_of_the_trimmed_mean(dtype):
     x, index = mixed_batch(19, dtype)
     groups, cut = groups_of(index), (torch.tensor(SIZES) * 0.2).long()
     ranks = torch.stack([cut, torch.tensor(SIZES) - 1 - cut], dim=1)
-    bounds = selection.select(x, *groups, ranks)
+    bounds = portable.select(x, *groups, ranks)
     grad = torch.randn(len(SIZES), 19).to(dtype)
-    expected = selection.spread(grad, x, bounds, *groups, cut)
+    expected = portable.spread(grad, x, bounds, *groups, cut)
     for tasks in (1, 3):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cpu, "tasks_for", lambda elements, tasks=tasks: tasks)
@@ -600,12 +602,12 @@ class TestTransforms:
         out.sum().backward()
 
 
-def test_plain_torch_makes_the_same_bits(function, dtype, monkeypatch):
+def test_portable_kernels_make_the_same_bits(function, dtype, monkeypatch):
     """What devices other than the CPU compute."""
     x, index = mixed_batch(5, dtype)
     expected = function(x, index, size=len(SIZES))
-    monkeypatch.setattr(order_ops, "_kernel_for", lambda x: selection)
-    monkeypatch.setattr("readouts.ops._kernel_for", lambda x: None)
+    monkeypatch.setattr("readouts.ops.elementary.kernel_for", lambda device, dtype, family: elementary)
+    monkeypatch.setattr("readouts.ops.order.kernel_for", lambda device, dtype, family: portable)
     assert_same_bits(function(x, index, size=len(SIZES)), expected)
 
 

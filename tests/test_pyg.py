@@ -72,7 +72,7 @@ def test_pools_are_drop_ins(name, shape):
 def test_names_and_settings_show():
     assert [repr(module) for module, _ in TWINS[:2]] == ["SumReadout()", "MeanReadout()"]
     assert repr(MaxReadout(empty=-1.0)) == "MaxReadout(empty=-1.0)"
-    assert repr(MultiReadout(["sum", "std"], exact=False)) == "MultiReadout(['sum', 'std'], exact=False)"
+    assert repr(MultiReadout(["sum", "std"])) == "MultiReadout(['sum', 'std'])"
 
 
 @pytest.mark.parametrize("readout", [module for module, _ in TWINS], ids=str)

@@ -5,8 +5,9 @@ import torch
 from bits import assert_same_bits
 
 from readouts import Segments, global_mean_pool, ops, readout
-from readouts.kernels.contract import ELEMENTARY
+from readouts.kernels import devices
 from readouts.nn import MeanReadout, MultiReadout
+from readouts.reductions import ELEMENTARY
 
 X = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
 INDEX = torch.tensor([3, 0, 0, 1, 3, 3, 0])
@@ -28,7 +29,6 @@ FUNCTIONS = {
     "segments": lambda x: readout(x, Segments.from_batch(INDEX, 4), "min"),
     "pool": lambda x: global_mean_pool(x, INDEX, 4),
     "empty": lambda x: readout(x, INDEX, "max", size=6, empty=-1.0),
-    "fast": lambda x: readout(x, INDEX, ("sum", "var"), size=4, exact=False),
 }
 
 
@@ -144,8 +144,8 @@ def test_operators_keep_the_rules_of_torch_library():
     calls = [(operators.group, (INDEX, 4)), (operators.expand_ptr, (PTR, 7))]
     for names in (("sum", "mean"), ("max", "std")):
         out = torch.randn(4, 2, 2)
-        calls.append((operators.reduce, (x, *groups, names, True)))
-        calls.append((operators.reduce_backward, (grad, x, out, *groups, names, True)))
+        calls.append((operators.reduce, (x, *groups, names)))
+        calls.append((operators.reduce_backward, (grad, x, out, *groups, names)))
     for operator, arguments in calls:
         verdicts = torch.library.opcheck(operator.default, arguments)
         assert set(verdicts.values()) == {"SUCCESS"}
@@ -156,15 +156,15 @@ def test_nothing_waits_for_a_device_when_the_size_is_given():
     x, index = torch.empty(7, 4, device="meta"), torch.empty(7, device="meta", dtype=torch.int64)
     with pytest.raises(RuntimeError, match=r"meta tensors"):
         readout(x, index)
-    for exact in (True, False):
-        x.requires_grad_()
-        out = readout(x, index, ELEMENTARY, size=4, exact=exact)
-        assert out.shape == (4, 24)
-        out.sum().backward()
+    x.requires_grad_()
+    out = readout(x, index, ELEMENTARY, size=4)
+    assert out.shape == (4, 24)
+    out.sum().backward()
     assert readout(x, ptr=torch.empty(5, device="meta", dtype=torch.int64)).shape == (4, 4)
 
 
 def test_devices_without_float64_go_through_the_cpu(monkeypatch):
-    monkeypatch.setattr(ops, "_WITHOUT_FLOAT64", {"cpu"})
-    arguments = X, INDEX, *ops.group(INDEX, 4), ("sum",), True
-    assert_same_bits(ops._through_cpu(ops._reduce)(*arguments), ops.reduce(*arguments))
+    arguments = X, INDEX, *ops.group(INDEX, 4), ("sum",)
+    expected = ops.reduce(*arguments)
+    monkeypatch.setattr(devices, "WITHOUT_FLOAT64", {"cpu"})
+    assert_same_bits(torch.ops.readouts.reduce(*arguments), expected)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readouts.kernels import cpu, reference, wide
-from readouts.kernels.contract import result_dtype
+from readouts.reductions import result_dtype
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 

@@ -61,7 +61,7 @@ def contributions(
         x: node features [N, *features], any real dtype.
         batch: graph of every node, int64 or int32 [N], in any order, or `Segments`; None, with `ptr`
             None, for one graph.
-        ptr: borders of sorted graphs, int64 or int32 [B + 1], in the place of `batch`.
+        ptr: offsets of sorted graphs, int64 or int32 [B + 1], instead of `batch`.
         size: number of graphs B; by default taken from `batch`.
         weight: what `WeightedMeanReadout` is given beside x, if it has no gate.
 

@@ -19,15 +19,14 @@ from readouts.distributed.shard import Shard, first_derivative
 from readouts.distributed.sums import sum_over
 from readouts.distributed.ties import count_ties, gradients, shares
 from readouts.functional import arranged, reduce_names
-from readouts.kernels.contract import ELEMENTARY, result_dtype
-from readouts.kernels.plain import flip, keys_of, narrowed, sqrt, values_of
+from readouts.kernels.portable.elementary import flip, keys_of, narrowed, sqrt, values_of
+from readouts.reductions import ELEMENTARY, EXTREMES, needs_x, result_dtype, tracks_squares
 
-EXTREMES = ("max", "min")
 NOTHING = torch.iinfo(torch.int64).min  # the key of the greatest of no numbers
 
 
 def read(x: Tensor, shard: Shard, reduce: str | Sequence[str], empty: float = 0) -> Tensor:
-    """Return what `readouts.distributed.readout` does; medians are made beside all other reductions."""
+    """Return what `readouts.distributed.readout` does; medians are computed separately."""
     names = reduce_names(reduce)
     rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
     fused = tuple(name for name in names if name != "median")
@@ -53,7 +52,7 @@ class _Reduce(torch.autograd.Function):
             averages, mean, std = _averages(rows, shard, names)
             blocks |= averages
         ctx.shard, ctx.names, ctx.extremes = shard, names, extremes
-        kept = None if {"sum", "mean"}.issuperset(names) else rows
+        kept = rows if needs_x(names) else None
         ctx.save_for_backward(kept, values, ties, mean, std)
         return torch.stack([blocks[name] for name in names], dim=1)
 
@@ -72,12 +71,18 @@ class _Reduce(torch.autograd.Function):
         def total(rows: Tensor, index: Tensor) -> Tensor:
             result = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
             for name, slope in terms:
-                if name in EXTREMES:
-                    result += shares(rows, index, values[:, ctx.extremes.index(name)], slope)
-                elif name in ("sum", "mean"):
-                    result += slope[index]
-                else:
-                    result += _deviating(name, slope, rows - mean[index], std, nodes, index)
+                match name:
+                    case "sum" | "mean":
+                        result += slope[index]
+                    case "max" | "min":
+                        result += shares(rows, index, values[:, ctx.extremes.index(name)], slope)
+                    case "var":
+                        result += (2 * slope)[index] * ((rows - mean[index]) / nodes[index])
+                    case "std":
+                        share = slope[index] * ((rows - mean[index]) / (nodes * std)[index])
+                        result += torch.where((std == 0)[index], 0, share)
+                    case _:
+                        raise ValueError(f"reduce: expected one of {', '.join(ELEMENTARY)}, got {name!r}")
             return result
 
         if rows is None:  # every node of a graph has the same
@@ -88,7 +93,7 @@ class _Reduce(torch.autograd.Function):
 
 def extremes_of(rows: Tensor, shard: Shard, names: Sequence[str]) -> Tensor:
     """Return greatest or least values of all ranks [B, K, F], without a derivative, in one message."""
-    local = ops.reduce(rows, *shard.groups, names, True)
+    local = ops.reduce(rows, *shard.groups, names)
     flips = torch.tensor([flip(name) for name in names], device=rows.device).view(-1, 1)
     keys = keys_of(local, flips)
     (best,) = shard.ranks.max(keys.masked_fill((shard.segments.count == 0).view(-1, 1, 1), NOTHING))
@@ -107,7 +112,7 @@ def _averages(
         blocks["sum"] = sums.rounded(dtypes["sum"])
     if "mean" in names:
         blocks["mean"] = sums.rounded(dtypes["mean"], nodes)
-    if {"var", "std"}.isdisjoint(names):
+    if not tracks_squares(names):
         return blocks, None, None
     mean = sums.rounded(torch.float64, nodes)
     deviations = rows.to(torch.float64, copy=True).sub_(mean[index])
@@ -118,13 +123,3 @@ def _averages(
     if "std" in names:
         blocks["std"] = narrowed(std, dtypes["std"])
     return blocks, mean, std
-
-
-def _deviating(
-    name: str, grad: Tensor, deviations: Tensor, std: Tensor, nodes: Tensor, index: Tensor
-) -> Tensor:
-    """Return the gradient of var or std, in float64 [N, F]."""
-    if name == "var":
-        return (2 * grad)[index] * (deviations / nodes[index])
-    slope = grad[index] * (deviations / (nodes * std)[index])
-    return torch.where((std == 0)[index], 0, slope)

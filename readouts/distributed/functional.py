@@ -15,7 +15,7 @@ from torch.distributed import ProcessGroup
 
 from readouts.distributed import average, elementary, order
 from readouts.distributed.shard import meet
-from readouts.functional import check_exact_and_empty, check_x, reduce_names
+from readouts.functional import check_empty, check_x, reduce_names
 from readouts.order_statistics import INTERPOLATIONS, MIDDLES, check_choice, check_proportion
 from readouts.segments import Segments
 from readouts.weighted import check_values
@@ -44,7 +44,7 @@ def readout(
         batch: graph of every node of this rank, among those of all ranks; or `Segments`; or None, with `ptr`
             None, for one graph.
         reduce, empty: as for `readouts.readout`, and the same on all ranks.
-        ptr: borders of the graphs among the nodes of this rank, sorted; [B + 1] on all ranks.
+        ptr: offsets of the graphs among the nodes of this rank, sorted; [B + 1] on all ranks.
         size: number of graphs B, the same on all ranks; None on all for the greatest that any rank sees.
         group: process group; None for the default one. Messages are made of int64, on the device of x.
         ddp: whether what comes before the readout is under DistributedDataParallel, which averages
@@ -63,7 +63,7 @@ def readout(
 
     def check() -> str:
         check_x(x)
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         return f"readout(reduce={reduce_names(reduce)}, empty={empty})"
 
     shard = meet(check, (x,), batch, ptr, size, group, ddp)
@@ -85,7 +85,7 @@ def median(
 
     def check() -> str:
         check_x(x)
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         check_choice("interpolation", interpolation, MIDDLES)
         return f"median(interpolation={interpolation}, empty={empty})"
 
@@ -112,7 +112,7 @@ def quantile(
 
     def check() -> str:
         check_x(x)
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         check_choice("interpolation", interpolation, INTERPOLATIONS)
         levels = [float(level) for level in order.levels_of(q)]
         return f"quantile(q={levels}, interpolation={interpolation}, empty={empty})"
@@ -136,7 +136,7 @@ def trimmed_mean(
 
     def check() -> str:
         check_x(x)
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         check_proportion(proportion)
         return f"trimmed_mean(proportion={proportion}, empty={empty})"
 
@@ -159,7 +159,7 @@ def weighted_mean(
 
     def check() -> str:
         check_values("weight", weight, x)
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         return f"weighted_mean(empty={empty})"
 
     shard = meet(check, (x, weight), batch, ptr, size, group, ddp)
@@ -185,7 +185,7 @@ def softmax_mean(
 
     def check() -> str:
         check_values("scores", scores, x)
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         return f"softmax_mean(empty={empty})"
 
     shard = meet(check, (x, scores), batch, ptr, size, group, ddp)
@@ -206,7 +206,7 @@ def logsumexp(
 
     def check() -> str:
         check_x(x)
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         return f"logsumexp(empty={empty})"
 
     shard = meet(check, (x,), batch, ptr, size, group, ddp)

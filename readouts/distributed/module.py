@@ -68,7 +68,7 @@ class DistributedReadout(Module):
             `readouts.distributed.readout`.
 
     Raises:
-        ValueError: the readout has no distributed form, or its sums are not exact.
+        ValueError: the readout has no distributed form, or is a weighted mean without a gate.
     """
 
     def __init__(
@@ -86,8 +86,6 @@ class DistributedReadout(Module):
             if not isinstance(module, SUPPORTED):
                 names = ", ".join(kind.__name__ for kind in SUPPORTED)
                 raise ValueError(f"reduce: expected one of {names}, got {module}")
-            if isinstance(module, ELEMENTARY) and not module.exact:
-                raise ValueError(f"reduce: expected readouts with exact sums, got {module}")
             if isinstance(module, WeightedMeanReadout) and module.gate is None:
                 raise ValueError(f"reduce: expected a weighted mean with a gate, got {module}")
 
@@ -107,7 +105,7 @@ class DistributedReadout(Module):
         Args:
             x: features of the nodes of this rank [N, ...].
             index: graph of every node of this rank, int64 or int32 [N], or `Segments`.
-            ptr: borders of sorted graphs [B + 1]; not needed where `index` is given.
+            ptr: offsets of sorted graphs [B + 1]; not needed where `index` is given.
             dim_size: number of graphs B, the same on all ranks; None for the greatest that any rank sees.
         """
 

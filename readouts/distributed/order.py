@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from readouts import order_ops, order_statistics
+from readouts import ops, order_statistics
 from readouts.distributed.shard import Shard, first_derivative
 from readouts.distributed.sums import Sums, local_sums, sum_over
 from readouts.distributed.ties import add_up, blocks, count_ties, gradients, is_tied, shares
 from readouts.functional import arranged
 from readouts.kernels import wide
-from readouts.kernels.contract import result_dtype
-from readouts.kernels.plain import NAN_KEY, keys_of, unsorted
+from readouts.kernels.portable.elementary import NAN_KEY, keys_of, unsorted
 from readouts.ops import wide_dtype
+from readouts.reductions import result_dtype
 from readouts.segments import Segments
 
 MOST_NODES = 2**31
@@ -34,7 +34,7 @@ def midpoint(rows: Tensor, shard: Shard) -> Tensor:
     """Return the means [B, F] of the two middle values of the rows [N, F] of all ranks, rounded once."""
     n = shard.count
     middle = select(rows, shard, torch.stack([(n - 1) // 2, n // 2], dim=1))
-    return order_ops.mean_of_two(*middle.unbind(1))
+    return ops.mean_of_two(*middle.unbind(1))
 
 
 def median(x: Tensor, shard: Shard, interpolation: str, empty: float) -> Tensor:
@@ -60,7 +60,7 @@ def quantile(
             chosen = {"lower": below, "higher": above, "nearest": positions.detach().round()}
             out = select(_rows(x), shard, chosen[interpolation].long())
         case "midpoint":
-            out = order_ops.mean_of_two(*_pairs(x, shard, below, above))
+            out = ops.mean_of_two(*_pairs(x, shard, below, above))
         case _:
             weight = (positions - below).unsqueeze(2)
             out = order_statistics.between(*_pairs(x, shard, below, below + 1), weight)
@@ -87,7 +87,7 @@ def trimmed_mean(x: Tensor, shard: Shard, proportion: float, empty: float) -> Te
 def select(rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
     """Return the order statistics [B, K, F] with these ranks [B, K] of the rows [N, F] of all ranks.
 
-    Values, gradients, and ranks that are not there: see `readouts.order_ops.select`. Messages: the least
+    Values, gradients, and ranks that are not there: see `readouts.ops.select`. Messages: the least
     and greatest values; one for every two bits that these leave open; the ties, if some rank wants gradients.
     """
     return _Select.apply(rows, shard, ranks)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from readouts.distributed.shard import Shard
-from readouts.kernels.plain import narrowed
+from readouts.kernels.portable.elementary import narrowed
 
 ELEMENTS = 2**17  # that are worked on at once, in the cache
 
@@ -41,7 +41,7 @@ def shares(rows: Tensor, index: Tensor, values: Tensor, slopes: Tensor) -> Tenso
 
 
 def is_tied(rows: Tensor, values: Tensor) -> Tensor:
-    """Tell where two tensors have the same value, NaN being one."""
+    """Return where two tensors have the same value, NaN being one."""
     same = rows == values
     return same | (rows.isnan() & values.isnan()) if rows.is_floating_point() else same
 

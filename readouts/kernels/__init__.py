@@ -1,1 +1,1 @@
-"""One file a way of computing the operators of `readouts.ops`; all of them give the same bits."""
+"""The ways to compute the operators of `readouts.ops`; all return the bits of `reference`."""

@@ -4,12 +4,12 @@ How a sum is exact at the speed of memory: a tile of rows is added up in float64
 largest and the least nonzero magnitude are tracked. With |x| < 2**e, every x a multiple of 2**q and
 n <= 2**k rows, no addition can round if e + k - q <= 53: the tile's sum is certified. If it is not,
 and always for float64, a second look at the tile, which is still in the cache, splits every value in
-three by pre-rounding (`readouts.kernels.exact`), and checks that nothing is left. The sums of tiles
+three by pre-rounding (`readouts.kernels.portable.limbs`), and checks that nothing is left. The sums of tiles
 are merged in three float64 numbers with the error of every addition, so it does not matter where
 tiles, threads and graphs are cut: the three are the exact sum, and are rounded once. Variances take
-a second pass over the rows of a graph, with the squares of the deviations in the place of values.
+a second pass over the rows of a graph, with the squares of the deviations instead of the values.
 
-Wider ranges than that are left to `readouts.kernels.plain`, graph by graph.
+Wider ranges than that are left to `readouts.kernels.portable`, graph by graph.
 
 The greatest and least values come from the bit patterns as integers: read as signed, the largest is
 the greatest value if that is not negative, and read as unsigned the largest is the least value if
@@ -30,10 +30,11 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from readouts.kernels import compiled, plain
-from readouts.kernels.contract import ELEMENTARY
+from readouts.kernels import compiled
+from readouts.kernels.portable import elementary as portable
 from readouts.kernels.threads import run_in_parallel
 from readouts.kernels.vectors import LANES
+from readouts.reductions import ELEMENTARY
 
 GRAIN = 2**18  # elements that are worth a thread
 HUGE = 2**22  # bytes from which NumPy asks for huge pages
@@ -48,7 +49,7 @@ LAYOUTS = {
 
 
 def supports(dtype: torch.dtype) -> bool:
-    """Tell whether this file computes readouts of this dtype on this machine."""
+    """Return whether this file computes readouts of this dtype on this machine."""
     return dtype in LAYOUTS and (dtype != torch.float16 or _converts_float16())
 
 
@@ -56,37 +57,25 @@ def _converts_float16() -> bool:
     return platform.machine() not in ("x86_64", "AMD64") or bool(binding.get_host_cpu_features().get("f16c"))
 
 
-def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the borders [B + 1] of the graphs and their nodes [N], graph by graph."""
-    ptr, order = np.empty(size + 1, np.int64), np.empty(len(index), np.int64)
-    if not compiled.group(index.contiguous().numpy(), ptr, order):
-        least, largest = (int(bound) for bound in index.aminmax())
-        wrong = least if least < 0 else largest
-        raise IndexError(f"batch: expected graphs from 0 to {size - 1} (size {size}), got {wrong}")
-    return torch.from_numpy(ptr), torch.from_numpy(order)
-
-
-def reduce(
-    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
-) -> Tensor:
+def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R, F]; see `readouts.ops.reduce`."""
-    out = new_tensor((len(ptr) - 1, len(reduce), x.shape[1]), x.dtype)
-    hard, _ = _forward(x, ptr, order, reduce, exact, out)
+    out = new_tensor((len(ptr) - 1, len(names), x.shape[1]), x.dtype)
+    hard, _ = _forward(x, ptr, order, names, out)
     if hard is not None:
-        nodes, places, count = _part(hard, index)
-        out[hard] = plain.reduce(x[nodes], places, count, reduce, exact)
+        nodes, places, offsets = _part(hard, index)
+        out[hard] = portable.reduce(x[nodes], places, offsets, None, names)
     return out
 
 
 def _forward(
-    x: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool, out: Tensor
+    x: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str], out: Tensor
 ) -> tuple[Tensor | None, Any]:
     """Fill `out`; return which graphs are beyond this kernel, and [B, 2, F] means and variances.
 
     The first is None if there are no such graphs, the second is empty without var and std.
     """
     size, features = len(ptr) - 1, x.shape[1]
-    entries, rows = _entries(tuple(reduce)), as_array(x)
+    entries, rows = _entries(tuple(names)), as_array(x)
     squared = entries[0, -1] >= compiled.VAR
     slots = -(-features // LANES) * LANES
     hard, moments = np.zeros(size, np.uint8), np.zeros((size if squared else 0, 2, max(features, LANES)))
@@ -95,7 +84,7 @@ def _forward(
     cut_graphs = np.empty((tasks, 2), np.int64)
     sums, extremes = np.empty((tasks, 3, 5, slots)), np.empty((tasks, 3, 4, slots), integers)
     borders = ptr.numpy(), positions_of(order)
-    job = exact, LAYOUTS[x.dtype], entries, as_array(out), moments, hard
+    job = True, LAYOUTS[x.dtype], entries, as_array(out), moments, hard
     scratch = cut_graphs, sums, extremes, np.empty((tasks, 3, slots))
 
     def run(task: int) -> None:
@@ -103,7 +92,7 @@ def _forward(
 
     def run_squares(task: int) -> None:
         share = share_of(task, tasks, len(rows))
-        compiled.forward_squares(rows, *borders, exact, moments, *share, task, cut_graphs, sums)
+        compiled.forward_squares(rows, *borders, True, moments, *share, task, cut_graphs, sums)
 
     run_in_parallel(run, tasks)
     if tasks > 1:
@@ -122,34 +111,31 @@ def reduce_backward(
     index: Tensor,
     ptr: Tensor,
     order: Tensor | None,
-    reduce: Sequence[str],
-    exact: bool,
+    names: Sequence[str],
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x, given that of its output and `out` [B, R, F] itself.
 
     `x` and `out` may be None where the reductions asked for do not need them.
     """
-    entries, result = _entries(tuple(reduce)), new_tensor((len(index), grad.shape[2]), grad.dtype)
+    entries, result = _entries(tuple(names)), new_tensor((len(index), grad.shape[2]), grad.dtype)
     layout, slopes = LAYOUTS[grad.dtype], as_array(grad)
     if entries[0, -1] <= compiled.MEAN:
         table = new_tensor((len(ptr) - 1, grad.shape[2]), grad.dtype)
-        shares = np.empty((len(reduce) + 1, LANES))
+        shares = np.empty((len(names) + 1, LANES))
         compiled.flat_gradients(ptr.numpy(), entries, layout, slopes, as_array(table), shares)
         _copy_rows(table, index, result)
         return result
     assert x is not None
     hard, moments = None, np.empty((0, 2, LANES))
     if entries[0, -1] >= compiled.VAR:
-        hard, moments = _forward(
-            x, ptr, order, ("var",), exact, new_tensor((len(ptr) - 1, 1, x.shape[1]), x.dtype)
-        )
+        hard, moments = _forward(x, ptr, order, ("var",), new_tensor((len(ptr) - 1, 1, x.shape[1]), x.dtype))
         np.sqrt(moments[:, 1], out=moments[:, 1])
     tasks = tasks_for(x.numel())
     rows, winners = as_array(x), slopes if out is None else as_array(out)
     fixed, target = (rows, ptr.numpy(), positions_of(order), entries), as_array(result)
     cut_graphs = np.full((tasks, 2), -1)
     slots = -(-x.shape[1] // LANES) * LANES
-    ties, shares = np.zeros((tasks, 2, len(reduce), slots)), np.empty((tasks, len(reduce) + 1, slots))
+    ties, shares = np.zeros((tasks, 2, len(names), slots)), np.empty((tasks, len(names) + 1, slots))
 
     def count_ties(task: int) -> None:
         compiled.cut_ties(*fixed, winners, *share_of(task, tasks, len(rows)), task, cut_graphs, ties)
@@ -164,9 +150,9 @@ def reduce_backward(
         run_in_parallel(count_ties, tasks)
     run_in_parallel(run, tasks)
     if hard is not None:
-        nodes, places, count = _part(hard, index)
+        nodes, places, offsets = _part(hard, index)
         winner = None if out is None else out[hard]
-        result[nodes] = plain.reduce_backward(grad[hard], x[nodes], winner, places, count, reduce, exact)
+        result[nodes] = portable.reduce_backward(grad[hard], x[nodes], winner, places, offsets, None, names)
     return result
 
 
@@ -183,10 +169,11 @@ def _copy_rows(table: Tensor, index: Tensor, result: Tensor) -> None:
 
 
 def _part(graphs: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the nodes of some graphs, the places of their graphs among these, and the counts."""
+    """Return the nodes of some graphs, and index and ptr of these graphs alone."""
     nodes = graphs[index].nonzero().view(-1)
     places = (graphs.cumsum(0) - 1)[index[nodes]]
-    return nodes, places, torch.bincount(places, minlength=int(graphs.sum()))
+    count = torch.bincount(places, minlength=int(graphs.sum()))
+    return nodes, places, torch.nn.functional.pad(count.cumsum(0), (1, 0))
 
 
 def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -215,9 +202,9 @@ def positions_of(order: Tensor | None) -> Any:
 
 
 @lru_cache
-def _entries(reduce: tuple[str, ...]) -> Any:
+def _entries(names: tuple[str, ...]) -> Any:
     """Return the reductions' places in ELEMENTARY, in ascending order, and their blocks: [2, R]."""
-    places = sorted((ELEMENTARY.index(name), block) for block, name in enumerate(reduce))
+    places = sorted((ELEMENTARY.index(name), block) for block, name in enumerate(names))
     return np.array([[kind for kind, _ in places], [block for _, block in places]])
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from readouts.kernels.contract import ELEMENTARY, result_dtype
+from readouts.reductions import ELEMENTARY, result_dtype
 
 Column = list[float] | list[int]
 
@@ -39,18 +39,16 @@ def round_once(value: Fraction, dtype: torch.dtype) -> float:
     return float(rounded) + 0.0
 
 
-def reduce(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool = True) -> Tensor:
+def reduce(x: Tensor, index: Tensor, count: Tensor, names: Sequence[str]) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R, F]; see `readouts.ops.reduce`.
 
-    `exact` is there for the signature: the reference is exact always.
+    `count` [B] is the number of nodes of every graph.
     """
-    blocks = [_columns(x, index, count, REDUCTIONS[name], result_dtype(name, x.dtype)) for name in reduce]
+    blocks = [_columns(x, index, count, REDUCTIONS[name], result_dtype(name, x.dtype)) for name in names]
     return torch.stack(blocks, dim=1)
 
 
-def reduce_backward(
-    grad: Tensor, x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool = True
-) -> Tensor:
+def reduce_backward(grad: Tensor, x: Tensor, index: Tensor, count: Tensor, names: Sequence[str]) -> Tensor:
     """Return the gradient [N, F] of `reduce` with respect to x, given that of its output [B, R, F].
 
     Each contribution is computed in float64, the contributions are added in the order
@@ -64,7 +62,7 @@ def reduce_backward(
             for position, node in enumerate(nodes):
                 total = 0.0
                 for name in ELEMENTARY:
-                    for block in [r for r, other in enumerate(reduce) if other == name]:
+                    for block in [r for r, other in enumerate(names) if other == name]:
                         total += SENSITIVITIES[name](float(grad[graph, block, feature]), column, position)
                 out[node, feature] = _rounded(total, x.dtype)
     return out

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from readouts.kernels import cpu, selection_loops
+from readouts.kernels.cpu import supports
 from readouts.kernels.threads import run_in_parallel
 from readouts.kernels.vectors import LANES
 
+__all__ = ["keep", "midpoint", "select", "spread", "supports"]
 EFFORT = 8  # work of an element, that of a sum being 1
 
 
 def select(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor) -> Tensor:
-    """Return the order statistics [B, K, F] with these ranks [B, K]; see `readouts.order_ops.select`."""
+    """Return the order statistics [B, K, F] with these ranks [B, K]; see `readouts.ops.select`."""
     return _select(x, ptr, order, ranks, means=x.new_empty(0, x.shape[1]))
 
 
@@ -52,7 +54,7 @@ def _select(x: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor, means: 
 def keep(
     x: Tensor, bounds: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, cut: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the values that trimming keeps, as `readouts.kernels.selection.keep` does, in any order."""
+    """Return the values that trimming keeps, as `readouts.kernels.portable.order.keep` does, in any order."""
     kept = cpu.new_tensor((len(x), x.shape[1]), x.dtype)
     borders = torch.cat([ptr[:1], (ptr.diff() - 2 * cut).cumsum(0), ptr[-1:]])
     kept[borders[-2] :] = 0

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from readouts.kernels import exact
-from readouts.kernels.exact import LIMB, MASK
+from readouts.kernels.portable.limbs import LIMB, MASK, exact_sums
+from readouts.kernels.portable.limbs import rounded as rounded_limbs
 from readouts.kernels.threads import run_in_parallel
 
 ROOM = 2**27  # numbers, each adding less than 2**35 to a word, that fit between two carries
@@ -90,7 +90,7 @@ def add(words: Tensor, x: Tensor, index: Tensor, format: Format, power: int = 1)
     """
     if not x.is_floating_point():
         if power == 1:
-            limbs, _ = exact.exact_sums(x, index, words.shape[1])
+            limbs, _ = exact_sums(x, index, words.shape[1])
             words[: len(limbs)] += limbs
             return
         x = x.double()
@@ -234,7 +234,7 @@ def rounded(words: Tensor, format: Format, dtype: torch.dtype, divisor: Tensor |
         low, high = window(words) if words.device.type == "cpu" else (0, format.limbs)  # without waiting
         low = min(low, format.limbs - 1)
         exponent = format.exponent + LIMB * low
-        result = exact.rounded(words[low : max(high, low + 1)], exponent, dtype, divisor)
+        result = rounded_limbs(words[low : max(high, low + 1)], exponent, dtype, divisor)
     return result.where(words[-1] == 0, special(words).to(dtype))
 
 

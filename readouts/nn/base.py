@@ -9,7 +9,7 @@ from torch.nn import Module
 from torch_geometric.nn import MLP
 from torch_geometric.nn.aggr import Aggregation
 
-from readouts.functional import check_exact_and_empty, check_x, segments_of
+from readouts.functional import check_empty, check_x, segments_of
 from readouts.segments import Segments
 
 
@@ -19,13 +19,13 @@ class Readout(Aggregation):
     def __init__(self, *, empty: float = 0) -> None:
         """Set the value of an empty graph."""
         super().__init__()
-        check_exact_and_empty(True, empty)
+        check_empty(empty)
         self.empty = empty
 
     def __call__(
         self, x: Tensor, index: Tensor | Segments | None = None, *arguments: Any, **options: Any
     ) -> Tensor:
-        """Take `Segments` in the place of an index, too; PyG's checks are for tensors."""
+        """Take `Segments` instead of an index, too; PyG's checks are for tensors."""
         if isinstance(index, Segments):
             return Module.__call__(self, x, index, *arguments, **options)
         return super().__call__(x, index, *arguments, **options)
@@ -43,7 +43,7 @@ class Readout(Aggregation):
         Args:
             x: node features [..., N, ...].
             index: graph of every node, int64 or int32 [N], in any order, or `Segments`.
-            ptr: borders of sorted graphs, int64 or int32 [B + 1]; not needed where `index` is given.
+            ptr: offsets of sorted graphs, int64 or int32 [B + 1]; not needed where `index` is given.
             dim_size: number of graphs B.
             dim: dimension of the nodes.
         """
@@ -63,7 +63,7 @@ class Readout(Aggregation):
 
 
 def apply(module: Module | None, x: Tensor, segments: Segments) -> Tensor:
-    """Apply a network to the nodes, if there is one; PyG's MLP is told the graphs for its norms."""
+    """Apply a network to the nodes, if there is one; PyG's MLP gets the batch, which its norms need."""
     if module is None:
         return x
     return module(x, batch=segments.index, batch_size=segments.size) if isinstance(module, MLP) else module(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from readouts import ops
 from readouts.functional import readout
 from readouts.nn.base import Readout
 from readouts.segments import Segments
@@ -68,7 +69,7 @@ class SortReadout(Readout):
         if x.dim() != 2:
             raise ValueError(f"x: expected node features [N, F], got shape {tuple(x.shape)}")
         x = x + 0.0
-        rank = torch.ops.readouts.ranks.default(x.detach(), segments.index)
+        rank = ops.ranks(x.detach(), segments.index)
         nobody = len(x)
         equal = Segments.from_batch(rank, nobody + 1)
         rows = readout(x, equal, "max", empty=self.empty)
@@ -81,25 +82,3 @@ class SortReadout(Readout):
 
     def _settings(self) -> list[str]:
         return [f"k={self.k}", *super()._settings()]
-
-
-@torch.library.custom_op("readouts::ranks", mutates_args=())
-def _ranks(x: Tensor, index: Tensor) -> Tensor:
-    """Number the distinct rows of x [N, F], graph by graph and from the greatest down: int64 [N]."""
-    rank = torch.zeros_like(index)
-    for column in (-index, *reversed(x.unbind(1))):
-        order = column.argsort(descending=True, stable=True)
-        order = order[rank[order].argsort(stable=True)]
-        value, group = column[order], rank[order]
-        same = (value[1:] == value[:-1]) | (value[1:].isnan() & value[:-1].isnan())
-        new = ~same | (group[1:] != group[:-1])
-        rank[order[1:]] = new.cumsum(0)
-        rank[order[:1]] = 0
-        if new.all():
-            break
-    return rank
-
-
-@_ranks.register_fake
-def _ranks_shape(x: Tensor, index: Tensor) -> Tensor:
-    return torch.empty_like(index)

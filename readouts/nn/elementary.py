@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from readouts.functional import check_exact_and_empty, readout
+from readouts.functional import readout
 from readouts.nn.base import Readout
 from readouts.segments import Segments
 
@@ -13,12 +13,6 @@ class _ElementaryReadout(Readout):
     """A readout without parameters; works as the end of a model and as `aggr=` of a convolution."""
 
     reduce: str
-
-    def __init__(self, *, exact: bool = True, empty: float = 0) -> None:
-        """Set whether sums are exact (max and min always are) and the value of an empty graph."""
-        super().__init__(empty=empty)
-        check_exact_and_empty(exact, empty)
-        self.exact = exact
 
     def forward(
         self,
@@ -33,18 +27,13 @@ class _ElementaryReadout(Readout):
         Args:
             x: node features [..., N, ...].
             index: graph of every node, int64 or int32 [N], in any order, or `Segments`.
-            ptr: borders of sorted graphs, int64 or int32 [B + 1]; not needed where `index` is given.
+            ptr: offsets of sorted graphs, int64 or int32 [B + 1]; not needed where `index` is given.
             dim_size: number of graphs B.
             dim: dimension of the nodes.
         """
         ptr = ptr if index is None else None
-        out = readout(
-            x.movedim(dim, 0), index, self.reduce, ptr=ptr, size=dim_size, exact=self.exact, empty=self.empty
-        )
+        out = readout(x.movedim(dim, 0), index, self.reduce, ptr=ptr, size=dim_size, empty=self.empty)
         return out.movedim(0, dim)
-
-    def _settings(self) -> list[str]:
-        return [*([] if self.exact else ["exact=False"]), *super()._settings()]
 
 
 class SumReadout(_ElementaryReadout):

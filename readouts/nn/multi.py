@@ -12,7 +12,7 @@ from torch.nn import ModuleList
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.nn.inits import reset
 
-from readouts.functional import check_exact_and_empty, readout
+from readouts.functional import readout
 from readouts.nn.attention import AttentionReadout, MultiheadAttentionReadout, Set2SetReadout
 from readouts.nn.base import Readout, call
 from readouts.nn.deep_sets import DeepSetsReadout
@@ -101,39 +101,32 @@ class MultiReadout(Readout):
     Args:
         reduce: names such as ``["sum", "mean", "max"]``, see `readout_resolver`, and modules: readouts, or
             aggregations of PyG's.
-        exact: whether sums of readouts given by an elementary name are exact.
         empty: value of an empty graph of readouts given by name.
 
     Raises:
         TypeError, ValueError: there are no readouts, or names that are unknown.
     """
 
-    def __init__(
-        self, reduce: str | Sequence[str | Aggregation], *, exact: bool = True, empty: float = 0
-    ) -> None:
-        """Set the readouts, whether sums are exact and the value of an empty graph."""
+    def __init__(self, reduce: str | Sequence[str | Aggregation], *, empty: float = 0) -> None:
+        """Set the readouts and the value of an empty graph."""
         super().__init__(empty=empty)
-        check_exact_and_empty(exact, empty)
         queries = [reduce] if isinstance(reduce, str) else reduce
         if not isinstance(queries, list | tuple):
             raise TypeError(f"reduce: expected a name or a sequence of readouts, got {type(reduce).__name__}")
         if not queries:
             raise ValueError(f"reduce: expected at least one of {', '.join(CLASSES)}, got none")
-        self.exact = exact
         members: list[Any] = [self._member(query) for query in queries]
         self.readouts = ModuleList(members)
         self._names = [query if isinstance(query, str) else None for query in queries]
-        self._fused: dict[tuple[bool, float], list[int]] = {}
+        self._fused: dict[float, list[int]] = {}
         for place, member in enumerate(members):
             if type(member) in ELEMENTARY:
-                self._fused.setdefault((member.exact, member.empty), []).append(place)
+                self._fused.setdefault(member.empty, []).append(place)
 
     def _member(self, query: str | Aggregation) -> Aggregation:
         if isinstance(query, Aggregation):
             return query
         options: dict[str, Any] = {} if self.empty == 0 else {"empty": self.empty}
-        if not self.exact and _named(query) in ELEMENTARY:
-            options["exact"] = False
         return _made(query, options)
 
     def reset_parameters(self) -> None:
@@ -144,9 +137,9 @@ class MultiReadout(Readout):
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
         members: list[Any] = list(self.readouts)
         parts: dict[int, Tensor] = {}
-        for (exact, empty), places in self._fused.items():
+        for empty, places in self._fused.items():
             names = [members[place].reduce for place in places]
-            out = readout(x, segments, names, exact=exact, empty=empty)
+            out = readout(x, segments, names, empty=empty)
             if len(places) == len(members):
                 return out
             parts.update(zip(places, out.chunk(len(places), dim=-1), strict=True))
@@ -159,4 +152,4 @@ class MultiReadout(Readout):
     def _settings(self) -> list[str]:
         members = zip(self._names, self.readouts, strict=True)
         shown = ", ".join(repr(member if name is None else name) for name, member in members)
-        return [f"[{shown}]", *([] if self.exact else ["exact=False"]), *super()._settings()]
+        return [f"[{shown}]", *super()._settings()]

@@ -15,16 +15,17 @@ from bits import AS_INTEGERS, assert_same_bits
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from readouts.kernels import plain, reference
-from readouts.kernels.contract import ELEMENTARY
+from readouts.kernels import reference
+from readouts.kernels.portable import elementary as portable
+from readouts.kernels.triton import elementary as gpu
+from readouts.reductions import ELEMENTARY
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("needs TRITON_INTERPRET=1 or a GPU", allow_module_level=True)
 
-gpu = pytest.importorskip("readouts.kernels.gpu")
-loops = pytest.importorskip("readouts.kernels.triton_loops")
-numbers = pytest.importorskip("readouts.kernels.triton_numbers")
+loops = pytest.importorskip("readouts.kernels.triton.loops")
+numbers = pytest.importorskip("readouts.kernels.triton.numbers")
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 SOME_EXAMPLES = settings(
@@ -63,18 +64,18 @@ def grouped(index, size, sort=True):
     return count, ptr, index.argsort(stable=True) if sort else None
 
 
-def reduce(x, index, size, names, exact=True, sort=True):
+def reduce(x, index, size, names, sort=True):
     _, ptr, order = grouped(index, size, sort)
     moved = [None if t is None else t.to(DEVICE) for t in (x, index, ptr, order)]
     with poisoned():
-        return gpu.reduce(*moved, names, exact).cpu()
+        return gpu.reduce(*moved, names).cpu()
 
 
-def reduce_backward(grad, x, out, index, names, exact=True, sort=True):
+def reduce_backward(grad, x, out, index, names, sort=True):
     _, ptr, order = grouped(index, len(grad), sort)
     moved = [None if t is None else t.to(DEVICE) for t in (grad, x, out, index, ptr, order)]
     with poisoned():
-        return gpu.reduce_backward(*moved, names, exact).cpu()
+        return gpu.reduce_backward(*moved, names).cpu()
 
 
 def assert_agrees(x, index, size, names=ELEMENTARY, sort=True):
@@ -363,18 +364,8 @@ def test_more_nodes_than_a_program_takes():
     assert_same_bits(reduce(x, index, 2, names, sort=False), out)
     grad = torch.randn(out.shape)
     actual = reduce_backward(grad, x, out, index, names, sort=False)
-    assert_same_bits(actual, plain.reduce_backward(grad, x, out, index, count, names, True))
-
-
-@pytest.mark.usefixtures("_long")
-def test_inexact_reductions_are_close(dtype):
-    x, index = torch.randn(100, 4).to(dtype), torch.arange(100) // 30
-    count = torch.bincount(index)
-    expected = reference.reduce(x, index, count, ELEMENTARY)
-    torch.testing.assert_close(reduce(x, index, 4, ELEMENTARY, exact=False, sort=False), expected)
-    grad = torch.randn(expected.shape).to(dtype)
-    actual = reduce_backward(grad, x, expected, index, ELEMENTARY, exact=False, sort=False)
-    torch.testing.assert_close(actual, reference.reduce_backward(grad, x, index, count, ELEMENTARY))
+    _, ptr, order = grouped(index, 2)
+    assert_same_bits(actual, portable.reduce_backward(grad, x, out, index, ptr, order, names))
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 2), (4, 0, 2), (0, 0, 1), (0, 2, 0)], ids=str)
@@ -398,7 +389,7 @@ def test_nothing_waits_for_the_device(nodes):
     _, ptr, order = grouped(index, nodes // 30 + 1)
     x, index, ptr, order = (t.to(DEVICE) for t in (torch.randn(nodes, 8), index, ptr, order))
     for _ in range(2):  # compiling may wait
-        out = gpu.reduce(x, index, ptr, order, ELEMENTARY, True)
-        gpu.reduce_backward(out, x, out, index, ptr, order, ELEMENTARY, True)
+        out = gpu.reduce(x, index, ptr, order, ELEMENTARY)
+        gpu.reduce_backward(out, x, out, index, ptr, order, ELEMENTARY)
         torch.cuda.set_sync_debug_mode("error")
     torch.cuda.set_sync_debug_mode("default")

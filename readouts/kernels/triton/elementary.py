@@ -1,36 +1,43 @@
-"""The operators on the GPU, fused: one launch forward and one backward, in Triton.
+"""The elementary reductions on CUDA devices: one launch forward and one backward, in Triton.
 
 A program has one graph and a block of features, and goes over its rows tile by tile. If there are
 more than LONG nodes, graphs of more than a certain number of nodes are cut into pieces of that many,
-whose partial states a second launch puts together, so no graph keeps the device waiting. How many
+whose partial states a second launch merges, so that a large graph occupies many programs. How many
 programs there are, and how they find their rows, follows from the numbers of nodes, graphs and
-features alone and from `ptr` on the device: nothing waits for the device, and nothing is ever
-added by atomics.
+features alone and from `ptr` on the device: no value is read back, and nothing is added by atomics.
 
 Exact sums are made as on the CPU (`docs/exactness.md`). float32, float16 and bfloat16 numbers are
 added in float64, tile by tile, where the largest and the least magnitude certify that this is
 exact. Other tiles, float64 numbers and squared deviations are pre-rounded to grids, from the largest
 magnitude down until nothing is left. Tiles and pieces add up in three float64 numbers with the error
 of every addition, and if the error of the last is not zero, or the numbers are so large or so small
-that a division might not be exact, the column is added anew by integers, in digits of 32 bits as wide as
-the dtype, by the same program. Infinities and NaN are read off the greatest and the least number.
+that a division might not be exact, the same program recomputes the column in integer limbs of 32 bits, as
+many as the dtype needs. Infinities and NaN are read off the greatest and the least number.
 
-Everything is rounded once: narrow results by rounding the float64 to odd first. Numbers go by
-their bits, so no hardware flag decides on the fate of subnormal ones, and the kernels are compiled without
+Everything is rounded once: narrow results by rounding the float64 to odd first. Numbers are passed
+as their bits, so that no hardware flag can flush subnormal ones, and the kernels are compiled without
 fused multiply-add, which would round other numbers than those that the reference rounds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from readouts.kernels import triton_loops
-from readouts.kernels.contract import ELEMENTARY
+from readouts.kernels.portable import elementary as portable
+from readouts.reductions import (
+    ELEMENTARY,
+    needs_out,
+    tracks_extremes,
+    tracks_squares,
+    tracks_sums,
+)
 
 LONG = 4096  # nodes up to which no graph is cut
 PROGRAMS = 2048  # pieces that are enough to keep a device busy
@@ -49,26 +56,30 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def supports(dtype: torch.dtype) -> bool:
-    """Tell whether this file computes readouts of this dtype."""
-    return dtype in _MANTISSA
+    """Return whether this file computes readouts of this dtype: it does if Triton is installed."""
+    return dtype in _MANTISSA and _has_triton()
 
 
-def reduce(
-    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
-) -> Tensor:
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
     """Reduce the nodes order[ptr[b]:ptr[b + 1]] of every graph b, rows of x [N, F], to [B, R, F].
 
-    `order` is None where the nodes are in order as they are; `index` is not needed here.
+    `order` is None where the nodes are in order as they are; `index` is not read.
     """
-    out = x.new_empty(len(ptr) - 1, len(reduce), x.shape[1])
+    from readouts.kernels.triton import loops  # loads Triton
+
+    out = x.new_empty(len(ptr) - 1, len(names), x.shape[1])
     if out.numel() == 0 or len(x) == 0:
         return out.zero_()
-    sums, squares = not {"max", "min"}.issuperset(reduce), not {"var", "std"}.isdisjoint(reduce)
-    extremes = (exact and sums) or not {"max", "min"}.isdisjoint(reduce)
-    batch = _Batch(x, ptr, order, reduce, exact)
+    sums, squares = tracks_sums(names), tracks_squares(names)
+    flags = {"SUMS": sums, "EXTREMES": sums or tracks_extremes(names)}
+    batch = _Batch(x, ptr, order, names)
     inputs = _bits(x), batch.order, batch.ptr, _bits(out)
-    flags = {"SUMS": sums, "EXTREMES": extremes}
-    batch.launch(triton_loops.forward, *inputs, batch.states, batch.keys, **flags, SQUARES=squares)
+    batch.launch(loops.forward, *inputs, batch.states, batch.keys, **flags, SQUARES=squares)
     if batch.split:
         batch.merge(*inputs, write=True, **flags, SQUARES=False, TIES=False)
         if squares:
@@ -83,39 +94,41 @@ def reduce_backward(
     index: Tensor,
     ptr: Tensor,
     order: Tensor | None,
-    reduce: Sequence[str],
-    exact: bool,
+    names: Sequence[str],
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x, given that of its output, and `out` [B, R, F] itself.
 
-    x may be None for sum and mean, and out for all but max and min; see `readouts.ops`.
+    x may be None for sum and mean, and out for all but max and min. A program holds one winner of max and
+    one of min, so that the portable kernel computes names that occur twice.
     """
+    from readouts.kernels.triton import loops  # loads Triton
+
+    if any(names.count(name) > 1 for name in names if needs_out((name,))):
+        return portable.reduce_backward(grad, x, out, index, ptr, order, names)
     result = grad.new_empty(len(index), grad.shape[2])
     if result.numel() == 0:
         return result
-    sums, squares = not {"var", "std"}.isdisjoint(reduce), "std" in reduce
-    ties = not {"max", "min"}.isdisjoint(reduce)
-    batch = _Batch(result, ptr, order, reduce, exact)
+    sums, ties = tracks_squares(names), needs_out(names)
+    squares = "std" in names
+    batch = _Batch(result, ptr, order, names)
     slopes = _bits(grad)
     rows, results = (slopes if tensor is None else _bits(tensor) for tensor in (x, out))
-    flags: dict[str, Any] = {"SUMS": sums, "EXTREMES": exact and sums, "TIES": ties}
-    flags |= {"MAX_BLOCK": _find("max", reduce), "MIN_BLOCK": _find("min", reduce)}
+    flags: dict[str, Any] = {"SUMS": sums, "EXTREMES": sums, "TIES": ties}
+    flags |= {"MAX_BLOCK": _find("max", names), "MIN_BLOCK": _find("min", names)}
     inputs = rows, batch.order, batch.ptr, results
     if batch.split and (sums or ties):
         batch.survey(*inputs, **flags, SQUARES=False)
         if squares:
             batch.survey(*inputs, SQUARES=True, **_ONLY_SQUARES)
     tensors = slopes, rows, results, batch.order, batch.ptr, _bits(result), batch.stats
-    batch.launch(triton_loops.backward, *tensors, **flags, SQUARES=squares)
+    batch.launch(loops.backward, *tensors, **flags, SQUARES=squares)
     return result
 
 
 class _Batch:
-    """How the rows of a batch are dealt out to programs, and where pieces of graphs leave what they know."""
+    """How the rows of a batch are assigned to programs, and the memory for the states of pieces."""
 
-    def __init__(
-        self, x: Tensor, ptr: Tensor, order: Tensor | None, reduce: Sequence[str], exact: bool
-    ) -> None:
+    def __init__(self, x: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> None:
         (nodes, self.features), self.size, self.device = x.shape, len(ptr) - 1, x.device
         self.ptr, self.order = ptr.contiguous(), ptr if order is None else order.contiguous()
         width = min(BLOCK, _power_of_two(self.features))
@@ -128,12 +141,11 @@ class _Batch:
         self.stats = x.new_empty(self.chunks, 4, self.features, dtype=torch.float64)
         rows = min(TILE // width, max(16, _power_of_two(nodes // self.size)))
         self.rows = {"POWER": rows.bit_length() - 1}
-        self.codes = {"CODES": _codes(reduce), "BLOCKS": len(reduce)}
+        self.codes = {"CODES": _codes(names), "BLOCKS": len(names)}
         self.common = {
             "MANTISSA": _MANTISSA[x.dtype],
             "FEATURES": width,
             "ORDERED": order is not None,
-            "EXACT": exact,
             "num_warps": max(1, min(4, rows * width // 512)),
             "enable_fp_fusion": False,
         }
@@ -144,18 +156,22 @@ class _Batch:
         self._start(kernel, programs, *tensors, **self.codes, **self.rows, **flags, SPLIT=self.split)
 
     def survey(self, *inputs: Tensor, write: bool = False, **flags: Any) -> None:
-        """Go over the graphs that are cut once more, for what the next launch needs to know of them."""
+        """Read the graphs that are cut once more, for the statistics that the next launch needs."""
+        from readouts.kernels.triton import loops
+
         tensors = *inputs, self.states, self.keys, self.stats
         blocks = {"BLOCKS": self.codes["BLOCKS"], **self.rows}
-        self._start(triton_loops.survey, self.chunks - 1 + self.size, *tensors, **blocks, **flags)
+        self._start(loops.survey, self.chunks - 1 + self.size, *tensors, **blocks, **flags)
         flags = {name: flag for name, flag in flags.items() if not name.endswith("_BLOCK")}
         self.merge(*inputs, write=write, **flags)
 
     def merge(self, *inputs: Tensor, write: bool, **flags: Any) -> None:
-        """Put together what pieces know of their graphs; write it to the output or only to `stats`."""
+        """Merge the states of pieces; write the results to the output or only to `stats`."""
+        from readouts.kernels.triton import loops
+
         tensors = *inputs, self.states, self.keys, self.stats
         codes = self.codes if write else {"CODES": 0, "BLOCKS": 0}
-        self._start(triton_loops.merge, self.chunks, *tensors, **codes, **flags, PARTS=PARTS)
+        self._start(loops.merge, self.chunks, *tensors, **codes, **flags, PARTS=PARTS)
 
     def _start(self, kernel: Any, programs: int, *tensors: Tensor, **flags: Any) -> None:
         with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
@@ -163,14 +179,14 @@ class _Batch:
             kernel[programs, self.columns](*tensors, *sizes, **self.common, **flags)
 
 
-def _codes(reduce: Sequence[str]) -> int:
+def _codes(names: Sequence[str]) -> int:
     """Pack the places of the names in ELEMENTARY, three bits each."""
-    return sum(ELEMENTARY.index(name) << (3 * block) for block, name in enumerate(reduce))
+    return sum(ELEMENTARY.index(name) << (3 * block) for block, name in enumerate(names))
 
 
-def _find(name: str, reduce: Sequence[str]) -> int:
-    """Return the first block of a reduction, -1 if there is none."""
-    return reduce.index(name) if name in reduce else -1
+def _find(name: str, names: Sequence[str]) -> int:
+    """Return the block of a reduction, -1 if there is none."""
+    return names.index(name) if name in names else -1
 
 
 def _bits(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Numbers inside the loops of `readouts.kernels.triton_loops`: bits, sums without errors, integer digits.
+"""Arithmetic for `readouts.kernels.triton.loops`: bits, additions without errors, integer limbs ("digits").
 
-Floats come and go as integers of the same bits. MANTISSA names the dtype by its stored bits of
+Floats are passed as integers of the same bits. MANTISSA names the dtype by its stored bits of
 fraction: 52 float64, 23 float32, 10 float16, 7 bfloat16. An exact sum is high + low + third, three
-float64 numbers, with `broken` not zero where an error was made on the way.
+float64 numbers, with `broken` not zero where an addition had an error.
 """
 
 # mypy: allow-untyped-defs
@@ -144,7 +144,7 @@ def two_product(a, n):
 
 @triton.jit
 def add_part(high, low, third, broken, part):
-    """Add a part to high + low + third without an error, or leave a trace in `broken`."""
+    """Add a part to high + low + third without an error, or set `broken`."""
     high, error = two_sum(high, part)
     low, error = two_sum(low, error)
     third, error = two_sum(third, error)
@@ -239,7 +239,7 @@ def nearest_quotient(quotient, a, b, nodes):
     return tl.where((a != 0.0) & ((over > 0.0) | ((over == 0.0) & odd)), beyond, quotient)
 
 
-# -------------------------------------------------------------------------------------- the slow, sure path
+# -------------------------------------------------------------------------------------- the slow path
 
 
 @triton.jit
@@ -374,7 +374,7 @@ def patched(
     x, order, begin, end, columns, features, centre, broken, total, mean, wide,
     MANTISSA: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, SQUARES: tl.constexpr,
 ):  # fmt: skip
-    """Return sums and means with the broken columns computed anew, one after the other."""
+    """Return sums and means with the broken columns recomputed, one after the other."""
     places = tl.arange(0, FEATURES)
     for place in range(FEATURES):
         here = places == place

@@ -1,4 +1,4 @@
-"""The operators in plain torch, for every device with float64: scatter operations and exact sums."""
+"""The elementary reductions in plain PyTorch, for every device with float64: scatters and exact sums."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from readouts.kernels.contract import ELEMENTARY, result_dtype
-from readouts.kernels.exact import exact_sums, rounded, segment_sum
+from readouts.kernels.portable.limbs import exact_sums, rounded, segment_sum
+from readouts.reductions import ELEMENTARY, result_dtype
 
 NAN_KEY = torch.iinfo(torch.int64).max
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def reduce(x: Tensor, index: Tensor, count: Tensor, reduce: Sequence[str], exact: bool) -> Tensor:
-    """Reduce the rows of x [N, F] that share an index to [B, R, F]; see `readouts.ops.reduce`."""
-    sums = _Sums(x, index, count, exact)
-    blocks = [_block(name, x, sums, result_dtype(name, x.dtype)) for name in reduce]
+def supports(dtype: torch.dtype) -> bool:
+    """Return True: every dtype of a readout is supported."""
+    return True
+
+
+def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
+    """Reduce the rows of x [N, F] that share an index to [B, R, F]; see `readouts.ops.reduce`.
+
+    `order` is not read.
+    """
+    sums = _Sums(x, index, ptr.diff())
+    blocks = [_block(name, x, sums, result_dtype(name, x.dtype)) for name in names]
     return torch.stack(blocks, dim=1)
 
 
@@ -28,25 +36,28 @@ def reduce_backward(
     x: Tensor | None,
     out: Tensor | None,
     index: Tensor,
-    count: Tensor,
-    reduce: Sequence[str],
-    exact: bool,
+    ptr: Tensor,
+    order: Tensor | None,
+    names: Sequence[str],
 ) -> Tensor:
-    """Return the gradient [N, F] of `reduce` for x, given that of its output; see `readouts.ops`."""
+    """Return the gradient [N, F] of `reduce` for x; see `readouts.ops.reduce_backward`.
+
+    `order` is not read.
+    """
     total = grad.new_zeros(len(index), grad.shape[2], dtype=torch.float64)
-    sums = _Sums(total if x is None else x, index, count, exact)
+    sums = _Sums(total if x is None else x, index, ptr.diff())
     for name in ELEMENTARY:
-        for block in (position for position, other in enumerate(reduce) if other == name):
+        for block in (position for position, other in enumerate(names) if other == name):
             winners = None if out is None else out[:, block]
             total += _sensitivity(name, grad[:, block].double(), winners, sums)
     return narrowed(total, grad.dtype)
 
 
 class _Sums:
-    """The sums of x over each graph, made once for all reductions that need them."""
+    """The exact sums of x over each graph, computed once for all reductions that need them."""
 
-    def __init__(self, x: Tensor, index: Tensor, count: Tensor, exact: bool) -> None:
-        self.x, self.index, self.count, self.exact = x, index, count, exact
+    def __init__(self, x: Tensor, index: Tensor, count: Tensor) -> None:
+        self.x, self.index, self.count = x, index, count
         self._limbs: tuple[Tensor, int] | None = None
         self._special: Tensor | None = None
 
@@ -76,11 +87,9 @@ class _Sums:
 
     @cached_property
     def _squares(self) -> _Sums:
-        return _Sums(self.deviations * self.deviations, self.index, self.count, self.exact)
+        return _Sums(self.deviations * self.deviations, self.index, self.count)
 
     def _rounded(self, dtype: torch.dtype, divisor: Tensor | None) -> Tensor:
-        if not self.exact:
-            return self._accumulated(dtype, divisor)
         if self._limbs is None:
             finite = self.x.isfinite()
             self._limbs = exact_sums(torch.where(finite, self.x, 0), self.index, len(self.count))
@@ -93,11 +102,6 @@ class _Sums:
         special = torch.where(self._special.isnan(), torch.nan, self._special).to(dtype)
         return torch.where(special == 0, result, special)
 
-    def _accumulated(self, dtype: torch.dtype, divisor: Tensor | None) -> Tensor:
-        wide = torch.promote_types(self.x.dtype, torch.promote_types(dtype, torch.float32))
-        total = segment_sum(self.x.to(wide), self.index, len(self.count))
-        return (total if divisor is None else total / divisor.view(-1, 1)).to(dtype)
-
 
 def _block(name: str, x: Tensor, sums: _Sums, dtype: torch.dtype) -> Tensor:
     match name:
@@ -109,8 +113,10 @@ def _block(name: str, x: Tensor, sums: _Sums, dtype: torch.dtype) -> Tensor:
             return _extreme(name, x, sums.index, sums.count)
         case "var":
             return sums.var(dtype)
-        case _:
+        case "std":
             return narrowed(sums.std, dtype)
+        case _:
+            raise ValueError(f"reduce: expected one of {', '.join(ELEMENTARY)}, got {name!r}")
 
 
 def _extreme(name: str, x: Tensor, index: Tensor, count: Tensor) -> Tensor:
@@ -122,12 +128,12 @@ def _extreme(name: str, x: Tensor, index: Tensor, count: Tensor) -> Tensor:
 
 
 def flip(name: str) -> int:
-    """Return what turns keys around for a minimum, so that the least is the greatest."""
+    """Return the mask, for `^`, that inverts the order of keys for a minimum."""
     return -1 if name == "min" else 0
 
 
 def keys_of(x: Tensor, flip: int | Tensor = 0) -> Tensor:
-    """Map numbers to int64 keys in the same order, turned around by a flip of -1; NaN is the greatest."""
+    """Map numbers to int64 keys in the same order, inverted by a flip of -1; NaN is the greatest."""
     keys = sortable(x) ^ flip
     return keys.masked_fill(x.isnan(), NAN_KEY) if x.is_floating_point() else keys
 
@@ -170,9 +176,11 @@ def _sensitivity(name: str, grad: Tensor, winners: Tensor | None, sums: _Sums) -
             return torch.where(tied, (grad / ties)[index], 0)
         case "var":
             return (2 * grad)[index] * (sums.deviations / nodes[index])
-        case _:
+        case "std":
             slope = grad[index] * (sums.deviations / (nodes * sums.std)[index])
             return torch.where((sums.std == 0)[index], 0, slope)
+        case _:
+            raise ValueError(f"reduce: expected one of {', '.join(ELEMENTARY)}, got {name!r}")
 
 
 def sqrt(x: Tensor) -> Tensor:

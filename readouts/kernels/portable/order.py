@@ -1,16 +1,23 @@
-"""Order statistics in plain torch, for every device and dtype: one sort of the nodes by graph and value."""
+"""Order statistics in plain PyTorch, for every device and dtype: one sort of the nodes by graph and value."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from readouts.kernels.exact import segment_sum
-from readouts.kernels.plain import NAN_KEY, narrowed, sortable, unsorted
+from readouts.kernels.devices import wide_dtype
+from readouts.kernels.portable.elementary import NAN_KEY, narrowed, sortable, unsorted
+from readouts.kernels.portable.limbs import segment_sum
+from readouts.reductions import result_dtype
+
+
+def supports(dtype: torch.dtype) -> bool:
+    """Return True: every dtype of a readout is supported."""
+    return True
 
 
 def select(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor) -> Tensor:
-    """Return the order statistics [B, K, F] with these ranks [B, K]; see `readouts.order_ops.select`."""
+    """Return the order statistics [B, K, F] with these ranks [B, K]; see `readouts.ops.select`."""
     keys, last = _sorted_keys(x, index), ptr[1:] - 1
     places = torch.minimum(ptr[:-1, None] + ranks.clamp(min=0), last[:, None]).clamp(min=0)
     values = _values(keys[places], x.dtype)
@@ -20,22 +27,38 @@ def select(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: T
     return values.masked_fill((ptr.diff() == 0).view(-1, 1, 1), 0)
 
 
+def midpoint(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the means [B, F] of the order statistics with two ranks [B, 2], and these [B, 2, F]."""
+    values = select(x, index, ptr, order, ranks)
+    return mean_of_two(*values.unbind(1)), values
+
+
+def mean_of_two(a: Tensor, b: Tensor) -> Tensor:
+    """Return (a + b) / 2 without overflow, rounded once; of integers in the default float dtype."""
+    wide = a.dtype if a.is_floating_point() else wide_dtype(a)
+    a, b, dtype = a.to(wide), b.to(wide), result_dtype("mean", a.dtype)
+    total = a + b
+    return (torch.where(total.isinf(), a / 2 + b / 2, total / 2) + 0.0).to(dtype)
+
+
 def keep(
     x: Tensor, bounds: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, cut: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the values that trimming keeps, graph by graph in rows [N, F], and their borders [B + 2].
+    """Return the values that trimming keeps, graph by graph in rows [N, F], and their offsets [B + 2].
 
-    The last of these graphs holds the rows that are left over.
+    The last of these graphs holds the rows that are not kept.
     """
     kept = ptr.diff() - 2 * cut
-    borders = torch.cat([ptr[:1], kept.cumsum(0), ptr[-1:]])
+    offsets = torch.cat([ptr[:1], kept.cumsum(0), ptr[-1:]])
     graph = torch.sort(index).values
     place = torch.arange(len(x), device=x.device) - ptr[graph] - cut[graph]
     inside = (place >= 0) & (place < kept[graph])
     rows = _values(_sorted_keys(x, index), x.dtype).masked_fill(~inside.unsqueeze(1), 0)
     if x.is_floating_point():
         rows = rows.masked_fill(bounds[:, 0].isnan()[graph], torch.nan)
-    return rows[inside.long().argsort(descending=True, stable=True)], borders
+    return rows[inside.long().argsort(descending=True, stable=True)], offsets
 
 
 def spread(
@@ -85,7 +108,7 @@ def _nan_key(x: Tensor) -> int:
 
 
 def _values(keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the numbers that have these keys; those of NaN stand for any."""
+    """Return the numbers that have these keys; the caller overwrites what a NaN key gives."""
     if dtype.itemsize == 2 and dtype.is_floating_point:
         keys = keys.clamp(max=2**15 - 1)
     return unsorted(keys, dtype)

@@ -1,6 +1,6 @@
-"""The loops of `readouts.kernels.gpu`, compiled by Triton; see there for the method.
+"""The loops of `readouts.kernels.triton.elementary`, compiled by Triton; see there for the method.
 
-Floats come and go as integers of the same bits, as in `readouts.kernels.triton_numbers`. CODES
+Floats are passed as integers of the same bits, as in `readouts.kernels.triton.numbers`. CODES
 holds the reductions of the output, three bits a block: the place of the name in ELEMENTARY.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from readouts.kernels.triton_numbers import (
+from readouts.kernels.triton.numbers import (
     INFINITY_32,
     INFINITY_64,
     LOWEST_32,
@@ -31,8 +31,11 @@ from readouts.kernels.triton_numbers import (
     unwidened,
     widened,
 )
+from readouts.reductions import ELEMENTARY
 
-SUM, MEAN, MAX, MIN, VAR, STD = (tl.constexpr(code) for code in range(6))
+SUM, MEAN, MAX, MIN, VAR, STD = (
+    tl.constexpr(ELEMENTARY.index(name)) for name in ("sum", "mean", "max", "min", "var", "std")
+)
 LARGE, SMALL = tl.constexpr(2.0**990), tl.constexpr(2.0**-900)  # sums whose division is exact in float64
 
 # ------------------------------------------------------------------------------------------- rows of a graph
@@ -52,7 +55,7 @@ def find(ptr, size, piece, target, WEIGHT: tl.constexpr):
 
 @triton.jit
 def piece_of(ptr, size, piece, SPLIT: tl.constexpr):
-    """Return the graph of this program, which of its pieces this is, its borders and its chunk.
+    """Return the graph of this program, which of its pieces this is, its offsets and its chunk.
 
     Graph b starts in chunk ptr[b] // piece, and the programs from that + b on are its pieces.
     """
@@ -117,13 +120,13 @@ def add_certified(
 def scan(
     x, order, begin, end, columns, features, centre, winner, loser,
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
-    EXACT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
     """Go over rows once: their sum in three numbers, a trace of errors, and extremes or ties.
 
-    SUMS adds the numbers, SQUARES their squared deviations from `centre`. EXTREMES returns keys of
-    the greatest and the least number, TIES how many numbers equal `winner` and `loser`.
+    SUMS adds the numbers and takes EXTREMES along, SQUARES adds their squared deviations from `centre`.
+    EXTREMES returns keys of the greatest and the least number, TIES how many numbers equal `winner` and
+    `loser`.
     """
     high = tl.zeros([FEATURES], tl.float64)
     low, third = high, high
@@ -148,9 +151,7 @@ def scan(
         elif SUMS:
             values = number(word, MANTISSA)
         if SUMS or SQUARES:
-            if not EXACT:
-                high += plain_sum(values, word, MANTISSA, SQUARES)
-            elif SQUARES or MANTISSA == 52:
+            if SQUARES or MANTISSA == 52:
                 high, low, third, broken = add_tile(high, low, third, broken, values, POWER)
             else:
                 high, low, third, broken = add_certified(
@@ -160,18 +161,8 @@ def scan(
 
 
 @triton.jit
-def plain_sum(values, word, MANTISSA: tl.constexpr, SQUARES: tl.constexpr):
-    """Add up a tile in floating point: in float32, but for float64 numbers and for squares."""
-    if SQUARES or MANTISSA == 52:
-        total = tl.sum(values, 0)
-    else:
-        total = tl.sum(word.to(tl.float32, bitcast=True), 0).to(tl.float64)
-    return total
-
-
-@triton.jit
 def tied(values, winner):
-    """Tell which values equal the winner, or are NaN as it is."""
+    """Return which values equal the winner, or are NaN as it is."""
     return (values == winner) | ((values != values) & (winner != winner))
 
 
@@ -190,35 +181,31 @@ def special_sum(greatest, least, MANTISSA: tl.constexpr):
 def averaged(
     x, order, begin, end, columns, features, centre, high, low, third, broken, special,
     MANTISSA: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
-    EXACT: tl.constexpr, SQUARES: tl.constexpr,
+    SQUARES: tl.constexpr,
 ):  # fmt: skip
     """Return the bits of sum and mean of a graph, rounded once, and the float64 mean."""
     nodes = tl.maximum(end - begin, 1).to(tl.float64)
-    if EXACT:
-        high, low, third, rest, broken = normalized(high, low, third, high * 0.0, broken)
-        size = tl.abs(high)
-        far = (size > LARGE) | ((size < SMALL) & (size != 0.0)) | (rest != 0.0)
-        broken = broken | far.to(tl.int32)
-        quotient, a, b, broken = divide(high, low, third, nodes, broken)
-        wide = nearest_quotient(quotient, a, b, nodes)
-        if MANTISSA == 52:
-            total, mean = narrow(nearest_sum(high, low, third), MANTISSA), narrow(wide, MANTISSA)
-        else:
-            total = narrow(to_odd(high, low), MANTISSA)
-            mean = narrow(to_odd(quotient, a), MANTISSA)
-        plain = special == 0.0
-        total = tl.where(plain, total, narrow(special, MANTISSA))
-        mean = tl.where(plain, mean, narrow(special, MANTISSA))
-        wide = tl.where(plain, wide, special)
-        broken = tl.where(plain, broken, 0)
-        if tl.max(broken, 0) != 0:
-            total, mean, wide = patched(
-                x, order, begin, end, columns, features, centre, broken, total, mean, wide,
-                MANTISSA, FEATURES, ORDERED, SQUARES,
-            )  # fmt: skip
+    high, low, third, rest, broken = normalized(high, low, third, high * 0.0, broken)
+    size = tl.abs(high)
+    far = (size > LARGE) | ((size < SMALL) & (size != 0.0)) | (rest != 0.0)
+    broken = broken | far.to(tl.int32)
+    quotient, a, b, broken = divide(high, low, third, nodes, broken)
+    wide = nearest_quotient(quotient, a, b, nodes)
+    if MANTISSA == 52:
+        total, mean = narrow(nearest_sum(high, low, third), MANTISSA), narrow(wide, MANTISSA)
     else:
-        wide = high / nodes
-        total, mean = narrow(high, MANTISSA), narrow(wide, MANTISSA)
+        total = narrow(to_odd(high, low), MANTISSA)
+        mean = narrow(to_odd(quotient, a), MANTISSA)
+    plain = special == 0.0
+    total = tl.where(plain, total, narrow(special, MANTISSA))
+    mean = tl.where(plain, mean, narrow(special, MANTISSA))
+    wide = tl.where(plain, wide, special)
+    broken = tl.where(plain, broken, 0)
+    if tl.max(broken, 0) != 0:
+        total, mean, wide = patched(
+            x, order, begin, end, columns, features, centre, broken, total, mean, wide,
+            MANTISSA, FEATURES, ORDERED, SQUARES,
+        )  # fmt: skip
     return total, mean, wide
 
 
@@ -285,16 +272,15 @@ def columns_of(FEATURES: tl.constexpr):
 def squared(
     x, order, first, last, columns, features, centre,
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
-    EXACT: tl.constexpr,
 ):  # fmt: skip
     """Return the bits of the variance of a whole graph, rounded once, and the float64 variance."""
     high, low, third, broken, _, _, _, _ = scan(
         x, order, first, last, columns, features, centre, centre, centre,
-        MANTISSA, POWER, FEATURES, ORDERED, EXACT, False, True, False, False,
+        MANTISSA, POWER, FEATURES, ORDERED, False, True, False, False,
     )  # fmt: skip
     _, mean, wide = averaged(
         x, order, first, last, columns, features, centre, high, low, third, broken, special_square(centre),
-        MANTISSA, FEATURES, ORDERED, EXACT, True,
+        MANTISSA, FEATURES, ORDERED, True,
     )  # fmt: skip
     return mean, wide
 
@@ -304,7 +290,7 @@ def store_state(
     states, keys, slot, columns, features, high, low, third, broken, greatest, least, equal, equal_least,
     SUMS: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Write what one piece knows of its graph; a broken sum has NaN for its third number."""
+    """Store the partial state of a piece; NaN in the third number marks a broken sum."""
     inside = columns < features
     if SUMS:
         place = states + slot * 3 * features + columns
@@ -324,23 +310,21 @@ def store_state(
 def finish(
     x, order, out, graph, first, last, columns, features, high, low, third, broken, greatest, least,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr, POWER: tl.constexpr,
-    FEATURES: tl.constexpr, ORDERED: tl.constexpr, EXACT: tl.constexpr,
+    FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr,
 ):  # fmt: skip
-    """Write all reductions of a whole graph; those of squared deviations take its rows once more."""
+    """Write all reductions of a whole graph; those of squared deviations read its rows once more."""
     total, mean = greatest, least
     if SUMS:
-        special = high * 0.0
-        if EXTREMES:
-            special = special_sum(greatest, least, MANTISSA)
+        special = special_sum(greatest, least, MANTISSA)
         total, mean, wide = averaged(
             x, order, first, last, columns, features, special, high, low, third, broken, special,
-            MANTISSA, FEATURES, ORDERED, EXACT, False,
+            MANTISSA, FEATURES, ORDERED, False,
         )  # fmt: skip
         if SQUARES:
             var, wide = squared(
                 x, order, first, last, columns, features, wide,
-                MANTISSA, POWER, FEATURES, ORDERED, EXACT,
+                MANTISSA, POWER, FEATURES, ORDERED,
             )  # fmt: skip
             std = narrow(tl.sqrt(wide), MANTISSA)
             store_block(out, graph, columns, features, var, VAR, CODES, BLOCKS)
@@ -355,10 +339,10 @@ def finish(
 def forward(
     x, order, ptr, out, states, keys, size, features, piece,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr, POWER: tl.constexpr,
-    FEATURES: tl.constexpr, ORDERED: tl.constexpr, EXACT: tl.constexpr, SPLIT: tl.constexpr,
+    FEATURES: tl.constexpr, ORDERED: tl.constexpr, SPLIT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr,
 ):  # fmt: skip
-    """Reduce one graph, or one piece of a graph of more than `piece` nodes, which leaves its state."""
+    """Reduce one graph, or one piece of a graph of more than `piece` nodes, which stores its state."""
     graph, part, first, last = piece_of(ptr, size, piece, SPLIT)
     columns = columns_of(FEATURES)
     begin, end = first, last
@@ -369,7 +353,7 @@ def forward(
         nothing = tl.zeros([FEATURES], tl.float64)
         high, low, third, broken, greatest, least, equal, equal_least = scan(
             x, order, begin, end, columns, features, nothing, nothing, nothing,
-            MANTISSA, POWER, FEATURES, ORDERED, EXACT, SUMS, False, EXTREMES, False,
+            MANTISSA, POWER, FEATURES, ORDERED, SUMS, False, EXTREMES, False,
         )  # fmt: skip
         # Triton 3.6 fails to compile a branch that is never taken, hence the repetition
         if SPLIT:
@@ -382,12 +366,12 @@ def forward(
             else:
                 finish(
                     x, order, out, graph, first, last, columns, features, high, low, third, broken, greatest,
-                    least, CODES, BLOCKS, MANTISSA, POWER, FEATURES, ORDERED, EXACT, SUMS, SQUARES, EXTREMES,
+                    least, CODES, BLOCKS, MANTISSA, POWER, FEATURES, ORDERED, SUMS, SQUARES, EXTREMES,
                 )  # fmt: skip
         else:
             finish(
                 x, order, out, graph, first, last, columns, features, high, low, third, broken, greatest,
-                least, CODES, BLOCKS, MANTISSA, POWER, FEATURES, ORDERED, EXACT, SUMS, SQUARES, EXTREMES,
+                least, CODES, BLOCKS, MANTISSA, POWER, FEATURES, ORDERED, SUMS, SQUARES, EXTREMES,
             )  # fmt: skip
 
 
@@ -409,10 +393,9 @@ def survey(
     x, order, ptr, out, states, keys, stats, size, features, piece,
     BLOCKS: tl.constexpr, MAX_BLOCK: tl.constexpr, MIN_BLOCK: tl.constexpr,
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
-    EXACT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Go over one piece of a graph that is cut, and leave its state: sums and ties, or squared deviations."""
+    """Read one piece of a graph that is cut, and store its state: sums and ties, or squared deviations."""
     graph, part, first, last = piece_of(ptr, size, piece, True)
     columns = columns_of(FEATURES)
     begin = first + part * piece
@@ -426,7 +409,7 @@ def survey(
             loser = block_of(out, graph, columns, features, MIN_BLOCK, BLOCKS, MANTISSA)
         high, low, third, broken, greatest, least, equal, equal_least = scan(
             x, order, begin, tl.minimum(last, begin + piece), columns, features, centre, winner, loser,
-            MANTISSA, POWER, FEATURES, ORDERED, EXACT, SUMS, SQUARES, EXTREMES, TIES,
+            MANTISSA, POWER, FEATURES, ORDERED, SUMS, SQUARES, EXTREMES, TIES,
         )  # fmt: skip
         slot = 2 * (first // piece + part) + tl.minimum(part, 1)
         store_state(
@@ -438,12 +421,12 @@ def survey(
 @triton.jit
 def merged(
     states, keys, chunk, pieces, columns, features,
-    PARTS: tl.constexpr, FEATURES: tl.constexpr, EXACT: tl.constexpr,
+    PARTS: tl.constexpr, FEATURES: tl.constexpr,
     SUMS: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Put together the states of all pieces of a graph, 2**PARTS at a time.
+    """Merge the states of all pieces of a graph, 2**PARTS at a time.
 
-    The NaN of a broken piece is too far for `add_tile`, which leaves the column broken.
+    The NaN of a broken piece is beyond the range of `add_tile`, which leaves the column broken.
     """
     high = tl.zeros([FEATURES], tl.float64)
     low, third = high, high
@@ -458,10 +441,7 @@ def merged(
         if SUMS:
             for number_of_three in tl.static_range(3):
                 values = tl.load(place + number_of_three * features, inside, 0.0)
-                if EXACT:
-                    high, low, third, broken = add_tile(high, low, third, broken, values, PARTS)
-                else:
-                    high += tl.sum(values, 0)
+                high, low, third, broken = add_tile(high, low, third, broken, values, PARTS)
         place = keys + slot[:, None] * 4 * features + columns[None, :]
         if EXTREMES:
             greatest = tl.maximum(greatest, tl.max(tl.load(place, inside, LOWEST_64), 0))
@@ -476,7 +456,7 @@ def merged(
 def merge(
     x, order, ptr, out, states, keys, stats, size, features, piece,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, PARTS: tl.constexpr,
-    MANTISSA: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, EXACT: tl.constexpr,
+    MANTISSA: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
     """Finish the graph of more than `piece` nodes that starts in this program's chunk, if there is one.
@@ -492,26 +472,24 @@ def merge(
         place, inside = stats + chunk * 4 * features + columns, columns < features
         high, low, third, broken, greatest, least, equal, equal_least = merged(
             states, keys, chunk, (last - first + piece - 1) // piece, columns, features,
-            PARTS, FEATURES, EXACT, SUMS or SQUARES, EXTREMES, TIES,
+            PARTS, FEATURES, SUMS or SQUARES, EXTREMES, TIES,
         )  # fmt: skip
         total, mean = greatest, least
         if SQUARES:
             centre = tl.load(place, inside, 0.0)
             _, var, wide = averaged(
                 x, order, first, last, columns, features, centre, high, low, third, broken,
-                special_square(centre), MANTISSA, FEATURES, ORDERED, EXACT, True,
+                special_square(centre), MANTISSA, FEATURES, ORDERED, True,
             )  # fmt: skip
             wide = tl.sqrt(wide)
             tl.store(place + features, wide, inside)
             store_block(out, graph, columns, features, var, VAR, CODES, BLOCKS)
             store_block(out, graph, columns, features, narrow(wide, MANTISSA), STD, CODES, BLOCKS)
         elif SUMS:
-            special = high * 0.0
-            if EXTREMES:
-                special = special_sum(greatest, least, MANTISSA)
+            special = special_sum(greatest, least, MANTISSA)
             total, mean, wide = averaged(
                 x, order, first, last, columns, features, special, high, low, third, broken, special,
-                MANTISSA, FEATURES, ORDERED, EXACT, False,
+                MANTISSA, FEATURES, ORDERED, False,
             )  # fmt: skip
             tl.store(place, wide, inside)
         if TIES:
@@ -527,7 +505,6 @@ def merge(
 def learned(
     x, order, first, last, columns, features, winner, loser,
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
-    EXACT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
     """Return mean, standard deviation and numbers of ties of a graph, from its rows."""
@@ -535,20 +512,18 @@ def learned(
     std = mean
     high, low, third, broken, greatest, least, equal, equal_least = scan(
         x, order, first, last, columns, features, mean, winner, loser,
-        MANTISSA, POWER, FEATURES, ORDERED, EXACT, SUMS, False, EXTREMES, TIES,
+        MANTISSA, POWER, FEATURES, ORDERED, SUMS, False, EXTREMES, TIES,
     )  # fmt: skip
     if SUMS:
-        special = mean
-        if EXTREMES:
-            special = special_sum(greatest, least, MANTISSA)
+        special = special_sum(greatest, least, MANTISSA)
         _, _, mean = averaged(
             x, order, first, last, columns, features, special, high, low, third, broken, special,
-            MANTISSA, FEATURES, ORDERED, EXACT, False,
+            MANTISSA, FEATURES, ORDERED, False,
         )  # fmt: skip
     if SQUARES:
         _, wide = squared(
             x, order, first, last, columns, features, mean,
-            MANTISSA, POWER, FEATURES, ORDERED, EXACT,
+            MANTISSA, POWER, FEATURES, ORDERED,
         )  # fmt: skip
         std = tl.sqrt(wide)
     return mean, std, equal.to(tl.float64), equal_least.to(tl.float64)
@@ -593,7 +568,7 @@ def contributions(
                 total = tl.where(tied(values, loser[None, :]), total + share, total)
             elif NAME == VAR:
                 total = total + (2.0 * slope)[None, :] * ((values - mean[None, :]) / nodes)
-            else:
+            elif NAME == STD:
                 scaled = slope[None, :] * ((values - mean[None, :]) / (nodes * std)[None, :])
                 total = total + tl.where((std == 0.0)[None, :], 0.0, scaled)
     return total
@@ -604,7 +579,7 @@ def backward(
     grad, x, out, order, ptr, result, stats, size, features, piece,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, MAX_BLOCK: tl.constexpr, MIN_BLOCK: tl.constexpr,
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
-    EXACT: tl.constexpr, SPLIT: tl.constexpr,
+    SPLIT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of the nodes of one graph, or of one piece of a graph that is cut."""
@@ -627,12 +602,12 @@ def backward(
             else:
                 mean, std, equal, equal_least = learned(
                     x, order, first, last, columns, features, winner, loser,
-                    MANTISSA, POWER, FEATURES, ORDERED, EXACT, SUMS, SQUARES, EXTREMES, TIES,
+                    MANTISSA, POWER, FEATURES, ORDERED, SUMS, SQUARES, EXTREMES, TIES,
                 )  # fmt: skip
         elif SUMS or TIES:
             mean, std, equal, equal_least = learned(
                 x, order, first, last, columns, features, winner, loser,
-                MANTISSA, POWER, FEATURES, ORDERED, EXACT, SUMS, SQUARES, EXTREMES, TIES,
+                MANTISSA, POWER, FEATURES, ORDERED, SUMS, SQUARES, EXTREMES, TIES,
             )  # fmt: skip
         nodes = (last - first).to(tl.float64)
         alike = tl.zeros([FEATURES], tl.float64)

@@ -1,4 +1,4 @@
-"""Exact sums in plain torch: integer limbs hold every bit, one rounding at the end.
+"""Exact sums in plain PyTorch: integer limbs hold every bit, and the sum is rounded once.
 
 A sum is kept as `sum over l of limbs[l] * 2**(exponent + 32 * l)` with int64 limbs [L, B, F], so
 that partial sums of nodes, blocks or devices are exact and add up in any order. Floats reach the
@@ -146,7 +146,7 @@ def _bit_length(digit: Tensor) -> Tensor:
 
 
 def _round_bits(leading: Tensor, exponent: Tensor, sticky: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round leading * 2**exponent to a float64 on the grid of `dtype`; sticky tells of bits below."""
+    """Round leading * 2**exponent to a float64 on the grid of `dtype`; `sticky`: a bit below is set."""
     limits = torch.finfo(dtype)
     precision = 1 - round(math.log2(limits.eps))
     subnormal = round(math.log2(limits.smallest_normal)) - precision + 1

@@ -1,0 +1,295 @@
+// Entry points of the core: choice of the instruction set, grouping, and checks of all that indexes memory.
+//
+// Every function returns 0, or a negative number: -1 for an index out of range, -2 for offsets that do not run
+// from 0 to the number of nodes, -3 for an unknown dtype.
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "kernels.h"
+#include "limbs.h"
+#include "pool.h"
+
+#define READOUTS_API extern "C" __attribute__((visibility("default")))
+
+namespace readouts {
+
+#define READOUTS_DECLARE(isa)   \
+  namespace isa {               \
+  extern const Kernels kernels; \
+  }
+#if defined(__x86_64__)
+READOUTS_DECLARE(avx512)
+READOUTS_DECLARE(avx2)
+READOUTS_DECLARE(baseline)
+static const Kernels* const variants[] = {&avx512::kernels, &avx2::kernels, &baseline::kernels};
+#else
+READOUTS_DECLARE(neon)
+static const Kernels* const variants[] = {&neon::kernels};
+#endif
+
+namespace {
+
+constexpr int kIndexError = -1, kPtrError = -2, kDTypeError = -3;
+
+const Kernels* chosen = nullptr;
+bool flag_works = false;
+
+// Memory that is not initialised.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t count) : memory_(new (std::nothrow) T[count > 0 ? count : 1]) {}
+  ~Buffer() { delete[] memory_; }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  T* get() { return memory_; }
+
+ private:
+  T* memory_;
+};
+
+// Read an index once, so that what is checked is what is used.
+template <class Int>
+int64_t read_index(const void* index, int64_t at) {
+  return static_cast<const volatile Int*>(index)[at];
+}
+
+template <class Int>
+void scan_index(const void* index, int64_t nodes, int64_t* found) {
+  int64_t least = INT64_MAX, greatest = INT64_MIN, previous = INT64_MIN;
+  int64_t falls = 0;
+  const Int* values = static_cast<const Int*>(index);
+  for (int64_t node = 0; node < nodes; ++node) {
+    int64_t graph = values[node];
+    least = graph < least ? graph : least;
+    greatest = graph > greatest ? graph : greatest;
+    falls |= graph < previous;
+    previous = graph;
+  }
+  found[0] = least;
+  found[1] = greatest;
+  found[2] = !falls;
+}
+
+// Write the offsets of graphs whose nodes lie in order; return 1 where they do not, -1 for an index out of range.
+template <class Int>
+int find_offsets(const void* index, int64_t nodes, int64_t graphs, int64_t* ptr) {
+  int64_t previous = 0, next = 0;  // graphs below `next` have their offset
+  for (int64_t node = 0; node < nodes; ++node) {
+    int64_t graph = read_index<Int>(index, node);
+    if (graph == previous && next > graph) continue;
+    if ((uint64_t)graph >= (uint64_t)graphs) return kIndexError;
+    if (graph < previous) return 1;
+    while (next <= graph) ptr[next++] = node;
+    previous = graph;
+  }
+  while (next <= graphs) ptr[next++] = nodes;
+  return 0;
+}
+
+template <class Int>
+int count_nodes(const void* index, int64_t nodes, int64_t graphs, int64_t* ptr) {
+  std::memset(ptr, 0, (graphs + 1) * sizeof(int64_t));
+  for (int64_t node = 0; node < nodes; ++node) {
+    int64_t graph = read_index<Int>(index, node);
+    if ((uint64_t)graph >= (uint64_t)graphs) return kIndexError;
+    ++ptr[graph + 1];
+  }
+  for (int64_t graph = 0; graph < graphs; ++graph) ptr[graph + 1] += ptr[graph];
+  return 0;
+}
+
+// Write the nodes graph by graph, in ascending order. What was counted before holds whatever the index says now.
+template <class Int>
+int place_nodes(const void* index, int64_t nodes, int64_t graphs, const int64_t* ptr, int64_t* order) {
+  Buffer<int64_t> places(graphs);
+  std::memcpy(places.get(), ptr, graphs * sizeof(int64_t));
+  for (int64_t node = 0; node < nodes; ++node) {
+    int64_t graph = read_index<Int>(index, node);
+    if ((uint64_t)graph >= (uint64_t)graphs) return kIndexError;
+    int64_t place = places.get()[graph]++;
+    if ((uint64_t)place >= (uint64_t)nodes) return kIndexError;
+    order[place] = node;
+  }
+  return 0;
+}
+
+// Copy offsets and check the copy.
+bool copy_offsets(const int64_t* ptr, int64_t graphs, int64_t nodes, int64_t* copy) {
+  std::memcpy(copy, ptr, (graphs + 1) * sizeof(int64_t));
+  bool falls = copy[0] != 0 || copy[graphs] != nodes;
+  for (int64_t graph = 0; graph < graphs; ++graph) falls |= copy[graph + 1] < copy[graph];
+  return !falls;
+}
+
+// Graphs from a caller's offsets and order.
+class Batch {
+ public:
+  Batch(const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t nodes, int64_t features, int threads)
+      : offsets_(graphs + 1),
+        right_(copy_offsets(ptr, graphs, nodes, offsets_.get())),
+        view_{offsets_.get(), graphs,     nodes, features, order, threads > 64 ? 64 : (threads < 1 ? 1 : threads),
+              flag_works,     &wrong_} {}
+  bool right() const { return right_; }
+  const Graphs& view() const { return view_; }
+  int result() const { return wrong_ ? kIndexError : 0; }
+
+ private:
+  Buffer<int64_t> offsets_;
+  bool right_, wrong_ = false;
+  Graphs view_;
+};
+
+}  // namespace
+}  // namespace readouts
+
+using namespace readouts;
+
+// Choose an instruction set by name, or the best one for null. Return its name, or null where it is not there.
+READOUTS_API const char* readouts_choose(const char* wanted) {
+  for (const Kernels* variant : variants)
+    if ((!wanted || !std::strcmp(variant->name, wanted)) && variant->supported()) {
+      chosen = variant;
+      flag_works = variant->flag_works();
+      return variant->name;
+    }
+  return nullptr;
+}
+
+READOUTS_API int readouts_flag_works() { return flag_works; }
+
+// Certify by bounds alone, as where the flag does not work (for tests).
+READOUTS_API void readouts_set_flag_works(int works) { flag_works = works && chosen && chosen->flag_works(); }
+
+// Write least and greatest graph of an index, and whether it ascends, to `found`.
+READOUTS_API void readouts_scan(const void* index, int bytes, int64_t nodes, int64_t* found) {
+  bytes == 4 ? scan_index<int32_t>(index, nodes, found) : scan_index<int64_t>(index, nodes, found);
+}
+
+// Write offsets [B + 1]; return 0 where the nodes lie graph by graph, 1 where an order is needed.
+READOUTS_API int readouts_group(const void* index, int bytes, int64_t nodes, int64_t graphs, int64_t* ptr) {
+  int found = bytes == 4 ? find_offsets<int32_t>(index, nodes, graphs, ptr)
+                         : find_offsets<int64_t>(index, nodes, graphs, ptr);
+  if (found != 1) return found;
+  found = bytes == 4 ? count_nodes<int32_t>(index, nodes, graphs, ptr)
+                     : count_nodes<int64_t>(index, nodes, graphs, ptr);
+  return found ? found : 1;
+}
+
+READOUTS_API int readouts_order(const void* index, int bytes, int64_t nodes, int64_t graphs, const int64_t* ptr,
+                                int64_t* order) {
+  return bytes == 4 ? place_nodes<int32_t>(index, nodes, graphs, ptr, order)
+                    : place_nodes<int64_t>(index, nodes, graphs, ptr, order);
+}
+
+READOUTS_API int readouts_expand_ptr(const int64_t* ptr, int64_t graphs, int64_t nodes, int64_t* index) {
+  Buffer<int64_t> copy(graphs + 1);
+  if (!copy_offsets(ptr, graphs, nodes, copy.get())) return kPtrError;
+  for (int64_t graph = 0; graph < graphs; ++graph)
+    for (int64_t node = copy.get()[graph]; node < copy.get()[graph + 1]; ++node) index[node] = graph;
+  return 0;
+}
+
+READOUTS_API int readouts_reduce(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+                                 const int64_t* order, int64_t graphs, const int64_t* kinds, const int64_t* blocks,
+                                 int64_t reductions, void* out, int threads) {
+  Batch batch(ptr, order, graphs, nodes, features, threads);
+  if (!batch.right()) return kPtrError;
+  chosen->reduce((DType)dtype, batch.view(), {kinds, blocks, reductions}, x, out);
+  return batch.result();
+}
+
+// The same from a batch vector alone; offsets and order are found on the way.
+READOUTS_API int readouts_reduce_batch(const void* x, int dtype, int64_t nodes, int64_t features, const void* index,
+                                       int bytes, int64_t graphs, const int64_t* kinds, const int64_t* blocks,
+                                       int64_t reductions, void* out, int threads) {
+  Buffer<int64_t> ptr(graphs + 1);
+  int found = readouts_group(index, bytes, nodes, graphs, ptr.get());
+  if (found < 0) return found;
+  if (found == 0)
+    return readouts_reduce(x, dtype, nodes, features, ptr.get(), nullptr, graphs, kinds, blocks, reductions, out,
+                           threads);
+  Buffer<int64_t> order(nodes);
+  std::memset(order.get(), 0, nodes * sizeof(int64_t));
+  found = readouts_order(index, bytes, nodes, graphs, ptr.get(), order.get());
+  if (found < 0) return found;
+  return readouts_reduce(x, dtype, nodes, features, ptr.get(), order.get(), graphs, kinds, blocks, reductions, out,
+                         threads);
+}
+
+READOUTS_API int readouts_reduce_integers(const void* x, int dtype, int result, int64_t nodes, int64_t features,
+                                          const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t kind,
+                                          void* out, int threads) {
+  Batch batch(ptr, order, graphs, nodes, features, threads);
+  if (!batch.right()) return kPtrError;
+  chosen->reduce_integers((DType)dtype, (DType)result, batch.view(), kind, x, out);
+  return batch.result();
+}
+
+READOUTS_API int readouts_reduce_backward(const void* grad, const void* x, const void* out, int dtype, int64_t nodes,
+                                          int64_t features, const int64_t* ptr, const int64_t* order,
+                                          const int64_t* index, int64_t graphs, const int64_t* kinds,
+                                          const int64_t* blocks, int64_t reductions, void* result, int threads) {
+  Batch batch(ptr, order, graphs, nodes, features, threads);
+  if (!batch.right()) return kPtrError;
+  chosen->reduce_backward((DType)dtype, batch.view(), {kinds, blocks, reductions}, grad, x, out, index, result);
+  return batch.result();
+}
+
+READOUTS_API int readouts_select(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+                                 const int64_t* order, int64_t graphs, const int64_t* ranks, int64_t count, void* out,
+                                 void* means, int threads) {
+  Batch batch(ptr, order, graphs, nodes, features, threads);
+  if (!batch.right()) return kPtrError;
+  chosen->select((DType)dtype, batch.view(), x, ranks, count, out, means);
+  return batch.result();
+}
+
+READOUTS_API int readouts_keep(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+                               const int64_t* order, int64_t graphs, const void* bounds, const int64_t* cut,
+                               const int64_t* kept_ptr, void* kept, int threads) {
+  Batch batch(ptr, order, graphs, nodes, features, threads);
+  if (!batch.right()) return kPtrError;
+  chosen->keep((DType)dtype, batch.view(), x, bounds, cut, kept_ptr, kept);
+  return batch.result();
+}
+
+READOUTS_API int readouts_trim_backward(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+                                        const int64_t* order, int64_t graphs, const void* bounds, const int64_t* cut,
+                                        const void* grad, void* result, int threads) {
+  Batch batch(ptr, order, graphs, nodes, features, threads);
+  if (!batch.right()) return kPtrError;
+  chosen->trim_backward((DType)dtype, batch.view(), x, bounds, cut, grad, result);
+  return batch.result();
+}
+
+READOUTS_API int readouts_add_limbs(const void* rows, int bytes, const int64_t* index, int64_t nodes, int64_t features,
+                                    int64_t* limbs, int64_t count, int64_t graphs, int64_t stored, int64_t top,
+                                    int64_t place, int64_t power, int threads) {
+  struct Call {
+    const void* rows;
+    int bytes;
+    const int64_t* index;
+    int64_t nodes, features;
+    int64_t* limbs;
+    int64_t count, graphs;
+    LimbLayout layout;
+    int tasks;
+    mutable bool right;
+  } call{rows, bytes, index, nodes, features, limbs, count, graphs, {stored, top, place, power}, 1, true};
+  int64_t most = features / 8;  // features from which a thread of its own writes to other cache lines
+  call.tasks = (int)(nodes * features < (1 << 16) || most < 1 ? 1 : (threads < most ? threads : most));
+  run_in_parallel(
+      call.tasks,
+      [](const void* context, int task) {
+        const Call& c = *static_cast<const Call*>(context);
+        if (!add_limbs(c.rows, c.bytes, c.index, c.nodes, c.features, c.limbs, c.count, c.graphs, c.layout,
+                       c.features * task / c.tasks, c.features * (task + 1) / c.tasks))
+          __atomic_store_n(&c.right, false, __ATOMIC_RELAXED);
+      },
+      &call);
+  return call.right ? 0 : kIndexError;
+}

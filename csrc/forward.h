@@ -1,0 +1,417 @@
+// Sum, mean, max, min, variance and standard deviation of every graph, any of them in one pass.
+#pragma once
+#include "state.h"
+
+namespace readouts {
+namespace READOUTS_ISA {
+
+enum Kind : int64_t { kSum, kMean, kMax, kMin, kVar, kStd };
+
+// A reduction and its block of the output.
+struct Entry {
+  Kind kind;
+  int64_t block;
+};
+
+// Offsets of the graphs, copied and checked, so that nobody can change them while they are in use.
+struct Offsets {
+  const int64_t* ptr;
+  int64_t graphs;
+  int64_t operator[](int64_t graph) const { return ptr[graph]; }
+  int64_t nodes(int64_t graph) const { return ptr[graph + 1] - ptr[graph]; }
+};
+
+template <class T>
+struct Forward {
+  const T* x;
+  int64_t nodes, features;
+  Offsets offsets;
+  const int64_t* order;
+  const Entry* entries;
+  int64_t reductions;
+  T* out;
+  bool flag_works;
+  bool* wrong;
+
+  bool has(Kind kind) const {
+    for (int64_t entry = 0; entry < reductions; ++entry)
+      if (entries[entry].kind == kind) return true;
+    return false;
+  }
+};
+
+// Scratch memory and results of the graph at work.
+template <class T>
+struct Work {
+  static constexpr int64_t kBatch = 4096;  // numbers in the sums of small graphs that are certified together
+  State<T> state;
+  double *backup, *tile, *sum, *mean, *mean64, *batch;
+  int64_t* batched;
+  int64_t batch_size;
+  Mode mode;
+
+  static int64_t bytes(int64_t features) {
+    int64_t slots = Columns(features).slots();
+    return State<T>::bytes(slots) + 8 * (4 * slots + kTile * W + capacity(slots) * (slots + 1)) + 1024;
+  }
+  static int64_t capacity(int64_t slots) { return vmax<int64_t>(1, kBatch / slots); }
+
+  Work(Scratch& scratch, int64_t features, bool flag_works) : mode{flag_works} {
+    int64_t slots = Columns(features).slots();
+    state = State<T>::make(scratch, slots);
+    backup = scratch.take<double>(slots);
+    tile = scratch.take<double>(kTile * W);
+    sum = scratch.take<double>(slots);
+    mean = scratch.take<double>(slots);
+    mean64 = scratch.take<double>(slots);
+    batch_size = capacity(slots);
+    batch = scratch.take<double>(batch_size * slots);
+    batched = scratch.take<int64_t>(batch_size);
+  }
+};
+
+// Write sums or means of a block, given in float64 as `Number<T>::narrow` takes them.
+template <class T>
+READOUTS_INLINE void write_sums(const Forward<T>& call, int64_t graph, int64_t column, int lanes, const Doubles& sum,
+                                const Doubles& mean) {
+  T* out = call.out + graph * call.reductions * call.features + column;
+  for (int64_t entry = 0; entry < call.reductions && call.entries[entry].kind <= kMean; ++entry)
+    store_block(out + call.entries[entry].block * call.features,
+                Number<T>::narrow(call.entries[entry].kind == kSum ? sum : mean), lanes);
+}
+
+// Write the maximum and minimum of a graph.
+template <class T>
+READOUTS_INLINE void write_extremes(const Forward<T>& call, int64_t graph, const State<T>& state) {
+  Columns columns(call.features);
+  T* out = call.out + graph * call.reductions * call.features;
+  for (int64_t block = 0; block < columns.blocks(); ++block) {
+    Extremes<T> extremes;
+    extremes.load(state, block * W);
+    for (int64_t entry = 0; entry < call.reductions; ++entry)
+      if (call.entries[entry].kind == kMax || call.entries[entry].kind == kMin)
+        store_block(out + call.entries[entry].block * call.features + columns.column(block),
+                    extremes.value(call.entries[entry].kind == kMax), columns.lanes());
+  }
+}
+
+// Round the certified sums of a graph of n nodes and write them.
+template <class T, bool kMeans>
+READOUTS_INLINE void write_certified(const Forward<T>& call, int64_t graph, const double* sums) {
+  Columns columns(call.features);
+  vd n = fill<vd>((double)call.offsets.nodes(graph));
+  for (int64_t block = 0; block < columns.blocks(); ++block) {
+    Doubles sum = load_doubles(sums + block * W), mean;
+    if constexpr (kMeans)
+      for (int half = 0; half < 2; ++half) {
+        vd total = sum.v[half], quotient = total / n, rest = remainder_of(total, quotient, n);
+        vl finite = (total - total) == 0.0;
+        vd exact = Number<T>::kWide ? nearest(quotient, rest, vd{}, vd{}, n) : to_odd(quotient, rest);
+        mean.v[half] = finite ? exact : total;
+      }
+    write_sums(call, graph, columns.column(block), columns.lanes(), sum, mean);
+  }
+}
+
+// Return the sum of what `generate` makes of one lane of a graph, over 1 and over n nodes, by superaccumulator.
+template <class T, class R, class G>
+__attribute__((noinline)) void add_slowly(const R& rows, int64_t begin, int64_t end, int64_t column, int lanes,
+                                          const G& generate, int64_t slot, int lane, Scalar& sum, Scalar& mean) {
+  Superaccumulator total;
+  total.clear();
+  for (int64_t position = begin; position < end; ++position) {
+    Doubles value = generate(rows.at(position) + column, lanes, slot);
+    total.add(value.v[lane / D][lane % D]);
+  }
+  sum = total.divided(1);
+  mean = total.divided(end - begin);
+}
+
+// Round the state of a graph to `work.sum` and, if they are needed, `mean` and `mean64`.
+template <class T, class R, class G>
+void finish(const R& rows, int64_t begin, int64_t end, const G& generate, Work<T>& work, bool means) {
+  Columns columns(rows.features);
+  const State<T>& state = work.state;
+  vd n = fill<vd>((double)(end - begin));
+  for (int64_t slot = 0; slot < columns.slots(); slot += D) {
+    Expansion sum = normalised({load_as<vd>(state.high + slot), load_as<vd>(state.low + slot),
+                                load_as<vd>(state.third + slot)});
+    Rounded result = rounded<Number<T>::kWide>(sum, n, means);
+    vd special = load_as<vd>(state.special + slot);
+    vl is_special = special != 0.0;  // NaN, too
+    store_as(work.sum + slot, is_special ? special : result.sum);
+    store_as(work.mean + slot, is_special ? special : result.mean);
+    store_as(work.mean64 + slot, is_special ? special : result.mean64);
+    vd size = absolute(sum.high);
+    vl fits = (size == 0.0) | ((size < 0x1p990) & (size > 0x1p-900));
+    vl hard = (load_as<vl>(state.broken + slot) | ~fits) & ~is_special;
+    if (!any(hard)) continue;
+    int64_t block = slot / W;
+    for (int lane = 0; lane < D; ++lane) {
+      int place = (int)(slot % W) + lane;
+      if (!hard[lane] || place >= columns.lanes()) continue;
+      Scalar total, mean;
+      add_slowly<T>(rows, begin, end, columns.column(block), columns.lanes(), generate, block * W, place, total, mean);
+      work.sum[slot + lane] = Number<T>::kWide ? total.nearest : total.odd;
+      work.mean[slot + lane] = Number<T>::kWide ? mean.nearest : mean.odd;
+      work.mean64[slot + lane] = mean.nearest;
+    }
+  }
+}
+
+// Write sums and means from `work`, or variances and standard deviations where the values were squares.
+template <class T>
+void write_finished(const Forward<T>& call, int64_t graph, const Work<T>& work) {
+  Columns columns(call.features);
+  for (int64_t block = 0; block < columns.blocks(); ++block)
+    write_sums(call, graph, columns.column(block), columns.lanes(), load_doubles(work.sum + block * W),
+               load_doubles(work.mean + block * W));
+}
+
+template <class T>
+void write_squares(const Forward<T>& call, int64_t graph, const Work<T>& work) {
+  Columns columns(call.features);
+  T* out = call.out + graph * call.reductions * call.features;
+  for (int64_t block = 0; block < columns.blocks(); ++block) {
+    Doubles variance = load_doubles(work.mean + block * W), deviation = load_doubles(work.mean64 + block * W);
+    for (int half = 0; half < 2; ++half) deviation.v[half] = square_root(deviation.v[half]);
+    for (int64_t entry = 0; entry < call.reductions; ++entry)
+      if (call.entries[entry].kind >= kVar)
+        store_block(out + call.entries[entry].block * call.features + columns.column(block),
+                    Number<T>::narrow(call.entries[entry].kind == kVar ? variance : deviation), columns.lanes());
+  }
+}
+
+// Take in the squares of the deviations of a graph's values.
+template <class T, class R, class G>
+void gather_squares(const R& rows, int64_t begin, int64_t end, Work<T>& work, const G& squares) {
+  Columns columns(rows.features);
+  work.state.clear_sums(columns.slots());
+  for (int64_t start = begin; start < end; start += kTile)
+    for (int64_t block = 0; block < columns.blocks(); ++block)
+      add_split(rows, start, vmin(start + kTile, end), columns.column(block), columns.lanes(), squares,
+                work.state, block * W, work.tile);
+}
+
+// Leave float64 mean and variance of a graph in `work.backup` and `work.mean64`.
+template <class T, class R>
+void find_moments(const R& rows, int64_t begin, int64_t end, Work<T>& work) {
+  gather<T, true, false>(rows, begin, end, work.state, work.backup, work.tile, work.mode);
+  finish(rows, begin, end, Values<T>{}, work, true);
+  std::memcpy(work.backup, work.mean64, Columns(rows.features).slots() * sizeof(double));
+  gather_squares(rows, begin, end, work, Squares<T>{work.backup});
+  finish(rows, begin, end, Squares<T>{work.backup}, work, true);
+}
+
+// Reduce graphs one by one; the sums of small ones are certified many at a time.
+template <class T, bool kSums, bool kExtremes, class R>
+class Reducer {
+ public:
+  Reducer(const Forward<T>& call, const R& rows, Work<T>& work) : call_(call), rows_(rows), work_(work) {
+    slots_ = Columns(call.features).slots();
+    squares_ = call.has(kVar) || call.has(kStd);
+    means_ = call.has(kMean);
+  }
+
+  void add(int64_t graph) {
+    int64_t begin = call_.offsets[graph], end = call_.offsets[graph + 1];
+    if (begin == end) {
+      std::memset(call_.out + graph * call_.reductions * call_.features, 0,
+                  call_.reductions * call_.features * sizeof(T));
+      return;
+    }
+    if constexpr (!kSums) {
+      gather<T, false, true>(rows_, begin, end, work_.state, work_.backup, work_.tile, work_.mode);
+      write_extremes(call_, graph, work_.state);
+    } else {
+      if (Number<T>::kWide || squares_ || end - begin > kTile || work_.mode.split_next || !work_.mode.flag_works) {
+        reduce(graph);
+        return;
+      }
+      if (filled_ == 0) clear_inexact();
+      State<T> state = work_.state;
+      state.part = work_.batch + filled_ * slots_;
+      scan<T, true, kExtremes>(rows_, begin, end, state, true);
+      if constexpr (kExtremes) write_extremes(call_, graph, state);
+      work_.batched[filled_++] = graph;
+      if (filled_ == work_.batch_size) flush();
+    }
+  }
+
+  // Write what is certified, and do again what is not.
+  void flush() {
+    if (filled_ == 0) return;
+    bool exact = !is_inexact();
+    for (int64_t i = 0; i < filled_; ++i) {
+      if (!exact)
+        reduce(work_.batched[i]);
+      else if (means_)
+        write_certified<T, true>(call_, work_.batched[i], work_.batch + i * slots_);
+      else
+        write_certified<T, false>(call_, work_.batched[i], work_.batch + i * slots_);
+    }
+    filled_ = 0;
+  }
+
+  // Reduce one graph by itself.
+  void reduce(int64_t graph) {
+    int64_t begin = call_.offsets[graph], end = call_.offsets[graph + 1];
+    gather<T, kSums, kExtremes>(rows_, begin, end, work_.state, work_.backup, work_.tile, work_.mode);
+    conclude(graph);
+  }
+
+  // Write the results of a graph whose rows have been taken in.
+  void conclude(int64_t graph) {
+    int64_t begin = call_.offsets[graph], end = call_.offsets[graph + 1];
+    if constexpr (kExtremes) write_extremes(call_, graph, work_.state);
+    if constexpr (kSums) {
+      finish(rows_, begin, end, Values<T>{}, work_, means_ || squares_);
+      write_finished(call_, graph, work_);
+      if (!squares_) return;
+      std::memcpy(work_.backup, work_.mean64, slots_ * sizeof(double));
+      gather_squares(rows_, begin, end, work_, Squares<T>{work_.backup});
+      conclude_squares(graph);
+    }
+  }
+
+  void conclude_squares(int64_t graph) {
+    finish(rows_, call_.offsets[graph], call_.offsets[graph + 1], Squares<T>{work_.backup}, work_, true);
+    write_squares(call_, graph, work_);
+  }
+
+ private:
+  const Forward<T>& call_;
+  const R& rows_;
+  Work<T>& work_;
+  int64_t slots_, filled_ = 0;
+  bool squares_, means_;
+};
+
+// Add the state of a piece of a graph to that of another.
+template <class T>
+void merge(const State<T>& total, const State<T>& piece, int64_t slots, bool sums, bool extremes) {
+  if (extremes)
+    for (int64_t slot = 0; slot < slots; slot += W) {
+      Extremes<T> ours, theirs;
+      ours.load(total, slot);
+      theirs.load(piece, slot);
+      ours.add(theirs);
+      ours.store(total, slot);
+    }
+  for (int64_t slot = 0; sums && slot < slots; slot += D) {
+    absorb(total, slot, load_as<vd>(piece.high + slot));
+    absorb(total, slot, load_as<vd>(piece.low + slot));
+    absorb(total, slot, load_as<vd>(piece.third + slot));
+    store_as(total.special + slot, load_as<vd>(total.special + slot) + load_as<vd>(piece.special + slot));
+    store_as(total.broken + slot, load_as<vl>(total.broken + slot) | load_as<vl>(piece.broken + slot));
+  }
+}
+
+// How a batch is shared out: graphs of at most `limit` nodes whole, larger ones cut among all threads.
+struct Plan {
+  int threads;
+  int64_t limit;
+  Plan(const Offsets& offsets, int64_t elements, int available) {
+    constexpr int64_t kGrain = 1 << 16;  // numbers that are worth a thread
+    int64_t most = vmax<int64_t>(1, elements / kGrain);
+    threads = (int)vmin<int64_t>(most, available);
+    int64_t nodes = offsets[offsets.graphs];
+    limit = threads == 1 ? nodes : vmax<int64_t>(nodes / (2 * threads), kTile);
+  }
+};
+
+// Call work(graph) for the graphs of every thread that are not cut, with `begin` and `end` around them.
+template <class Task>
+void share_graphs(const Offsets& offsets, const Plan& plan, const Task& task) {
+  int64_t nodes = offsets[offsets.graphs];
+  auto bound = [&](int part) -> int64_t {  // the first graph of a part
+    if (part == 0) return 0;
+    if (part == plan.threads) return offsets.graphs;
+    int64_t wanted = nodes / plan.threads * part, low = 0, high = offsets.graphs;
+    while (low < high) {
+      int64_t middle = (low + high) / 2;
+      if (offsets[middle] < wanted)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return low;
+  };
+  if (plan.threads == 1) {
+    task(0, offsets.graphs);
+    return;
+  }
+  parallel(plan.threads, [&](int part) { task(bound(part), bound(part + 1)); });
+}
+
+template <class T, bool kSums, bool kExtremes, class R>
+void reduce_cut(const Forward<T>& call, const R& rows, int64_t graph, int threads) {
+  int64_t slots = Columns(call.features).slots(), begin = call.offsets[graph], nodes = call.offsets.nodes(graph);
+  int64_t bytes = Work<T>::bytes(call.features);
+  Scratch scratch;
+  scratch.reserve((bytes + sizeof(Work<T>) + 64) * threads);
+  Work<T>* works = scratch.take<Work<T>>(threads);
+  for (int part = 0; part < threads; ++part) new (works + part) Work<T>(scratch, call.features, call.flag_works);
+  Work<T>& total = works[0];
+  auto first = [&](int part) { return begin + nodes / threads * part + vmin<int64_t>(part, nodes % threads); };
+  parallel(threads, [&](int part) {
+    ControlWord word;
+    Work<T>& work = works[part];
+    gather<T, kSums, kExtremes>(rows, first(part), first(part + 1), work.state, work.backup, work.tile, work.mode);
+  });
+  for (int part = 1; part < threads; ++part) merge(total.state, works[part].state, slots, kSums, kExtremes);
+  ControlWord word;
+  if constexpr (kExtremes) write_extremes(call, graph, total.state);
+  if constexpr (kSums) {
+    finish(rows, begin, begin + nodes, Values<T>{}, total, true);
+    write_finished(call, graph, total);
+    if (!call.has(kVar) && !call.has(kStd)) return;
+    std::memcpy(total.backup, total.mean64, slots * sizeof(double));
+    parallel(threads, [&](int part) {
+      ControlWord inner;
+      gather_squares(rows, first(part), first(part + 1), works[part], Squares<T>{total.backup});
+    });
+    for (int part = 1; part < threads; ++part) merge(total.state, works[part].state, slots, true, false);
+    finish(rows, begin, begin + nodes, Squares<T>{total.backup}, total, true);
+    write_squares(call, graph, total);
+  }
+}
+
+template <class T, bool kSums, bool kExtremes, class R>
+void reduce_all(const Forward<T>& call, const R& rows, int available) {
+  Plan plan(call.offsets, call.nodes * call.features, available);
+  share_graphs(call.offsets, plan, [&](int64_t begin, int64_t end) {
+    ControlWord word;
+    Work<T> work(thread_scratch(Work<T>::bytes(call.features)), call.features, call.flag_works);
+    Reducer<T, kSums, kExtremes, R> reducer(call, rows, work);
+    for (int64_t graph = begin; graph < end; ++graph)
+      if (call.offsets.nodes(graph) <= plan.limit) reducer.add(graph);
+    if constexpr (kSums) reducer.flush();
+  });
+  if (plan.limit == call.nodes) return;
+  for (int64_t graph = 0; graph < call.offsets.graphs; ++graph)
+    if (call.offsets.nodes(graph) > plan.limit) reduce_cut<T, kSums, kExtremes>(call, rows, graph, plan.threads);
+}
+
+template <class T, class R>
+void reduce_rows(const Forward<T>& call, const R& rows, int available) {
+  bool extremes = call.has(kMax) || call.has(kMin);
+  bool sums = call.has(kSum) || call.has(kMean) || call.has(kVar) || call.has(kStd);
+  if (sums && extremes)
+    reduce_all<T, true, true>(call, rows, available);
+  else if (sums)
+    reduce_all<T, true, false>(call, rows, available);
+  else
+    reduce_all<T, false, true>(call, rows, available);
+}
+
+template <class T>
+void reduce(const Forward<T>& call, int available) {
+  if (call.order)
+    reduce_rows(call, Listed<T>{call.x, call.features, call.nodes, call.order, call.wrong}, available);
+  else
+    reduce_rows(call, Contiguous<T>{call.x, call.features}, available);
+}
+
+}  // namespace READOUTS_ISA
+}  // namespace readouts

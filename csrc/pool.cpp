@@ -1,0 +1,116 @@
+#include "pool.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace readouts {
+namespace {
+
+struct Task {
+  void (*call)(const void*, int);
+  const void* context;
+  int number;
+};
+
+class Pool {
+ public:
+  // Return whether the tasks were run; false where another caller has the pool.
+  bool run(const Task& task) {
+    std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
+    if (!owner.owns_lock()) return false;
+    int helpers = start(task.number - 1);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      task_ = task;
+      next_ = 0;
+      seats_ = helpers;
+      ++round_;
+    }
+    if (helpers == 1)
+      wake_.notify_one();
+    else if (helpers > 1)
+      wake_.notify_all();
+    work(task);
+    std::unique_lock<std::mutex> lock(mutex_);
+    seats_ = 0;  // who has not come yet is not needed any more
+    done_.wait(lock, [this] { return working_ == 0; });
+    return true;
+  }
+
+ private:
+  // Make sure that there are so many threads; return how many can help.
+  int start(int wanted) {
+    while (threads_ < wanted) {
+      try {
+        std::thread(&Pool::serve, this).detach();
+      } catch (const std::system_error&) {
+        break;  // at exit, or where the system gives no more threads
+      }
+      ++threads_;
+    }
+    return threads_ < wanted ? threads_ : wanted;
+  }
+
+  void serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (uint64_t seen = 0;;) {
+      wake_.wait(lock, [&] { return seats_ > 0 && round_ != seen; });
+      seen = round_;
+      --seats_;
+      ++working_;
+      Task task = task_;
+      lock.unlock();
+      work(task);
+      lock.lock();
+      if (--working_ == 0) done_.notify_one();
+    }
+  }
+
+  void work(const Task& task) {
+    for (int number = next_.fetch_add(1); number < task.number; number = next_.fetch_add(1))
+      task.call(task.context, number);
+  }
+
+  std::mutex owner_, mutex_;
+  std::condition_variable wake_, done_;
+  Task task_{};
+  std::atomic<int> next_{0};
+  int threads_ = 0, seats_ = 0, working_ = 0;
+  uint64_t round_ = 0;
+};
+
+// Never destroyed: threads may wait in it while the process exits. A forked child has no threads: it starts
+// with a pool of its own.
+std::atomic<Pool*> pool{nullptr};
+
+Pool* get_pool() {
+  Pool* current = pool.load();
+  if (current) return current;
+  static std::once_flag registered;
+  std::call_once(registered, [] { pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); }); });
+  Pool* made = new Pool;
+  if (pool.compare_exchange_strong(current, made)) return made;
+  delete made;
+  return current;
+}
+
+thread_local bool inside = false;
+
+}  // namespace
+
+void run_in_parallel(int tasks, void (*task)(const void*, int), const void* context) {
+  if (tasks > 1 && !inside) {
+    inside = true;
+    bool done = get_pool()->run({task, context, tasks});
+    inside = false;
+    if (done) return;
+  }
+  for (int number = 0; number < tasks; ++number) task(context, number);
+}
+
+}  // namespace readouts

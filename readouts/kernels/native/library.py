@@ -1,0 +1,111 @@
+"""The shared library of the core: found, checked and loaded once; the portable kernels serve where it is not."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "neon")
+INDEX_ERROR, PTR_ERROR = -1, -2  # what the core returns for an index out of range, for wrong offsets
+DTYPES = {
+    torch.float64: 0,
+    torch.float32: 1,
+    torch.float16: 2,
+    torch.bfloat16: 3,
+    torch.int64: 4,
+    torch.int32: 5,
+    torch.int16: 6,
+    torch.int8: 7,
+    torch.uint8: 8,
+    torch.bool: 8,
+}
+_FILE = Path(__file__).parent / f"libreadouts_core.{'dylib' if sys.platform == 'darwin' else 'so'}"
+_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_ROWS = [_POINTER, _INT, _LONG, _LONG]  # x, dtype, nodes, features
+_GRAPHS = [_POINTER, _POINTER, _LONG]  # ptr, order, graphs
+_SIGNATURES = {
+    "scan": [_POINTER, _INT, _LONG, _POINTER],
+    "group": [_POINTER, _INT, _LONG, _LONG, _POINTER],
+    "order": [_POINTER, _INT, _LONG, _LONG, _POINTER, _POINTER],
+    "expand_ptr": [_POINTER, _LONG, _LONG, _POINTER],
+    "reduce": [*_ROWS, *_GRAPHS, _POINTER, _POINTER, _LONG, _POINTER, _INT],
+    "reduce_batch": [*_ROWS, _POINTER, _INT, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _INT],
+    "reduce_integers": [_POINTER, _INT, _INT, _LONG, _LONG, *_GRAPHS, _LONG, _POINTER, _INT],
+    "reduce_backward": [
+        *[_POINTER] * 3, _INT, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _LONG,
+        _POINTER, _INT,
+    ],
+    "select": [*_ROWS, *_GRAPHS, _POINTER, _LONG, _POINTER, _POINTER, _INT],
+    "keep": [*_ROWS, *_GRAPHS, _POINTER, _POINTER, _POINTER, _POINTER, _INT],
+    "trim_backward": [*_ROWS, *_GRAPHS, _POINTER, _POINTER, _POINTER, _POINTER, _INT],
+    "add_limbs": [_POINTER, _INT, _POINTER, _LONG, _LONG, _POINTER, *[_LONG] * 6, _INT],
+    "set_flag_works": [_INT],
+    "flag_works": [],
+}  # fmt: skip
+
+
+class Core:
+    """The functions of the core without their prefix, or the reason why there are none.
+
+    Attributes:
+        isa: instruction set in use, None without the core.
+        reason: one sentence on why the core is not in use, empty with it.
+    """
+
+    def __init__(self, file: Path = _FILE, wanted: str | None = None) -> None:
+        """Load a library file; `wanted` is an instruction set, "none", or None for the best one."""
+        self.isa: str | None = None
+        self.reason = ""
+        try:
+            self._load(file, wanted)
+        except (OSError, AttributeError) as problem:
+            self.reason = f"the native core cannot be loaded ({problem})"
+
+    def _load(self, file: Path, wanted: str | None) -> None:
+        if wanted == "none":
+            self.reason = "READOUTS_ISA=none switches the native core off"
+            return
+        if wanted is not None and wanted not in INSTRUCTION_SETS:
+            names = ", ".join((*INSTRUCTION_SETS, "none"))
+            raise ValueError(f"READOUTS_ISA: expected one of {names}, got {wanted!r}")
+        if not file.exists():
+            self.reason = "this installation was built without the native core (no C++ compiler was found)"
+            return
+        library = ctypes.CDLL(str(file))
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(library, f"readouts_{name}")
+            function.argtypes = arguments
+            function.restype = ctypes.c_int
+            setattr(self, name, function)
+        library.readouts_choose.restype = ctypes.c_char_p
+        chosen = library.readouts_choose(None if wanted is None else wanted.encode())
+        if chosen is None:
+            self.reason = f"this processor has no {wanted}"
+            return
+        self.isa = chosen.decode()
+
+    def __getattr__(self, name: str) -> Any:
+        """Name the reason where a function of the core is asked for and the core is not there."""
+        raise AttributeError(f"{name}: {self.__dict__.get('reason', '')}")
+
+
+core = Core(wanted=os.environ.get("READOUTS_ISA") or None)
+_warned = False
+
+
+def is_available() -> bool:
+    """Return whether the core is in use; warn once where it is missing and nobody switched it off."""
+    global _warned
+    if core.isa is None and not _warned:
+        _warned = True
+        if os.environ.get("READOUTS_ISA") != "none":
+            warnings.warn(
+                f"readouts: {core.reason}; slower kernels in plain PyTorch return the same bits", stacklevel=2
+            )
+    return core.isa is not None

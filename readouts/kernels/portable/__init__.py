@@ -1,0 +1,1 @@
+"""The operators in plain PyTorch: every dtype, on every device with float64."""

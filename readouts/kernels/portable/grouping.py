@@ -1,0 +1,57 @@
+"""Which nodes each graph has, and the order of its nodes, in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def supports(dtype: torch.dtype) -> bool:
+    """Return whether an index of this dtype can be grouped."""
+    return dtype == torch.int64
+
+
+def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return ptr [B + 1] and order [N], int64; see `readouts.ops.group`."""
+    if index.device.type == "cpu" and len(index):
+        least, largest = (int(bound) for bound in index.aminmax())
+        if least < 0 or largest >= size:
+            raise index_error(least, largest, size)
+    ptr = index.new_zeros(size + 1).scatter_add_(0, index + 1, torch.ones_like(index))
+    return ptr.cumsum_(0), index.argsort(stable=True)
+
+
+def index_error(least: int, largest: int, size: int) -> IndexError:
+    """Return what to raise where an index is negative or not below `size`."""
+    wrong = least if least < 0 else largest
+    return IndexError(f"batch: expected graphs from 0 to {size - 1} (size {size}), got {wrong}")
+
+
+def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
+    """Return the graph of every node, int64 [N]; see `readouts.ops.expand_ptr`."""
+    if ptr.device.type == "cpu":
+        if ptr[0] != 0 or ptr[-1] != num_nodes:
+            ends = f"{int(ptr[0])} to {int(ptr[-1])}"
+            raise ValueError(f"ptr: expected borders from 0 to the number of nodes {num_nodes}, got {ends}")
+        if (ptr.diff() < 0).any():
+            first = int((ptr.diff() < 0).nonzero()[0])
+            steps = f"{int(ptr[first])} before {int(ptr[first + 1])} at position {first + 1}"
+            raise ValueError(f"ptr: expected borders that do not decrease, got {steps}")
+    nodes = torch.arange(num_nodes, device=ptr.device)
+    return torch.bucketize(nodes, ptr[1:].contiguous(), right=True)
+
+
+def ranks(x: Tensor, index: Tensor) -> Tensor:
+    """Number the distinct rows of x [N, F], graph by graph; see `readouts.ops.ranks`."""
+    rank = torch.zeros_like(index)
+    for column in (-index, *reversed(x.unbind(1))):
+        order = column.argsort(descending=True, stable=True)
+        order = order[rank[order].argsort(stable=True)]
+        value, group = column[order], rank[order]
+        same = (value[1:] == value[:-1]) | (value[1:].isnan() & value[:-1].isnan())
+        new = ~same | (group[1:] != group[:-1])
+        rank[order[1:]] = new.cumsum(0)
+        rank[order[:1]] = 0
+        if new.all():
+            break
+    return rank

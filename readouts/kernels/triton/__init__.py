@@ -1,0 +1,1 @@
+"""The elementary reductions on CUDA devices, in Triton."""

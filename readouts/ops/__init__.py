@@ -1,0 +1,24 @@
+"""The operators behind every readout."""
+
+from readouts.kernels.devices import wide_dtype
+from readouts.kernels.portable.order import mean_of_two
+from readouts.ops.elementary import reduce, reduce_backward
+from readouts.ops.grouping import expand_ptr, group, ranks
+from readouts.ops.order import midpoint, select, trimmed_mean
+from readouts.ops.registry import can_skip_dispatcher, is_transforming, new_tensor
+
+__all__ = [
+    "can_skip_dispatcher",
+    "expand_ptr",
+    "group",
+    "is_transforming",
+    "mean_of_two",
+    "midpoint",
+    "new_tensor",
+    "ranks",
+    "reduce",
+    "reduce_backward",
+    "select",
+    "trimmed_mean",
+    "wide_dtype",
+]

@@ -1,0 +1,220 @@
+"""The operators of sum, mean, max, min, var and std, and their derivatives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from readouts.kernels.devices import wide_dtype
+from readouts.ops.registry import Operator, kernel_for
+from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
+
+
+def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
+    """Reduce the rows of x [N, F] that share an index to [B, R, F], a block for every name in ELEMENTARY.
+
+    An empty graph gives 0. The values are those of `readouts.kernels.reference`.
+    """
+    return _REDUCE(x, index, ptr, order, names)
+
+
+def reduce_backward(
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    ptr: Tensor,
+    order: Tensor | None,
+    names: Sequence[str],
+) -> Tensor:
+    """Return the gradient [N, F] of `reduce` for x, given that of its output, and `out` [B, R, F] itself.
+
+    x may be None for sum and mean, and out for all but max and min, whose gradients do not depend on it.
+    """
+    return _REDUCE_BACKWARD(grad, x, out, index, ptr, order, names)
+
+
+class Derivatives:
+    """First and second directional derivatives, in terms of operators that can be differentiated again.
+
+    With v a direction, a = x - mean(x), s = std(x) and z = a / s: along v the sum changes by sum(v),
+    the mean by mean(v), max and min by the mean of v over the ties, the variance by 2 mean(v a), the
+    standard deviation by mean(v z). The gradients of the last two, 2 g a / n and g z / n, change by
+    2 g / n (v - mean(v)) and g / (n s) (v - mean(v) - z mean(v z)).
+    """
+
+    def __init__(
+        self,
+        x: Tensor | None,
+        out: Tensor | None,
+        index: Tensor,
+        ptr: Tensor,
+        order: Tensor | None,
+        names: Sequence[str],
+    ) -> None:
+        """Set features, output (None where the names need none), graphs and names."""
+        self.groups, self.names = (index, ptr, order), names
+        self.x, self.out = (None if t is None else t.to(wide_dtype(t)) for t in (x, out))
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """Return the change [B, R, F] of the output for a direction v [N, F] of x."""
+        wide = v.to(wide_dtype(v))
+        blocks = [self._jvp(name, block, v, wide).to(v.dtype) for block, name in enumerate(self.names)]
+        return torch.stack(blocks, dim=1)
+
+    def _jvp(self, name: str, block: int, v: Tensor, wide: Tensor) -> Tensor:
+        match name:
+            case "sum" | "mean":
+                return self._over_graphs(v, name)
+            case "max" | "min":
+                assert self.out is not None
+                winner = self.out[:, block : block + 1]
+                shares = reduce_backward(torch.ones_like(winner), self.x, winner, *self.groups, (name,))
+                return self._over_graphs(wide * shares, "sum")
+            case "var":
+                return 2 * self._over_graphs(wide * self._deviations)
+            case "std":
+                return self._over_graphs(wide * self._scores)
+            case _:
+                raise ValueError(f"reduce: expected one of {', '.join(ELEMENTARY)}, got {name!r}")
+
+    def second_order(self, grad: Tensor, v: Tensor) -> Tensor:
+        """Return the change [N, F] of the gradient of x, given that of the output, for a direction v of x."""
+        wide = v.to(wide_dtype(v))
+        nodes = self.groups[1].diff().clamp(min=1).view(-1, 1)
+        total = torch.zeros_like(wide)
+        for g, name in zip(grad.to(wide.dtype).unbind(1), self.names, strict=True):
+            match name:
+                case "sum" | "mean" | "max" | "min":
+                    pass  # the gradient does not change
+                case "var":
+                    total = total + self._to_nodes(2 * g / nodes) * self._centred(wide)
+                case "std":
+                    parallel = self._scores * self._to_nodes(self._over_graphs(wide * self._scores))
+                    slope = self._to_nodes(g * self._inverse_std / nodes)
+                    total = total + slope * (self._centred(wide) - parallel)
+                case _:
+                    raise ValueError(f"reduce: expected one of {', '.join(ELEMENTARY)}, got {name!r}")
+        return total.to(v.dtype)
+
+    @functools.cached_property
+    def _deviations(self) -> Tensor:
+        assert self.x is not None
+        return self._centred(self.x)
+
+    @functools.cached_property
+    def _inverse_std(self) -> Tensor:
+        assert self.x is not None
+        std = self._over_graphs(self.x, "std")
+        return torch.where(std == 0, 0, 1 / torch.where(std == 0, 1, std))
+
+    @functools.cached_property
+    def _scores(self) -> Tensor:
+        return self._deviations * self._to_nodes(self._inverse_std)
+
+    def _centred(self, values: Tensor) -> Tensor:
+        return values - self._to_nodes(self._over_graphs(values))
+
+    def _over_graphs(self, values: Tensor, name: str = "mean") -> Tensor:
+        return reduce(values, *self.groups, (name,))[:, 0]
+
+    def _to_nodes(self, values: Tensor) -> Tensor:
+        return reduce_backward(values.unsqueeze(1), None, None, *self.groups, ("sum",))
+
+
+def _reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
+    if x.numel() == 0 or len(ptr) == 1:
+        return _reduce_shape(x, index, ptr, order, names).zero_()
+    return kernel_for(x.device, x.dtype, "elementary").reduce(x, index, ptr, order, names)
+
+
+def _reduce_shape(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]
+) -> Tensor:
+    dtype = functools.reduce(torch.promote_types, (result_dtype(name, x.dtype) for name in names))
+    return x.new_empty(ptr.shape[0] - 1, len(names), x.shape[1], dtype=dtype)
+
+
+def _save(inputs: tuple[Any, ...], output: Tensor) -> tuple[Any, ...]:
+    x, index, ptr, order, names = inputs
+    return x if needs_x(names) else None, output if needs_out(names) else None, index, ptr, order, names
+
+
+def _backward(grad: Tensor, x: Tensor | None, out: Tensor | None, *rest: Any) -> tuple[Tensor]:
+    out = None if out is None else out.detach()  # the values that tied nodes have, without a derivative
+    return (reduce_backward(grad, x, out, *rest),)
+
+
+def _jvp(tangents: tuple[Tensor | None, ...], *saved: Any) -> Tensor:
+    assert tangents[0] is not None
+    return Derivatives(*saved).jvp(tangents[0])
+
+
+def _reduce_backward(
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    ptr: Tensor,
+    order: Tensor | None,
+    names: Sequence[str],
+) -> Tensor:
+    if grad.numel() == 0 or len(index) == 0:
+        return _reduce_backward_shape(grad, x, out, index, ptr, order, names)
+    kernel = kernel_for(grad.device, grad.dtype, "elementary")
+    return kernel.reduce_backward(grad, x, out, index, ptr, order, names)
+
+
+def _reduce_backward_shape(
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    index: Tensor,
+    ptr: Tensor,
+    order: Tensor | None,
+    names: Sequence[str],
+) -> Tensor:
+    return grad.new_empty(index.shape[0], grad.shape[2])
+
+
+def _double_backward(
+    tangent: Tensor, grad: Tensor, x: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor | None]:
+    derivatives = Derivatives(x, *rest)
+    of_x = None if x is None else derivatives.second_order(grad, tangent)
+    return derivatives.jvp(tangent), of_x
+
+
+def _backward_jvp(tangents: tuple[Tensor | None, ...], grad: Tensor, *rest: Any) -> Tensor:
+    of_grad, of_x, *_ = tangents
+    changes = []
+    if of_grad is not None:
+        changes.append(reduce_backward(of_grad, *rest))
+    if of_x is not None:
+        changes.append(Derivatives(*rest).second_order(grad, of_x))
+    return sum(changes[1:], changes[0])
+
+
+_REDUCE = Operator(
+    "reduce(Tensor x, Tensor index, Tensor ptr, Tensor? order, str[] reduce) -> Tensor",
+    _reduce,
+    _reduce_shape,
+    features=1,
+    save=_save,
+    backward=_backward,
+    jvp=_jvp,
+)
+_REDUCE_BACKWARD = Operator(
+    "reduce_backward(Tensor grad, Tensor? x, Tensor? out, Tensor index, Tensor ptr, Tensor? order, "
+    "str[] reduce) -> Tensor",
+    _reduce_backward,
+    _reduce_backward_shape,
+    features=3,
+    save=lambda inputs, output: inputs,
+    backward=_double_backward,
+    jvp=_backward_jvp,
+)

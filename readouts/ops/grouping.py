@@ -1,0 +1,60 @@
+"""The operators that find out which nodes each graph has: group, expand_ptr, ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from readouts.kernels.portable import grouping
+from readouts.ops.registry import Operator, kernel_for
+
+
+def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return ptr [B + 1] and order [N], int64: graph b has the nodes order[ptr[b] : ptr[b + 1]].
+
+    Raises:
+        IndexError: on the CPU, if an index is negative or not below `size`.
+    """
+    return _GROUP(index, size)
+
+
+def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
+    """Return the graph of every node, int64 [N], from the offsets of the graphs, int64 [B + 1].
+
+    Raises:
+        ValueError: on the CPU, if ptr decreases or does not run from 0 to `num_nodes`.
+    """
+    return _EXPAND_PTR(ptr, num_nodes)
+
+
+def ranks(x: Tensor, index: Tensor) -> Tensor:
+    """Number the distinct rows of x [N, F], graph by graph and from the greatest down: int64 [N].
+
+    Rows are compared by their last feature, ties by the one before it, and so on. NaN is the greatest.
+    """
+    return _RANKS(x, index)
+
+
+def _group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    return kernel_for(index.device, index.dtype, "grouping").group(index, size)
+
+
+def _expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
+    return kernel_for(ptr.device, ptr.dtype, "grouping").expand_ptr(ptr, num_nodes)
+
+
+_GROUP = Operator(
+    "group(Tensor index, SymInt size) -> (Tensor, Tensor)",
+    _group,
+    lambda index, size: (index.new_empty(size + 1), torch.empty_like(index)),
+)
+_EXPAND_PTR = Operator(
+    "expand_ptr(Tensor ptr, SymInt num_nodes) -> Tensor",
+    _expand_ptr,
+    lambda ptr, num_nodes: ptr.new_empty(num_nodes),
+)
+_RANKS = Operator(
+    "ranks(Tensor x, Tensor index) -> Tensor",
+    grouping.ranks,
+    lambda x, index: torch.empty_like(index),
+)

@@ -1,0 +1,251 @@
+"""How an operator is registered, which kernel computes it, and when PyTorch's dispatcher can be skipped.
+
+Operators are registered with `torch.library`, so that torch.compile, torch.export and torch.func see
+one opaque node each. Their arguments are as `readouts.functional` has checked them: x [N, F]; index, ptr
+and order as in `Segments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from readouts.kernels.devices import through_cpu
+from readouts.kernels.portable import elementary, grouping, order
+from readouts.kernels.triton import elementary as triton
+
+Family = Literal["grouping", "elementary", "order"]
+Derivative = Callable[..., tuple[Tensor | None, ...]]
+_library = torch.library.Library("readouts", "DEF")
+_chosen: dict[tuple[str, torch.dtype, Family], Any] = {}  # no functools.cache: torch.compile warns of it
+
+
+class Operator:
+    """An operator of `torch.ops.readouts`: a call goes to the kernel, the dispatcher or torch.func.
+
+    Args:
+        schema: name, arguments and results, in the language of `torch.library`.
+        kernel: computes the result; has no derivative of its own.
+        shape: returns uninitialised results of the right shape and dtype, from the same arguments.
+        features: number of leading arguments [..., F] that carry features, all others being bookkeeping.
+            `torch.func.vmap` maps these as more features and calls the operator once; if other
+            arguments are mapped it calls the operator once for each.
+        save: returns what derivatives need, tensors and constants, from the arguments and the result.
+        backward: backward(grad of each result, *saved) returns the gradients of the leading arguments.
+        jvp: jvp(tangents of all arguments, *saved) returns the tangent of the result. An operator with
+            `backward` and without `jvp` has to be avoided where `is_transforming`.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        kernel: Callable[..., Any],
+        shape: Callable[..., Any],
+        *,
+        features: int = 0,
+        save: Callable[[tuple[Any, ...], Any], tuple[Any, ...]] | None = None,
+        backward: Derivative | None = None,
+        jvp: Callable[..., Tensor] | None = None,
+    ) -> None:
+        """Register the operator, its shapes and its derivatives."""
+        name = schema.partition("(")[0]
+        _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _library.impl(name, through_cpu(kernel), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"readouts::{name}", shape, lib=_library)
+        self._kernel = kernel
+        self._overload: Any = getattr(torch.ops.readouts, name).default
+        self._transformed: Callable[..., Any] = self._overload
+        self._watched = max(features, 1)
+        rule = _vmap_rule(self, features)
+        if save is None or backward is None:
+            torch.library.register_vmap(f"readouts::{name}", rule, lib=_library)
+            return
+        derivative = _Autograd(self._overload, save, backward, jvp)
+        torch.library.register_autograd(
+            f"readouts::{name}", derivative.backward, setup_context=derivative.save, lib=_library
+        )
+        if jvp is not None:
+            self._transformed = _function_of(name, self._overload, derivative, rule).apply
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Compute the result."""
+        if can_skip_dispatcher(*arguments[: self._watched]):
+            return self._kernel(*arguments)
+        return self._transformed(*arguments) if is_transforming() else self._overload(*arguments)
+
+
+class _Autograd:
+    """The derivatives of an operator in the form that PyTorch calls them."""
+
+    def __init__(
+        self,
+        overload: Any,
+        save: Callable[[tuple[Any, ...], Any], tuple[Any, ...]],
+        backward: Derivative,
+        jvp: Callable[..., Tensor] | None,
+    ) -> None:
+        self._save, self._backward, self._jvp = save, backward, jvp
+        self._arguments = len(overload._schema.arguments)
+        self._results = len(overload._schema.returns)
+
+    def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any, forward_mode: bool = False) -> None:
+        """Save tensors through autograd, so that it checks them for changes, and constants as they are."""
+        saved = self._save(inputs, output)
+        ctx.constants = [None if isinstance(value, Tensor) else value for value in saved]
+        tensors = [value if isinstance(value, Tensor) else None for value in saved]
+        ctx.save_for_backward(*tensors)
+        if forward_mode:
+            ctx.save_for_forward(*tensors)
+        if self._results > 1:
+            ctx.set_materialize_grads(False)
+
+    def backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return a gradient, or None, for every argument."""
+        found = self._backward(*grads, *_saved(ctx))
+        return (*found, *[None] * (self._arguments - len(found)))
+
+    def jvp(self, ctx: Any, *tangents: Tensor | None) -> Tensor:
+        """Return the tangent of the result."""
+        assert self._jvp is not None
+        return self._jvp(tangents, *_saved(ctx))
+
+
+def _saved(ctx: Any) -> list[Any]:
+    pairs = zip(ctx.saved_tensors, ctx.constants, strict=True)
+    return [constant if tensor is None else tensor for tensor, constant in pairs]
+
+
+def _function_of(
+    name: str, overload: Any, derivative: _Autograd, rule: Callable[..., Any]
+) -> type[torch.autograd.Function]:
+    """Make the autograd.Function of an operator, for torch.func and for forward-mode derivatives."""
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            return overload(*arguments)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            derivative.save(ctx, inputs, output, forward_mode=True)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            return derivative.backward(ctx, *grads)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+            return derivative.jvp(ctx, *tangents)
+
+        vmap = staticmethod(rule)
+
+    # torch.compile counts the parameters of `forward` to find out whether it takes a context
+    names = [argument.name for argument in overload._schema.arguments]
+    parameters = [Parameter(argument, Parameter.POSITIONAL_OR_KEYWORD) for argument in names]
+    Function.forward.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    Function.__name__ = Function.__qualname__ = name
+    return Function
+
+
+def _vmap_rule(operator: Callable[..., Any], features: int) -> Callable[..., tuple[Any, Any]]:
+    """Return the rule by which `torch.func.vmap` maps an operator; see `Operator`."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        if features == 0 or any(isinstance(dim, int) for dim in in_dims[features:]):
+            results = [operator(*_select(arguments, in_dims, i)) for i in range(info.batch_size)]
+            if isinstance(results[0], tuple):
+                stacked = tuple(torch.stack(tensors) for tensors in zip(*results, strict=True))
+                return stacked, (0,) * len(stacked)
+            return torch.stack(results), 0
+        wide = [
+            _as_features(a, d, info.batch_size) for a, d in zip(arguments, in_dims[:features], strict=False)
+        ]
+        out = operator(*wide, *arguments[features:])
+        out = out.unflatten(-1, (info.batch_size, out.shape[-1] // max(info.batch_size, 1)))
+        return out, out.dim() - 2
+
+    return rule
+
+
+def _as_features(x: Tensor | None, dim: int | None, size: int) -> Tensor | None:
+    """Merge the mapped dimension, or `size` repetitions, with the last."""
+    if x is None:
+        return None
+    x = x.unsqueeze(-2).expand(*x.shape[:-1], size, x.shape[-1]) if dim is None else x.movedim(dim, -2)
+    return x.flatten(-2)
+
+
+def _select(arguments: tuple[Any, ...], in_dims: tuple[Any, ...], position: int) -> list[Any]:
+    pairs = zip(arguments, in_dims, strict=True)
+    return [a.select(dim, position) if isinstance(dim, int) else a for a, dim in pairs]
+
+
+def kernel_for(device: torch.device, dtype: torch.dtype, family: Family) -> Any:
+    """Return the first module with kernels of a family that supports a dtype on a device.
+
+    All modules of a family have the same functions, and `supports(dtype)`.
+    """
+    key = device.type, dtype, family
+    if key not in _chosen:
+        _chosen[key] = next(kernel for kernel in _kernels(device.type, family) if kernel.supports(dtype))
+    return _chosen[key]
+
+
+def _kernels(device: str, family: Family) -> tuple[Any, ...]:
+    """Return the modules with kernels of a family for a device, the fastest first."""
+    match device, family:
+        case "cpu", "grouping":
+            from readouts.kernels import grouping_cpu  # loads Numba
+
+            return grouping_cpu, grouping
+        case "cpu", "elementary":
+            from readouts.kernels import cpu  # loads Numba
+
+            return cpu, elementary
+        case "cpu", "order":
+            from readouts.kernels import selection_cpu  # loads Numba
+
+            return selection_cpu, order
+        case "cuda", "elementary":
+            return triton, elementary
+        case _, "grouping":
+            return (grouping,)
+        case _, "elementary":
+            return (elementary,)
+        case _, "order":
+            return (order,)
+        case _:
+            raise ValueError(f"family: expected grouping, elementary or order, got {family!r}")
+
+
+def can_skip_dispatcher(*tensors: Tensor | None) -> bool:
+    """Return whether a kernel can be called directly: CPU tensors, no derivative, no tracing, no torch.func.
+
+    PyTorch's dispatcher takes as long as a small batch does.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or is_transforming():
+        return False
+    enabled = torch.is_grad_enabled()
+    for tensor in tensors:
+        if tensor is not None and not (
+            tensor.is_cpu and type(tensor) is Tensor and not (enabled and tensor.requires_grad)
+        ):
+            return False
+    return True
+
+
+def is_transforming() -> bool:
+    """Return whether torch.func or forward-mode derivatives are active, which need an autograd.Function."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def new_tensor(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised tensor on the CPU; a large one in huge pages, which are mapped faster."""
+    from readouts.kernels import cpu  # loads Numba
+
+    return cpu.new_tensor(tuple(shape), dtype)

@@ -1,0 +1,87 @@
+"""The table of elementary reductions: what everyone who computes, saves or checks one needs to know.
+
+A new reduction is one row here, its definition in `readouts.kernels.reference`, and a case in each kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One elementary reduction.
+
+    Attributes:
+        name: its name in `reduce=`.
+        of_integers: dtype of the result for integers and bool: "int64", the "default" float dtype, or
+            their "own". Floats keep their dtype.
+        needs_x: whether backward needs the node features.
+        needs_out: whether backward needs the output, the value that tied nodes have.
+        exact_sum: whether a kernel tracks the exact sum of the nodes.
+        extreme: whether a kernel tracks the greatest or least value.
+        squares: whether a kernel tracks the exact sum of the squared deviations from the mean.
+    """
+
+    name: str
+    of_integers: Literal["int64", "default", "own"]
+    needs_x: bool = False
+    needs_out: bool = False
+    exact_sum: bool = False
+    extreme: bool = False
+    squares: bool = False
+
+
+TABLE = (  # gradients add up in this order
+    Reduction("sum", "int64", exact_sum=True),
+    Reduction("mean", "default", exact_sum=True),
+    Reduction("max", "own", needs_x=True, needs_out=True, extreme=True),
+    Reduction("min", "own", needs_x=True, needs_out=True, extreme=True),
+    Reduction("var", "default", needs_x=True, exact_sum=True, squares=True),
+    Reduction("std", "default", needs_x=True, exact_sum=True, squares=True),
+)
+ROWS = {row.name: row for row in TABLE}
+ELEMENTARY = tuple(ROWS)
+EXTREMES = tuple(row.name for row in TABLE if row.extreme)
+
+
+def result_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of a reduction of `dtype`."""
+    if dtype.is_floating_point:
+        return dtype
+    match ROWS[name].of_integers:
+        case "int64":
+            return torch.int64
+        case "default":
+            return torch.get_default_dtype()
+        case "own":
+            return dtype
+
+
+def needs_x(names: Iterable[str]) -> bool:
+    """Return whether backward of these reductions needs the node features."""
+    return any(ROWS[name].needs_x for name in names)
+
+
+def needs_out(names: Iterable[str]) -> bool:
+    """Return whether backward of these reductions needs their output."""
+    return any(ROWS[name].needs_out for name in names)
+
+
+def tracks_sums(names: Iterable[str]) -> bool:
+    """Return whether a kernel tracks exact sums for these reductions."""
+    return any(ROWS[name].exact_sum for name in names)
+
+
+def tracks_extremes(names: Iterable[str]) -> bool:
+    """Return whether a kernel tracks the greatest and least values for these reductions."""
+    return any(ROWS[name].extreme for name in names)
+
+
+def tracks_squares(names: Iterable[str]) -> bool:
+    """Return whether a kernel tracks sums of squared deviations for these reductions."""
+    return any(ROWS[name].squares for name in names)
