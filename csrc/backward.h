@@ -61,23 +61,33 @@ READOUTS_INLINE void copy_row(T* target, const T* source, int64_t features) {
   for (; at < features; ++at) target[at] = source[at];
 }
 
-// Give every node the row of its graph.
-template <class T>
+// Give every node the row of its graph, as it is or with zeros and NaN made canonical.
+template <class T, bool kCanonical>
 void spread_rows(const T* table, int64_t graphs, const int64_t* index, int64_t nodes, int64_t features, T* result,
                  bool* wrong) {
+  Columns columns(features);
   for (int64_t node = 0; node < nodes; ++node) {
     int64_t graph = reinterpret_cast<const volatile int64_t*>(index)[node];
     if (__builtin_expect((uint64_t)graph >= (uint64_t)graphs, 0)) {
       __atomic_store_n(wrong, true, __ATOMIC_RELAXED);
       graph = 0;
     }
-    copy_row(result + node * features, table + graph * features, features);
+    const T* source = table + graph * features;
+    T* target = result + node * features;
+    if constexpr (!kCanonical) {
+      copy_row(target, source, features);
+      continue;
+    }
+    for (int64_t block = 0; block < columns.blocks(); ++block) {
+      int64_t column = columns.column(block);
+      store_block(target + column, Number<T>::canonical(load_block(source + column, columns.lanes())), columns.lanes());
+    }
   }
 }
 
 template <class T>
-void spread_linear(const Backward<T>& call, int available) {
-  Plan plan(call.offsets, call.nodes * call.features, available);
+void spread_linear(const Backward<T>& call, int threads) {
+  Plan plan(call.offsets, threads);
   if (!call.order) {  // graph by graph: the row is written once and copied
     share_graphs(call.offsets, plan, [&](int64_t begin, int64_t end) {
       ControlWord word;
@@ -106,18 +116,23 @@ void spread_linear(const Backward<T>& call, int available) {
     }
     return;
   }
-  Scratch table;
-  table.reserve(call.offsets.graphs * call.features * sizeof(T));
-  T* rows = table.take<T>(call.offsets.graphs * call.features);
-  {
+  Scratch scratch;
+  const T* table = call.grad;
+  bool copies = call.reductions == 1 && call.entries[0].kind == kSum;  // then the rows are those of the gradient
+  if (!copies) {
+    scratch.reserve(call.offsets.graphs * call.features * sizeof(T));
+    T* rows = scratch.take<T>(call.offsets.graphs * call.features);
     ControlWord word;
     for (int64_t graph = 0; graph < call.offsets.graphs; ++graph) write_row(call, graph, rows + graph * call.features);
+    table = rows;
   }
   parallel(plan.threads, [&](int part) {
+    ControlWord word;
     int64_t begin = call.nodes / plan.threads * part;
     int64_t end = part + 1 == plan.threads ? call.nodes : call.nodes / plan.threads * (part + 1);
-    spread_rows(rows, call.offsets.graphs, call.index + begin, end - begin, call.features,
-                call.result + begin * call.features, call.wrong);
+    auto spread = copies ? spread_rows<T, true> : spread_rows<T, false>;
+    spread(table, call.offsets.graphs, call.index + begin, end - begin, call.features,
+           call.result + begin * call.features, call.wrong);
   });
 }
 
@@ -130,25 +145,31 @@ READOUTS_INLINE auto number_of(const typename Number<T>::Block& block, int part)
     return block;
 }
 
-// The lanes in which numbers equal a winner, NaN being equal to NaN, as masks of their width.
+// A value that nodes tie with. Where it is not NaN, no number of its column is.
 template <class T>
 struct Winner {
   using N = Number<T>;
   using Vector = typename N::SignedVector;
   typename N::Block block;
-  Vector unordered[N::kParts];
 
-  READOUTS_INLINE void load(const T* source, int lanes) {
-    block = load_block(source, lanes);
+  READOUTS_INLINE void load(const T* source, int lanes) { block = load_block(source, lanes); }
+
+  READOUTS_INLINE bool has_nan() const {
+    Vector found{};
     for (int part = 0; part < N::kParts; ++part) {
       auto best = number_of<T>(block, part);
-      unordered[part] = (Vector)(best != best);
+      found |= (Vector)(best != best);
     }
+    return any(found);
   }
 
+  // Return the lanes in which numbers equal the winner, as masks of their width; NaN equals NaN.
+  template <bool kNan>
   READOUTS_INLINE Vector ties(const typename N::Block& other, int part) const {
-    auto value = number_of<T>(other, part);
-    return (Vector)(value == number_of<T>(block, part)) | ((Vector)(value != value) & unordered[part]);
+    auto value = number_of<T>(other, part), best = number_of<T>(block, part);
+    Vector equal = (Vector)(value == best);
+    if constexpr (kNan) equal |= (Vector)(value != value) & (Vector)(best != best);
+    return equal;
   }
 };
 
@@ -187,15 +208,24 @@ READOUTS_INLINE void count_block(const Backward<T>& call, const R& rows, int64_t
   using N = Number<T>;
   Winner<T> winner[E];
   typename N::SignedVector count[E][N::kParts];
+  bool nan = false;
   for (int e = 0; e < E; ++e) {
     winner[e].load(call.out + call.place(graph, shares.first_tied + first + e, column), lanes);
+    nan |= winner[e].has_nan();
     for (int part = 0; part < N::kParts; ++part) count[e][part] = typename N::SignedVector{};
   }
-  for (int64_t position = begin; position < end; ++position) {
-    auto value = load_block(rows.at(position) + column, lanes);
-    for (int e = 0; e < E; ++e)
-      for (int part = 0; part < N::kParts; ++part) count[e][part] -= winner[e].ties(value, part);
-  }
+  auto add = [&](auto with_nan) READOUTS_INLINE_LAMBDA {
+    for (int64_t position = begin; position < end; ++position) {
+      auto value = load_block(rows.at(position) + column, lanes);
+      for (int e = 0; e < E; ++e)
+        for (int part = 0; part < N::kParts; ++part)
+          count[e][part] -= winner[e].template ties<decltype(with_nan)::value>(value, part);
+    }
+  };
+  if (nan)
+    add(std::true_type{});
+  else
+    add(std::false_type{});
   for (int e = 0; e < E; ++e)
     for (int part = 0; part < N::kParts; ++part) {
       auto* at = shares.ties + (first + e) * slots + slot + part * (W / N::kParts);
@@ -236,7 +266,7 @@ void find_shares(const Backward<T>& call, int64_t graph, const Shares<T>& shares
         if constexpr (Number<T>::kWide)
           ties = __builtin_convertvector(load_as<vl>(shares.ties + at), vd);
         else
-          ties = __builtin_convertvector(load_as<vi_half>(shares.ties + at), vd);
+          ties = doubles_of(load_as<vi_half>(shares.ties + at));
         store_as(shares.share + at, grad.v[half] / vmax(ties, fill<vd>(1.0)));
       }
     }
@@ -251,7 +281,11 @@ READOUTS_INLINE void write_tied(const Backward<T>& call, const R& rows, int64_t 
   using Vector = typename N::SignedVector;
   Winner<T> winner[E];
   typename N::Block values[1 << E];
-  for (int e = 0; e < E; ++e) winner[e].load(call.out + call.place(graph, shares.first_tied + e, column), lanes);
+  bool nan = false;
+  for (int e = 0; e < E; ++e) {
+    winner[e].load(call.out + call.place(graph, shares.first_tied + e, column), lanes);
+    nan |= winner[e].has_nan();
+  }
   for (int chosen = 0; chosen < 1 << E; ++chosen) {
     Doubles total = load_doubles(shares.linear + slot);
     for (int e = 0; e < E; ++e)
@@ -259,21 +293,27 @@ READOUTS_INLINE void write_tied(const Backward<T>& call, const R& rows, int64_t 
         total.v[half] += load_as<vd>(shares.share + e * slots + slot + half * D);
     values[chosen] = N::narrow(total);
   }
-  for (int64_t position = begin; position < end; ++position) {
-    int64_t node = rows.node(position);
-    auto value = load_block(call.x + node * call.features + column, lanes);
-    typename N::Block result;
-    for (int part = 0; part < N::kParts; ++part) {
-      Vector first = winner[0].ties(value, part);
-      Vector found = first ? N::part(values[1], part) : N::part(values[0], part);
-      if constexpr (E == 2) {
-        Vector other = first ? N::part(values[3], part) : N::part(values[2], part);
-        found = winner[1].ties(value, part) ? other : found;
+  auto write = [&](auto with_nan) READOUTS_INLINE_LAMBDA {
+    for (int64_t position = begin; position < end; ++position) {
+      int64_t node = rows.node(position);
+      auto value = load_block(call.x + node * call.features + column, lanes);
+      typename N::Block result;
+      for (int part = 0; part < N::kParts; ++part) {
+        Vector first = winner[0].template ties<decltype(with_nan)::value>(value, part);
+        Vector found = first ? N::part(values[1], part) : N::part(values[0], part);
+        if constexpr (E == 2) {
+          Vector other = first ? N::part(values[3], part) : N::part(values[2], part);
+          found = winner[1].template ties<decltype(with_nan)::value>(value, part) ? other : found;
+        }
+        N::set_part(result, part, found);
       }
-      N::set_part(result, part, found);
+      store_block(call.result + node * call.features + column, result, lanes);
     }
-    store_block(call.result + node * call.features + column, result, lanes);
-  }
+  };
+  if (nan)
+    write(std::true_type{});
+  else
+    write(std::false_type{});
 }
 
 // Write the gradients of a block in general: every contribution in float64, added in the order of the entries.
@@ -295,13 +335,13 @@ void write_block(const Backward<T>& call, const R& rows, int64_t graph, int64_t 
       Winner<T> winner;
       winner.load(call.out + call.place(graph, shares.first_tied + entry, column), lanes);
       typename N::SignedVector masks[N::kParts];
-      for (int part = 0; part < N::kParts; ++part) masks[part] = winner.ties(value, part);
+      for (int part = 0; part < N::kParts; ++part) masks[part] = winner.template ties<true>(value, part);
       for (int half = 0; half < 2; ++half) {
         vl mask;
         if constexpr (N::kWide)
           mask = masks[half];
         else
-          mask = __builtin_convertvector(load_as<vi_half>((const char*)masks + half * sizeof(vi_half)), vl);
+          mask = longs_of(load_as<vi_half>((const char*)masks + half * sizeof(vi_half)));
         total.v[half] += (vd)(load_as<vl>(shares.share + entry * slots + slot + half * D) & mask);
       }
     }
@@ -344,7 +384,7 @@ template <class T, class R>
 void find_spread(const R& rows, int64_t begin, int64_t end, Work<T>& work, const Shares<T>& shares) {
   int64_t slots = Columns(rows.features).slots();
   find_moments(rows, begin, end, work);
-  std::memcpy(shares.mean, work.backup, slots * sizeof(double));
+  std::memcpy(shares.mean, work.centre, slots * sizeof(double));
   for (int64_t slot = 0; slot < slots; slot += D)
     store_as(shares.deviation + slot, square_root(load_as<vd>(work.mean64 + slot)));
 }
@@ -381,8 +421,8 @@ void spread_cut(const Backward<T>& call, const R& rows, int64_t graph, int threa
 }
 
 template <class T, class R>
-void spread_all(const Backward<T>& call, const R& rows, int available) {
-  Plan plan(call.offsets, call.nodes * call.features, available);
+void spread_all(const Backward<T>& call, const R& rows, int threads) {
+  Plan plan(call.offsets, threads);
   int64_t slots = Columns(call.features).slots();
   share_graphs(call.offsets, plan, [&](int64_t from, int64_t to) {
     ControlWord word;
@@ -404,13 +444,13 @@ void spread_all(const Backward<T>& call, const R& rows, int available) {
 }
 
 template <class T>
-void reduce_backward(const Backward<T>& call, int available) {
+void reduce_backward(const Backward<T>& call, int threads) {
   if (call.entries[call.reductions - 1].kind <= kMean) {
-    spread_linear(call, available);
+    spread_linear(call, threads);
   } else if (call.order) {
-    spread_all(call, Listed<T>{call.x, call.features, call.nodes, call.order, call.wrong}, available);
+    spread_all(call, Listed<T>{call.x, call.features, call.nodes, call.order, call.wrong}, threads);
   } else {
-    spread_all(call, Contiguous<T>{call.x, call.features}, available);
+    spread_all(call, Contiguous<T>{call.x, call.features}, threads);
   }
 }
 

@@ -58,20 +58,11 @@ int64_t read_index(const void* index, int64_t at) {
 }
 
 template <class Int>
-void scan_index(const void* index, int64_t nodes, int64_t* found) {
-  int64_t least = INT64_MAX, greatest = INT64_MIN, previous = INT64_MIN;
-  int64_t falls = 0;
+int64_t find_greatest(const void* index, int64_t nodes) {
   const Int* values = static_cast<const Int*>(index);
-  for (int64_t node = 0; node < nodes; ++node) {
-    int64_t graph = values[node];
-    least = graph < least ? graph : least;
-    greatest = graph > greatest ? graph : greatest;
-    falls |= graph < previous;
-    previous = graph;
-  }
-  found[0] = least;
-  found[1] = greatest;
-  found[2] = !falls;
+  Int greatest = values[0];
+  for (int64_t node = 1; node < nodes; ++node) greatest = values[node] > greatest ? values[node] : greatest;
+  return greatest;
 }
 
 // Write the offsets of graphs whose nodes lie in order; return 1 where they do not, -1 for an index out of range.
@@ -164,9 +155,9 @@ READOUTS_API int readouts_flag_works() { return flag_works; }
 // Certify by bounds alone, as where the flag does not work (for tests).
 READOUTS_API void readouts_set_flag_works(int works) { flag_works = works && chosen && chosen->flag_works(); }
 
-// Write least and greatest graph of an index, and whether it ascends, to `found`.
-READOUTS_API void readouts_scan(const void* index, int bytes, int64_t nodes, int64_t* found) {
-  bytes == 4 ? scan_index<int32_t>(index, nodes, found) : scan_index<int64_t>(index, nodes, found);
+// Return the greatest entry of an index with at least one.
+READOUTS_API int64_t readouts_greatest(const void* index, int bytes, int64_t nodes) {
+  return bytes == 4 ? find_greatest<int32_t>(index, nodes) : find_greatest<int64_t>(index, nodes);
 }
 
 // Write offsets [B + 1]; return 0 where the nodes lie graph by graph, 1 where an order is needed.
@@ -281,7 +272,7 @@ READOUTS_API int readouts_add_limbs(const void* rows, int bytes, const int64_t* 
     mutable bool right;
   } call{rows, bytes, index, nodes, features, limbs, count, graphs, {stored, top, place, power}, 1, true};
   int64_t most = features / 8;  // features from which a thread of its own writes to other cache lines
-  call.tasks = (int)(nodes * features < (1 << 16) || most < 1 ? 1 : (threads < most ? threads : most));
+  call.tasks = (int)(most < 1 ? 1 : (threads < most ? threads : most));
   run_in_parallel(
       call.tasks,
       [](const void* context, int task) {

@@ -45,7 +45,7 @@ template <class T>
 struct Work {
   static constexpr int64_t kBatch = 4096;  // numbers in the sums of small graphs that are certified together
   State<T> state;
-  double *backup, *tile, *sum, *mean, *mean64, *batch;
+  double *centre, *tile, *sum, *mean, *mean64, *batch;  // centre: the means that squares are taken about
   int64_t* batched;
   int64_t batch_size;
   Mode mode;
@@ -59,7 +59,7 @@ struct Work {
   Work(Scratch& scratch, int64_t features, bool flag_works) : mode{flag_works} {
     int64_t slots = Columns(features).slots();
     state = State<T>::make(scratch, slots);
-    backup = scratch.take<double>(slots);
+    centre = scratch.take<double>(slots);
     tile = scratch.take<double>(kTile * W);
     sum = scratch.take<double>(slots);
     mean = scratch.take<double>(slots);
@@ -70,14 +70,20 @@ struct Work {
   }
 };
 
-// Write sums or means of a block, given in float64 as `Number<T>::narrow` takes them.
+// Write sums or means of a graph, given in float64 as `Number<T>::narrow` takes them, for every slot.
 template <class T>
-READOUTS_INLINE void write_sums(const Forward<T>& call, int64_t graph, int64_t column, int lanes, const Doubles& sum,
-                                const Doubles& mean) {
-  T* out = call.out + graph * call.reductions * call.features + column;
-  for (int64_t entry = 0; entry < call.reductions && call.entries[entry].kind <= kMean; ++entry)
-    store_block(out + call.entries[entry].block * call.features,
-                Number<T>::narrow(call.entries[entry].kind == kSum ? sum : mean), lanes);
+READOUTS_INLINE void write_sums(const Forward<T>& call, int64_t graph, const double* sums, const double* means) {
+  Columns columns(call.features);
+  T* out = call.out + graph * call.reductions * call.features;
+  for (int64_t entry = 0; entry < call.reductions && call.entries[entry].kind <= kMean; ++entry) {
+    const double* values = call.entries[entry].kind == kSum ? sums : means;
+    T* row = out + call.entries[entry].block * call.features;
+    int64_t full = call.features / W;
+    for (int64_t block = 0; block < full; ++block)
+      Number<T>::store(row + block * W, Number<T>::narrow(load_doubles(values + block * W)));
+    if (full < columns.blocks())
+      store_block(row + columns.column(full), Number<T>::narrow(load_doubles(values + full * W)), columns.lanes());
+  }
 }
 
 // Write the maximum and minimum of a graph.
@@ -95,22 +101,19 @@ READOUTS_INLINE void write_extremes(const Forward<T>& call, int64_t graph, const
   }
 }
 
-// Round the certified sums of a graph of n nodes and write them.
-template <class T, bool kMeans>
-READOUTS_INLINE void write_certified(const Forward<T>& call, int64_t graph, const double* sums) {
-  Columns columns(call.features);
-  vd n = fill<vd>((double)call.offsets.nodes(graph));
-  for (int64_t block = 0; block < columns.blocks(); ++block) {
-    Doubles sum = load_doubles(sums + block * W), mean;
-    if constexpr (kMeans)
-      for (int half = 0; half < 2; ++half) {
-        vd total = sum.v[half], quotient = total / n, rest = remainder_of(total, quotient, n);
-        vl finite = (total - total) == 0.0;
-        vd exact = Number<T>::kWide ? nearest(quotient, rest, vd{}, vd{}, n) : to_odd(quotient, rest);
-        mean.v[half] = finite ? exact : total;
-      }
-    write_sums(call, graph, columns.column(block), columns.lanes(), sum, mean);
+// Round the certified sums of a graph and write them; `means` is scratch memory for means, or null without them.
+template <class T>
+READOUTS_INLINE void write_certified(const Forward<T>& call, int64_t graph, const double* sums, double* means) {
+  if (means) {
+    vd n = fill<vd>((double)call.offsets.nodes(graph));
+    for (int64_t slot = 0; slot < Columns(call.features).slots(); slot += D) {
+      vd total = load_as<vd>(sums + slot), quotient = total / n, rest = remainder_of(total, quotient, n);
+      vl finite = (total - total) == 0.0;
+      vd exact = Number<T>::kWide ? nearest(quotient, rest, vd{}, vd{}, n) : to_odd(quotient, rest);
+      store_as(means + slot, finite ? exact : total);
+    }
   }
+  write_sums(call, graph, sums, means);
 }
 
 // Return the sum of what `generate` makes of one lane of a graph, over 1 and over n nodes, by superaccumulator.
@@ -159,15 +162,7 @@ void finish(const R& rows, int64_t begin, int64_t end, const G& generate, Work<T
   }
 }
 
-// Write sums and means from `work`, or variances and standard deviations where the values were squares.
-template <class T>
-void write_finished(const Forward<T>& call, int64_t graph, const Work<T>& work) {
-  Columns columns(call.features);
-  for (int64_t block = 0; block < columns.blocks(); ++block)
-    write_sums(call, graph, columns.column(block), columns.lanes(), load_doubles(work.sum + block * W),
-               load_doubles(work.mean + block * W));
-}
-
+// Write variances and standard deviations from `work`, where the values were squares.
 template <class T>
 void write_squares(const Forward<T>& call, int64_t graph, const Work<T>& work) {
   Columns columns(call.features);
@@ -193,14 +188,14 @@ void gather_squares(const R& rows, int64_t begin, int64_t end, Work<T>& work, co
                 work.state, block * W, work.tile);
 }
 
-// Leave float64 mean and variance of a graph in `work.backup` and `work.mean64`.
+// Leave float64 mean and variance of a graph in `work.centre` and `work.mean64`.
 template <class T, class R>
 void find_moments(const R& rows, int64_t begin, int64_t end, Work<T>& work) {
-  gather<T, true, false>(rows, begin, end, work.state, work.backup, work.tile, work.mode);
+  gather<T, true, false>(rows, begin, end, work.state, work.tile, work.mode);
   finish(rows, begin, end, Values<T>{}, work, true);
-  std::memcpy(work.backup, work.mean64, Columns(rows.features).slots() * sizeof(double));
-  gather_squares(rows, begin, end, work, Squares<T>{work.backup});
-  finish(rows, begin, end, Squares<T>{work.backup}, work, true);
+  std::memcpy(work.centre, work.mean64, Columns(rows.features).slots() * sizeof(double));
+  gather_squares(rows, begin, end, work, Squares<T>{work.centre});
+  finish(rows, begin, end, Squares<T>{work.centre}, work, true);
 }
 
 // Reduce graphs one by one; the sums of small ones are certified many at a time.
@@ -221,7 +216,7 @@ class Reducer {
       return;
     }
     if constexpr (!kSums) {
-      gather<T, false, true>(rows_, begin, end, work_.state, work_.backup, work_.tile, work_.mode);
+      gather<T, false, true>(rows_, begin, end, work_.state, work_.tile, work_.mode);
       write_extremes(call_, graph, work_.state);
     } else {
       if (Number<T>::kWide || squares_ || end - begin > kTile || work_.mode.split_next || !work_.mode.flag_works) {
@@ -231,7 +226,7 @@ class Reducer {
       if (filled_ == 0) clear_inexact();
       State<T> state = work_.state;
       state.part = work_.batch + filled_ * slots_;
-      scan<T, true, kExtremes>(rows_, begin, end, state, true);
+      scan<T, true, kExtremes>(rows_, begin, end, state, true, true);
       if constexpr (kExtremes) write_extremes(call_, graph, state);
       work_.batched[filled_++] = graph;
       if (filled_ == work_.batch_size) flush();
@@ -245,10 +240,8 @@ class Reducer {
     for (int64_t i = 0; i < filled_; ++i) {
       if (!exact)
         reduce(work_.batched[i]);
-      else if (means_)
-        write_certified<T, true>(call_, work_.batched[i], work_.batch + i * slots_);
       else
-        write_certified<T, false>(call_, work_.batched[i], work_.batch + i * slots_);
+        write_certified(call_, work_.batched[i], work_.batch + i * slots_, means_ ? work_.mean : nullptr);
     }
     filled_ = 0;
   }
@@ -256,7 +249,7 @@ class Reducer {
   // Reduce one graph by itself.
   void reduce(int64_t graph) {
     int64_t begin = call_.offsets[graph], end = call_.offsets[graph + 1];
-    gather<T, kSums, kExtremes>(rows_, begin, end, work_.state, work_.backup, work_.tile, work_.mode);
+    gather<T, kSums, kExtremes>(rows_, begin, end, work_.state, work_.tile, work_.mode);
     conclude(graph);
   }
 
@@ -266,16 +259,16 @@ class Reducer {
     if constexpr (kExtremes) write_extremes(call_, graph, work_.state);
     if constexpr (kSums) {
       finish(rows_, begin, end, Values<T>{}, work_, means_ || squares_);
-      write_finished(call_, graph, work_);
+      write_sums(call_, graph, work_.sum, work_.mean);
       if (!squares_) return;
-      std::memcpy(work_.backup, work_.mean64, slots_ * sizeof(double));
-      gather_squares(rows_, begin, end, work_, Squares<T>{work_.backup});
+      std::memcpy(work_.centre, work_.mean64, slots_ * sizeof(double));
+      gather_squares(rows_, begin, end, work_, Squares<T>{work_.centre});
       conclude_squares(graph);
     }
   }
 
   void conclude_squares(int64_t graph) {
-    finish(rows_, call_.offsets[graph], call_.offsets[graph + 1], Squares<T>{work_.backup}, work_, true);
+    finish(rows_, call_.offsets[graph], call_.offsets[graph + 1], Squares<T>{work_.centre}, work_, true);
     write_squares(call_, graph, work_);
   }
 
@@ -311,10 +304,7 @@ void merge(const State<T>& total, const State<T>& piece, int64_t slots, bool sum
 struct Plan {
   int threads;
   int64_t limit;
-  Plan(const Offsets& offsets, int64_t elements, int available) {
-    constexpr int64_t kGrain = 1 << 16;  // numbers that are worth a thread
-    int64_t most = vmax<int64_t>(1, elements / kGrain);
-    threads = (int)vmin<int64_t>(most, available);
+  Plan(const Offsets& offsets, int threads) : threads(threads) {
     int64_t nodes = offsets[offsets.graphs];
     limit = threads == 1 ? nodes : vmax<int64_t>(nodes / (2 * threads), kTile);
   }
@@ -357,29 +347,29 @@ void reduce_cut(const Forward<T>& call, const R& rows, int64_t graph, int thread
   parallel(threads, [&](int part) {
     ControlWord word;
     Work<T>& work = works[part];
-    gather<T, kSums, kExtremes>(rows, first(part), first(part + 1), work.state, work.backup, work.tile, work.mode);
+    gather<T, kSums, kExtremes>(rows, first(part), first(part + 1), work.state, work.tile, work.mode);
   });
   for (int part = 1; part < threads; ++part) merge(total.state, works[part].state, slots, kSums, kExtremes);
   ControlWord word;
   if constexpr (kExtremes) write_extremes(call, graph, total.state);
   if constexpr (kSums) {
     finish(rows, begin, begin + nodes, Values<T>{}, total, true);
-    write_finished(call, graph, total);
+    write_sums(call, graph, total.sum, total.mean);
     if (!call.has(kVar) && !call.has(kStd)) return;
-    std::memcpy(total.backup, total.mean64, slots * sizeof(double));
+    std::memcpy(total.centre, total.mean64, slots * sizeof(double));
     parallel(threads, [&](int part) {
       ControlWord inner;
-      gather_squares(rows, first(part), first(part + 1), works[part], Squares<T>{total.backup});
+      gather_squares(rows, first(part), first(part + 1), works[part], Squares<T>{total.centre});
     });
     for (int part = 1; part < threads; ++part) merge(total.state, works[part].state, slots, true, false);
-    finish(rows, begin, begin + nodes, Squares<T>{total.backup}, total, true);
+    finish(rows, begin, begin + nodes, Squares<T>{total.centre}, total, true);
     write_squares(call, graph, total);
   }
 }
 
 template <class T, bool kSums, bool kExtremes, class R>
-void reduce_all(const Forward<T>& call, const R& rows, int available) {
-  Plan plan(call.offsets, call.nodes * call.features, available);
+void reduce_all(const Forward<T>& call, const R& rows, int threads) {
+  Plan plan(call.offsets, threads);
   share_graphs(call.offsets, plan, [&](int64_t begin, int64_t end) {
     ControlWord word;
     Work<T> work(thread_scratch(Work<T>::bytes(call.features)), call.features, call.flag_works);
@@ -394,23 +384,23 @@ void reduce_all(const Forward<T>& call, const R& rows, int available) {
 }
 
 template <class T, class R>
-void reduce_rows(const Forward<T>& call, const R& rows, int available) {
+void reduce_rows(const Forward<T>& call, const R& rows, int threads) {
   bool extremes = call.has(kMax) || call.has(kMin);
   bool sums = call.has(kSum) || call.has(kMean) || call.has(kVar) || call.has(kStd);
   if (sums && extremes)
-    reduce_all<T, true, true>(call, rows, available);
+    reduce_all<T, true, true>(call, rows, threads);
   else if (sums)
-    reduce_all<T, true, false>(call, rows, available);
+    reduce_all<T, true, false>(call, rows, threads);
   else
-    reduce_all<T, false, true>(call, rows, available);
+    reduce_all<T, false, true>(call, rows, threads);
 }
 
 template <class T>
-void reduce(const Forward<T>& call, int available) {
+void reduce(const Forward<T>& call, int threads) {
   if (call.order)
-    reduce_rows(call, Listed<T>{call.x, call.features, call.nodes, call.order, call.wrong}, available);
+    reduce_rows(call, Listed<T>{call.x, call.features, call.nodes, call.order, call.wrong}, threads);
   else
-    reduce_rows(call, Contiguous<T>{call.x, call.features}, available);
+    reduce_rows(call, Contiguous<T>{call.x, call.features}, threads);
 }
 
 }  // namespace READOUTS_ISA

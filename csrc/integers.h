@@ -127,15 +127,15 @@ void spread_integers(const Integers<T>& call, const R& rows, int64_t graph, Work
     return;
   }
   for (int64_t block = 0; block < columns.blocks(); ++block)  // from columns in order to blocks
-    std::memmove(work.backup + block * W, work.mean64 + columns.column(block), W * sizeof(double));
-  gather_squares(rows, begin, end, work, IntegerSquares<T>{work.backup});
-  finish(rows, begin, end, IntegerSquares<T>{work.backup}, work, true);
+    std::memmove(work.centre + block * W, work.mean64 + columns.column(block), W * sizeof(double));
+  gather_squares(rows, begin, end, work, IntegerSquares<T>{work.centre});
+  finish(rows, begin, end, IntegerSquares<T>{work.centre}, work, true);
   write_averages<T, U>(call, graph, call.kind == kVar ? work.mean : work.mean64, false, call.kind == kStd);
 }
 
 template <class T, class U>
-void reduce_integers(const Integers<T>& call, int available) {
-  Plan plan(call.offsets, call.nodes * call.features, available);
+void reduce_integers(const Integers<T>& call, int threads) {
+  Plan plan(call.offsets, threads);
   plan.limit = call.nodes;
   int64_t slots = Columns(call.features).slots();
   auto run = [&](const auto& rows) {

@@ -217,11 +217,11 @@ void select_column(const Column<T, R>& column, const int64_t* ranks, int64_t cou
 
 // Call work(graph, column, keys) for every block of columns of every graph with nodes.
 template <class T, class Work>
-void for_columns(const Order<T>& call, int available, const Work& work) {
+void for_columns(const Order<T>& call, int threads, const Work& work) {
   constexpr int P = Keys<T>::P;
   Columns columns(call.features, P);
   int64_t blocks = columns.blocks(), length = call.nodes * blocks;
-  Plan plan(call.offsets, 8 * call.nodes * call.features, available);
+  Plan plan(call.offsets, threads);
   auto run = [&](const auto& rows) {
     parallel(plan.threads, [&](int part) {
       ControlWord word;
@@ -256,13 +256,13 @@ void for_columns(const Order<T>& call, int available, const Work& work) {
 
 // Write order statistics [B, K, F] of given ranks [B, K], and means [B, F] of the first two unless null.
 template <class T>
-void select(const Order<T>& call, const int64_t* ranks, int64_t count, T* out, T* means, int available) {
+void select(const Order<T>& call, const int64_t* ranks, int64_t count, T* out, T* means, int threads) {
   for (int64_t graph = 0; graph < call.offsets.graphs; ++graph) {
     if (call.offsets.nodes(graph)) continue;
     std::memset(out + graph * count * call.features, 0, count * call.features * sizeof(T));
     if (means) std::memset(means + graph * call.features, 0, call.features * sizeof(T));
   }
-  for_columns(call, available, [&](int64_t graph, const auto& column, auto* keys) {
+  for_columns(call, threads, [&](int64_t graph, const auto& column, auto* keys) {
     select_column(column, ranks + graph * count, count, call.features, out + graph * count * call.features,
                   means ? means + graph * call.features : nullptr, keys);
   });
@@ -271,11 +271,11 @@ void select(const Order<T>& call, const int64_t* ranks, int64_t count, T* out, T
 // Write the values that trimming keeps, in any order, to the rows of `kept` from kept_ptr[graph] on.
 // bounds [B, 2, F] are the least and the greatest of them, cut [B] how many are left out at either end.
 template <class T>
-void keep(const Order<T>& call, const T* bounds, const int64_t* cut, const int64_t* kept_ptr, T* kept, int available) {
+void keep(const Order<T>& call, const T* bounds, const int64_t* cut, const int64_t* kept_ptr, T* kept, int threads) {
   using K = Keys<T>;
   using Vector = typename K::Vector;
   int64_t features = call.features;
-  for_columns(call, available, [&](int64_t graph, const auto& column, Vector* keys) {
+  for_columns(call, threads, [&](int64_t graph, const auto& column, Vector* keys) {
     int64_t n = column.nodes(), left_out = cut[graph], wanted = n - 2 * left_out;
     if (left_out < 0 || wanted < 0 || kept_ptr[graph] < 0 || kept_ptr[graph] + wanted > call.nodes) {
       __atomic_store_n(call.wrong, true, __ATOMIC_RELAXED);
@@ -314,12 +314,12 @@ void keep(const Order<T>& call, const T* bounds, const int64_t* cut, const int64
 // Write the gradient of trimmed means: nodes tied at a bound share what is kept of it.
 template <class T>
 void trim_backward(const Order<T>& call, const T* bounds, const int64_t* cut, const T* grad, T* result,
-                   int available) {
+                   int threads) {
   using K = Keys<T>;
   using Vector = typename K::Vector;
   constexpr int halves = Number<T>::kWide ? 1 : 2;
   int64_t features = call.features;
-  for_columns(call, available, [&](int64_t graph, const auto& column, Vector*) {
+  for_columns(call, threads, [&](int64_t graph, const auto& column, Vector*) {
     const T* row = bounds + 2 * graph * features + column.column;
     Vector low_bits = K::load(row, column.lanes), high_bits = K::load(row + features, column.lanes);
     Doubles low = K::wide(low_bits), high = K::wide(high_bits);

@@ -10,7 +10,8 @@
 namespace readouts {
 namespace READOUTS_ISA {
 
-constexpr int64_t kAhead = 16;  // positions by which listed rows are prefetched
+constexpr int64_t kAhead = 16;         // positions by which listed rows are prefetched
+constexpr int64_t kAheadBytes = 4096;  // bytes by which rows that lie in order are prefetched
 
 // Rows that lie one after the other.
 template <class T>
@@ -19,7 +20,10 @@ struct Contiguous {
   int64_t features;
   READOUTS_INLINE int64_t node(int64_t position) const { return position; }
   READOUTS_INLINE const T* at(int64_t position) const { return x + position * features; }
-  READOUTS_INLINE void prefetch(int64_t, int64_t, int64_t) const {}
+  READOUTS_INLINE void prefetch(int64_t position, int64_t column, int64_t count) const {
+    const char* ahead = reinterpret_cast<const char*>(at(position) + column) + kAheadBytes;
+    for (int64_t byte = 0; byte < count * (int64_t)sizeof(T); byte += 64) __builtin_prefetch(ahead + byte);
+  }
 };
 
 // Rows in the order of an index list; an entry that names no row reads row 0 and is reported in `wrong`.

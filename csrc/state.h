@@ -13,8 +13,8 @@ namespace READOUTS_ISA {
 constexpr int64_t kTile = 128;  // rows that are certified, or split by pre-rounding, at once
 constexpr int kGrid = 46;       // bits between the grids of pre-rounding: 2**7 multiples of one add up exactly
 
-// Arrays of one number for every slot. The sum of a graph is part + high + low + third, exactly, unless it is
-// not finite (then it is `special`) or a lane is broken (then a superaccumulator has to add it again).
+// Arrays of one number for every slot. The sum of a graph is high + low + third, exactly, unless it is not finite
+// (then it is `special`) or a lane is broken (then a superaccumulator has to add it again); `part` is that of a tile.
 template <class T>
 struct State {
   using Signed = typename Number<T>::Signed;
@@ -39,7 +39,7 @@ struct State {
   }
 
   void clear_sums(int64_t slots) const {
-    for (double* array : {part, high, low, third, special}) std::memset(array, 0, slots * sizeof(double));
+    for (double* array : {high, low, third, special}) std::memset(array, 0, slots * sizeof(double));
     std::memset(broken, 0, slots * sizeof(int64_t));
   }
 };
@@ -130,7 +130,7 @@ constexpr int blocks_at_once() {
 // Read the rows from `begin` to `end` of NB neighbouring blocks, U rows at once.
 template <class T, bool kSums, bool kExtremes, int NB, int U, class R>
 READOUTS_INLINE void scan_blocks(const R& rows, int64_t begin, int64_t end, int64_t column, int lanes,
-                                 const State<T>& state, int64_t slot, bool fresh) {
+                                 const State<T>& state, int64_t slot, bool clear_sums, bool clear_extremes) {
   using N = Number<T>;
   Doubles sum[U][NB];
   Extremes<T> extremes[NB];
@@ -139,10 +139,10 @@ READOUTS_INLINE void scan_blocks(const R& rows, int64_t begin, int64_t end, int6
     if constexpr (kSums) {
       READOUTS_UNROLL
       for (int u = 0; u < U; ++u) sum[u][b] = Doubles{};
-      if (!fresh) sum[0][b] = load_doubles(state.part + slot + b * W);
+      if (!clear_sums) sum[0][b] = load_doubles(state.part + slot + b * W);
     }
     if constexpr (kExtremes) {
-      if (fresh)
+      if (clear_extremes)
         extremes[b].clear();
       else
         extremes[b].load(state, slot + b * W);
@@ -196,21 +196,25 @@ READOUTS_INLINE void scan_blocks(const R& rows, int64_t begin, int64_t end, int6
 
 // Read the rows from `begin` to `end`, all columns: add to `part` as it comes, compare the extremes.
 template <class T, bool kSums, bool kExtremes, class R>
-READOUTS_INLINE void scan(const R& rows, int64_t begin, int64_t end, const State<T>& state, bool fresh) {
+READOUTS_INLINE void scan(const R& rows, int64_t begin, int64_t end, const State<T>& state, bool clear_sums,
+                          bool clear_extremes) {
   constexpr int NB = blocks_at_once<T, kSums, kExtremes>();
   Columns columns(rows.features);
   int64_t full = rows.features / W, block = 0;
   for (; block + NB <= full; block += NB)
-    scan_blocks<T, kSums, kExtremes, NB, NB == 1 ? 4 : 1>(rows, begin, end, block * W, W, state, block * W, fresh);
+    scan_blocks<T, kSums, kExtremes, NB, NB == 1 ? 4 : 1>(rows, begin, end, block * W, W, state, block * W, clear_sums,
+        clear_extremes);
   if constexpr (NB > 4)
     for (; block + 4 <= full; block += 4)
-      scan_blocks<T, kSums, kExtremes, 4, 1>(rows, begin, end, block * W, W, state, block * W, fresh);
+      scan_blocks<T, kSums, kExtremes, 4, 1>(rows, begin, end, block * W, W, state, block * W, clear_sums,
+        clear_extremes);
   if constexpr (NB > 2)
     for (; block + 2 <= full; block += 2)
-      scan_blocks<T, kSums, kExtremes, 2, 2>(rows, begin, end, block * W, W, state, block * W, fresh);
+      scan_blocks<T, kSums, kExtremes, 2, 2>(rows, begin, end, block * W, W, state, block * W, clear_sums,
+        clear_extremes);
   for (; block < columns.blocks(); ++block)
     scan_blocks<T, kSums, kExtremes, 1, 4>(rows, begin, end, columns.column(block), columns.lanes(), state, block * W,
-                                           fresh);
+                                           clear_sums, clear_extremes);
 }
 
 // Values to be added up: those of x, or the squares of their deviations from a mean; kDigits bits each.
@@ -329,29 +333,68 @@ __attribute__((noinline)) void add_any(const R& rows, int64_t begin, int64_t end
   }
 }
 
-// Add one block of a tile by pre-rounding (Demmel and Nguyen 2015): every number is split on grids kGrid bits apart,
-// from the largest magnitude down to the last bit of the least. The sums on each grid are exact.
-template <class S, class R, class G>
-void add_split(const R& rows, int64_t begin, int64_t end, int64_t column, int lanes, const G& generate, const S& state,
-               int64_t slot, double* tile) {
-  vl largest[2] = {}, least[2] = {fill<vl>(INT64_MAX), fill<vl>(INT64_MAX)};
+// The biased float64 exponents of the largest and the least magnitudes of a block, zeros left out; 2047 for NaN and
+// infinities.
+struct Exponents {
+  vl top[2], bottom[2];
+};
+
+template <class R, class T, class G>
+READOUTS_INLINE Exponents find_exponents(const R& rows, const T*, int64_t begin, int64_t end, int64_t column, int lanes,
+                                         const G& generate, int64_t slot) {
+  vl largest[2] = {}, least[2] = {fill<vl>((int64_t)-1), fill<vl>((int64_t)-1)};
   for (int64_t position = begin; position < end; ++position) {
     Doubles value = generate(rows.at(position) + column, lanes, slot);
     READOUTS_UNROLL
     for (int half = 0; half < 2; ++half) {
       vl size = (vl)absolute(value.v[half]);
       largest[half] = vmax(largest[half], size);
-      least[half] = vmin(least[half], size == 0 ? fill<vl>(INT64_MAX) : size);
+      least[half] = (vl)vmin((vul)least[half], (vul)(size - 1));
     }
   }
-  vl exponents[2], depth{};
-  vl hard{};
+  Exponents result;
   for (int half = 0; half < 2; ++half) {
-    vl top = largest[half] >> 52;
-    exponents[half] = top + 8;
-    hard |= top > 2037;  // NaN, infinities, and what would overflow
-    vl bits = top - vmax(vmin(least[half] >> 52, top), fill<vl>((int64_t)1)) + (G::kDigits + 7);
-    depth = vmax(depth, bits);  // from 2**7 times the largest to the last bit of the least
+    result.top[half] = largest[half] >> 52;
+    vl bottom = (vl)((vul)(least[half] + 1) >> 52);
+    result.bottom[half] = (least[half] == -1) ? result.top[half] : bottom;
+  }
+  return result;
+}
+
+// The same from the bits of floats that are read as float32.
+template <class R, class T>
+READOUTS_INLINE Exponents find_exponents(const R& rows, const T*, int64_t begin, int64_t end, int64_t column, int lanes,
+                                         const Values<T>&, int64_t, std::enable_if_t<!Number<T>::kWide>* = nullptr) {
+  vi largest{}, least = fill<vi>(-1);
+  for (int64_t position = begin; position < end; ++position) {
+    vi size = (vi)load_block(rows.at(position) + column, lanes) & 0x7FFFFFFF;
+    largest = vmax(largest, size);
+    least = (vi)vmin((vu)least, (vu)(size - 1));
+  }
+  vi top = vmax(largest >> 23, fill<vi>(1));
+  vi bottom = vmax((least + 1) >> 23, fill<vi>(1));
+  bottom = (least == -1) ? top : bottom;
+  Exponents result;
+  for (int half = 0; half < 2; ++half) {
+    vl wide = longs_of(load_as<vi_half>((const char*)&top + half * sizeof(vi_half)));
+    result.top[half] = wide == 255 ? fill<vl>((int64_t)2047) : wide + 896;
+    result.bottom[half] = longs_of(load_as<vi_half>((const char*)&bottom + half * sizeof(vi_half))) + 896;
+  }
+  return result;
+}
+
+// Add one block of a tile by pre-rounding (Demmel and Nguyen 2015): every number is split on grids kGrid bits apart,
+// from the largest magnitude down to the last bit of the least. The sums on each grid are exact.
+template <class S, class R, class G>
+void add_split(const R& rows, int64_t begin, int64_t end, int64_t column, int lanes, const G& generate, const S& state,
+               int64_t slot, double* tile) {
+  Exponents found = find_exponents(rows, rows.x, begin, end, column, lanes, generate, slot);
+  vl exponents[2], depth{}, hard{};
+  for (int half = 0; half < 2; ++half) {
+    exponents[half] = found.top[half] + 8;
+    hard |= found.top[half] > 2037;  // NaN, infinities, and what would overflow
+    vl bottom = vmax(vmin(found.bottom[half], found.top[half]), fill<vl>((int64_t)1));
+    depth = vmax(depth, found.top[half] - bottom + (G::kDigits + 7));  // from 2**7 times the largest to the last bit
   }
   if (__builtin_expect(any(hard) || any(depth > 3 * kGrid + 6), 0))
     add_any(rows, begin, end, column, lanes, generate, state, slot, tile);
@@ -363,7 +406,7 @@ void add_split(const R& rows, int64_t begin, int64_t end, int64_t column, int la
     add_levels<1>(rows, begin, end, column, lanes, generate, state, slot, exponents);
 }
 
-// Move `part`, which is exact, into the three numbers.
+// Add `part`, which is exact, to the three numbers.
 template <class T>
 READOUTS_INLINE void fold(const State<T>& state, int64_t slots) {
   for (int64_t slot = 0; slot < slots; slot += D) {
@@ -373,21 +416,20 @@ READOUTS_INLINE void fold(const State<T>& state, int64_t slots) {
     store_as(state.special + slot, finite ? special : special + part);
     absorb(state, slot, finite ? part : vd{});
   }
-  std::memset(state.part, 0, slots * sizeof(double));
 }
 
 // Whether sums are tried as they come. After a tile that was rounded the next ones are split at once.
 struct Mode {
   bool flag_works;
-  int split_next = 0;
+  int split_next = 0, span = 1;
   bool tries() { return flag_works && (split_next == 0 || --split_next == 0); }
-  void failed() { split_next = 32; }
+  void failed() { split_next = span = span < 1024 ? 2 * span : span; }
+  void worked() { span = 1; }
 };
 
-// Take in the rows from `begin` to `end` of a graph: sums of what `generate` makes of them, and extremes.
+// Take in the rows from `begin` to `end` of a graph: exact sums of the values, and extremes.
 template <class T, bool kSums, bool kExtremes, class R>
-void gather(const R& rows, int64_t begin, int64_t end, const State<T>& state, double* backup, double* tile,
-            Mode& mode) {
+void gather(const R& rows, int64_t begin, int64_t end, const State<T>& state, double* tile, Mode& mode) {
   Columns columns(rows.features);
   int64_t slots = columns.slots();
   int64_t step = rows.features > 16 * W ? vmax<int64_t>(8, 16384 / rows.features) : kTile;  // rows read at once
@@ -395,28 +437,25 @@ void gather(const R& rows, int64_t begin, int64_t end, const State<T>& state, do
   for (int64_t start = begin; start < end; start += kTile) {
     int64_t stop = vmin(start + kTile, end);
     bool tries = kSums && !Number<T>::kWide && mode.tries();
-    if (tries) {
-      std::memcpy(backup, state.part, slots * sizeof(double));
-      clear_inexact();
-    }
+    if (tries) clear_inexact();
     for (int64_t at = start; at < stop; at += step) {
       int64_t until = vmin(at + step, stop);
       if (tries)
-        scan<T, kSums, kExtremes>(rows, at, until, state, at == begin);
+        scan<T, kSums, kExtremes>(rows, at, until, state, at == start, at == begin);
       else if constexpr (kExtremes)
-        scan<T, false, true>(rows, at, until, state, at == begin);
+        scan<T, false, true>(rows, at, until, state, false, at == begin);
     }
     if constexpr (kSums) {
-      if (tries && !is_inexact()) continue;
-      if (tries) {
-        std::memcpy(state.part, backup, slots * sizeof(double));
-        mode.failed();
+      if (tries && !is_inexact()) {
+        fold(state, slots);
+        mode.worked();
+        continue;
       }
+      if (tries) mode.failed();
       for (int64_t block = 0; block < columns.blocks(); ++block)
         add_split(rows, start, stop, columns.column(block), columns.lanes(), Values<T>{}, state, block * W, tile);
     }
   }
-  if constexpr (kSums) fold(state, slots);
 }
 
 }  // namespace READOUTS_ISA

@@ -70,6 +70,73 @@ READOUTS_INLINE V fill(S value) {
   return V{} + value;
 }
 
+// Conversions. GCC splits __builtin_convertvector into halves where the two types differ in size.
+READOUTS_INLINE vd doubles_of(vf_half value) {
+#if defined(__AVX512F__)
+  return (vd)_mm512_cvtps_pd((__m256)value);
+#elif defined(__AVX2__)
+  return (vd)_mm256_cvtps_pd((__m128)value);
+#else
+  return __builtin_convertvector(value, vd);
+#endif
+}
+
+READOUTS_INLINE vd doubles_of(vi_half value) {
+#if defined(__AVX512F__)
+  return (vd)_mm512_cvtepi32_pd((__m256i)value);
+#elif defined(__AVX2__)
+  return (vd)_mm256_cvtepi32_pd((__m128i)value);
+#else
+  return __builtin_convertvector(value, vd);
+#endif
+}
+
+READOUTS_INLINE vf_half floats_of(vd value) {
+#if defined(__AVX512F__)
+  return (vf_half)_mm512_cvtpd_ps((__m512d)value);
+#elif defined(__AVX2__)
+  return (vf_half)_mm256_cvtpd_ps((__m256d)value);
+#else
+  return __builtin_convertvector(value, vf_half);
+#endif
+}
+
+READOUTS_INLINE vl longs_of(vi_half value) {
+#if defined(__AVX512F__)
+  return (vl)_mm512_cvtepi32_epi64((__m256i)value);
+#elif defined(__AVX2__)
+  return (vl)_mm256_cvtepi32_epi64((__m128i)value);
+#else
+  return __builtin_convertvector(value, vl);
+#endif
+}
+
+READOUTS_INLINE vi_half ints_of(vl value) {
+#if defined(__AVX512F__)
+  return (vi_half)_mm512_cvtepi64_epi32((__m512i)value);
+#else
+  return __builtin_convertvector(value, vi_half);
+#endif
+}
+
+READOUTS_INLINE vu unsigned_of(vh value) {
+#if defined(__AVX512F__)
+  return (vu)_mm512_cvtepu16_epi32((__m256i)value);
+#elif defined(__AVX2__)
+  return (vu)_mm256_cvtepu16_epi32((__m128i)value);
+#else
+  return __builtin_convertvector(value, vu);
+#endif
+}
+
+READOUTS_INLINE vh halves_of(vu value) {
+#if defined(__AVX512F__)
+  return (vh)_mm512_cvtepi32_epi16((__m512i)value);
+#else
+  return __builtin_convertvector(value, vh);
+#endif
+}
+
 template <class V>
 READOUTS_INLINE V vmax(V a, V b) {
   return a > b ? a : b;
@@ -112,11 +179,11 @@ READOUTS_INLINE void store_doubles(double* target, const Doubles& value) {
 READOUTS_INLINE Doubles widen_floats(vf value) {
   vf_half halves[2];
   std::memcpy(halves, &value, sizeof(value));
-  return {{__builtin_convertvector(halves[0], vd), __builtin_convertvector(halves[1], vd)}};
+  return {{doubles_of(halves[0]), doubles_of(halves[1])}};
 }
 
 READOUTS_INLINE vf round_floats(const Doubles& value) {
-  vf_half halves[2] = {__builtin_convertvector(value.v[0], vf_half), __builtin_convertvector(value.v[1], vf_half)};
+  vf_half halves[2] = {floats_of(value.v[0]), floats_of(value.v[1])};
   return load_as<vf>(halves);
 }
 
@@ -128,14 +195,14 @@ READOUTS_INLINE vf round_to_odd(const Doubles& value) {
   for (int half = 0; half < 2; ++half) {
     vl sign = fill<vl>(0x7FFFFFFFFFFFFFFF);
     vd found = (vd)((vl)back.v[half] & sign), exact = (vd)((vl)value.v[half] & sign);
-    over[half] = __builtin_convertvector((vl)(found > exact), vi_half);
-    inexact[half] = __builtin_convertvector((vl)(found != exact), vi_half);
+    over[half] = ints_of((vl)(found > exact));
+    inexact[half] = ints_of((vl)(found != exact));
   }
   return (vf)(((vi)nearest + load_as<vi>(over)) | (load_as<vi>(inexact) & 1));
 }
 
 READOUTS_INLINE vf floats_of(vh bits, bfloat16) {
-  return (vf)(__builtin_convertvector(bits, vu) << 16);
+  return (vf)(unsigned_of(bits) << 16);
 }
 
 READOUTS_INLINE vf floats_of(vh bits, float16) {
@@ -144,7 +211,7 @@ READOUTS_INLINE vf floats_of(vh bits, float16) {
 #elif defined(__F16C__)
   return (vf)_mm256_cvtph_ps((__m128i)bits);
 #else
-  vi wide = (vi)__builtin_convertvector(bits, vu);
+  vi wide = (vi)unsigned_of(bits);
   vi sign = (wide & 0x8000) << 16, magnitude = wide & 0x7FFF;
   vi normal = (magnitude << 13) + (112 << 23);
   vf scaled = __builtin_convertvector(magnitude, vf) * 0x1p-24f;
@@ -156,7 +223,7 @@ READOUTS_INLINE vf floats_of(vh bits, float16) {
 // Return the 16-bit floats nearest to float32 numbers, ties to even.
 READOUTS_INLINE vh halves_of(vf value, bfloat16) {
   vu bits = (vu)value;
-  return __builtin_convertvector((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, vh);
+  return halves_of((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
 READOUTS_INLINE vh halves_of(vf value, float16) {
@@ -172,7 +239,7 @@ READOUTS_INLINE vh halves_of(vf value, float16) {
   vi result = magnitude < (113 << 23) ? small : rounded;
   result = magnitude >= (143 << 23) ? fill<vi>(0x7C00) : result;
   result = magnitude > (255 << 23) ? fill<vi>(0x7E00) : result;
-  return __builtin_convertvector((vu)(result | sign), vh);
+  return halves_of((vu)(result | sign));
 #endif
 }
 
@@ -211,8 +278,8 @@ struct Number {
 
   static READOUTS_INLINE Doubles load_wide(const T* source) {
     if constexpr (sizeof(T) == 4)
-      return {{__builtin_convertvector(load_as<vf_half>(source), vd),
-               __builtin_convertvector(load_as<vf_half>(source + D), vd)}};
+      return {{doubles_of(load_as<vf_half>(source)),
+               doubles_of(load_as<vf_half>(source + D))}};
     else
       return widen_floats(load(source));
   }
@@ -225,6 +292,12 @@ struct Number {
     result = result != result ? fill<vf>(__builtin_nanf("")) : result;
     if constexpr (sizeof(T) == 2) result = floats_of(halves_of(result, T{}), T{});
     return result + 0.0f;
+  }
+
+  // Return numbers of T with +0 for every zero and the default NaN for every NaN.
+  static READOUTS_INLINE Block canonical(Block value) {
+    value = value + 0.0f;
+    return value != value ? fill<vf>(__builtin_nanf("")) : value;
   }
 
   static READOUTS_INLINE vi part(Block value, int) { return (vi)value; }
@@ -248,7 +321,9 @@ struct Number<double> {
   static READOUTS_INLINE Doubles load_wide(const double* source) { return load_doubles(source); }
   static READOUTS_INLINE Doubles widen(const Block& value) { return value; }
 
-  static READOUTS_INLINE Block narrow(const Doubles& value) {
+  static READOUTS_INLINE Block narrow(const Doubles& value) { return canonical(value); }
+
+  static READOUTS_INLINE Block canonical(const Doubles& value) {
     Doubles result;
     for (int half = 0; half < 2; ++half) {
       vd part = value.v[half] + 0.0;

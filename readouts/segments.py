@@ -47,9 +47,9 @@ class Segments:
         """
         _check_index("batch", batch)
         check_size(size)
-        index = batch.detach().long()
+        index = batch.long()
         if size is None:  # at least 1 where there are nodes: a negative index is the operator's to report
-            size = max(int(index.max()) + 1, 1) if index.shape[0] else 0
+            size = max(ops.greatest(index) + 1, 1) if index.shape[0] else 0
         return cls(index, *ops.group(index, size if isinstance(size, torch.SymInt) else int(size)))
 
     @classmethod
@@ -67,8 +67,8 @@ class Segments:
         _check_index("ptr", ptr)
         check_size(num_nodes, "num_nodes")
         if ptr.shape[0] == 0:
-            raise ValueError("ptr: expected B + 1 borders, got an empty tensor")
-        ptr = ptr.detach().long()
+            raise ValueError("ptr: expected B + 1 offsets, got an empty tensor")
+        ptr = ptr.long()
         return cls(ops.expand_ptr(ptr, num_nodes), ptr)
 
     @classmethod

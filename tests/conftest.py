@@ -5,9 +5,9 @@ import os
 import hypothesis
 import pytest
 import torch
+from tasks import tasks
 
 from readouts import ops
-from readouts.kernels import cpu
 from readouts.kernels.portable import elementary as portable
 
 pytest_plugins = ["pytester"]
@@ -41,14 +41,8 @@ class Dispatched:
         return self._run(ops.reduce_backward, grad, x, out, index, *groups, names)
 
     def _run(self, operator, *arguments):
-        grain, before = cpu.GRAIN, torch.get_num_threads()
-        cpu.GRAIN = 1
-        torch.set_num_threads(self.threads)
-        try:
+        with tasks(self.threads):
             return operator(*arguments)
-        finally:
-            cpu.GRAIN = grain
-            torch.set_num_threads(before)
 
 
 KERNELS = {"portable": Portable(), "one-thread": Dispatched(1), "three-threads": Dispatched(3)}

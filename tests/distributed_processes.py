@@ -15,7 +15,7 @@ class Processes:
 
     def __init__(self, number, folder, timeout):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["readouts.distributed", "readouts.kernels.cpu"])
+        context.set_forkserver_preload(["readouts.distributed", "readouts.kernels.native.elementary"])
         pairs = [context.Pipe() for _ in range(number)]
         store = f"file://{folder}/store"
         self.pipes = [near for near, _ in pairs]

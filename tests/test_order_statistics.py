@@ -13,11 +13,12 @@ from batches import batches, floats
 from bits import AS_INTEGERS, assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
+from tasks import tasks
 from torch.autograd import gradcheck, gradgradcheck
 from torch_geometric.nn import MLP, GINConv, aggr
 
 from readouts import Segments, ops, order_statistics, readout
-from readouts.kernels import cpu, selection_cpu, selection_loops
+from readouts.kernels.native import order as native
 from readouts.kernels.portable import elementary
 from readouts.kernels.portable import order as portable
 from readouts.kernels.reference import round_once
@@ -40,11 +41,12 @@ FUNCTIONS = {
 
 
 @pytest.fixture(params=[portable, 1, 3], ids=["portable", "one-thread", "three-threads"])
-def kernel(request, monkeypatch):
+def kernel(request):
     if request.param is portable:
-        return portable
-    monkeypatch.setattr(cpu, "tasks_for", lambda elements: request.param)
-    return selection_cpu
+        yield portable
+        return
+    with tasks(request.param):
+        yield native
 
 
 @pytest.fixture(params=FUNCTIONS)
@@ -107,7 +109,7 @@ class TestSelection:
         ranks = torch.tensor(data.draw(st.lists(st.integers(-1, 31), min_size=2, max_size=2))).expand(
             len(count), 2
         )
-        for kernel in (portable, selection_cpu):
+        for kernel in (portable, native):
             actual = kernel.select(x, *groups_of(index, len(count)), ranks)
             assert_same_bits(actual, selected(x, index, ranks))
 
@@ -115,9 +117,9 @@ class TestSelection:
     def test_any_values_by_counting(self, dtype, data):
         """A graph too large to be sorted, made of few values."""
         values = data.draw(st.lists(floats(dtype), min_size=1, max_size=8))
-        x = torch.tensor(values, dtype=torch.float64).to(dtype).repeat(selection_loops.SORTED + 1)[:, None]
+        x = torch.tensor(values, dtype=torch.float64).to(dtype).repeat(512 + 1)[:, None]
         index, ranks = torch.zeros(len(x), dtype=torch.int64), torch.tensor([[0, 1, 513, 514, 600, 9999]])
-        actual = selection_cpu.select(x, *groups_of(index, 1), ranks)
+        actual = native.select(x, *groups_of(index, 1), ranks)
         assert_same_bits(actual, selected(x, index, ranks))
 
     @pytest.mark.parametrize("nodes", [10, 700])
@@ -129,7 +131,7 @@ class TestSelection:
             groups = groups_of(torch.zeros(nodes, dtype=torch.int64), 1)
             ranks = torch.tensor([[0, nodes // 2 - 1, nodes // 2, nodes - 1]])
             expected = portable.select(x, *groups, ranks)
-            assert_same_bits(selection_cpu.select(x, *groups, ranks), expected)
+            assert_same_bits(native.select(x, *groups, ranks), expected)
             assert expected[0].float().equal(x.float().sort(0).values[ranks[0]])
 
     @pytest.mark.parametrize(
@@ -223,9 +225,9 @@ def test_trimmed_mean_of_infinities():
     expected = torch.tensor([[3, INF, NAN, NAN]])
     groups = groups_of(torch.zeros(5, dtype=torch.int64), 1)
     bounds = portable.select(x, *groups, torch.tensor([[1, 3]]))
-    for kernel in (portable, selection_cpu):
-        rows, borders = kernel.keep(x, bounds, *groups, torch.tensor([1]))
-        assert borders.tolist() == [0, 3, 5]
+    for kernel in (portable, native):
+        rows, offsets = kernel.keep(x, bounds, *groups, torch.tensor([1]))
+        assert offsets.tolist() == [0, 3, 5]
         assert_same_bits(readout(rows[:3]), expected)
     assert_same_bits(trimmed_mean(x, None, 0.2), expected)
 
@@ -303,10 +305,9 @@ def test_kernels_agree_on_the_gradient_of_the_trimmed_mean(dtype):
     bounds = portable.select(x, *groups, ranks)
     grad = torch.randn(len(SIZES), 19).to(dtype)
     expected = portable.spread(grad, x, bounds, *groups, cut)
-    for tasks in (1, 3):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cpu, "tasks_for", lambda elements, tasks=tasks: tasks)
-            assert_same_bits(selection_cpu.spread(grad, x, bounds, *groups, cut), expected)
+    for number in (1, 3):
+        with tasks(number):
+            assert_same_bits(native.spread(grad, x, bounds, *groups, cut), expected)
 
 
 class TestDerivatives:

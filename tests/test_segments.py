@@ -20,7 +20,8 @@ def test_order_and_ptr_list_the_nodes_of_every_graph(index):
     segments = Segments.from_batch(index, size=7)
     assert (segments.size, segments.num_nodes) == (7, len(index))
     for graph in range(7):
-        nodes = segments.order[segments.ptr[graph] : segments.ptr[graph + 1]]
+        order = torch.arange(len(index)) if segments.order is None else segments.order
+        nodes = order[segments.ptr[graph] : segments.ptr[graph + 1]]
         assert nodes.tolist() == (index == graph).nonzero().flatten().tolist()
         assert segments.count[graph] == len(nodes)
 
@@ -32,8 +33,9 @@ def test_ptr_and_batch_say_the_same(index):
     again = Segments.from_ptr(segments.ptr.int(), len(index))
     assert again.index.equal(index)
     assert again.count.equal(segments.count)
-    assert again.index.dtype == again.count.dtype == again.ptr.dtype == segments.order.dtype == torch.int64
+    assert again.index.dtype == again.count.dtype == again.ptr.dtype == segments.ptr.dtype == torch.int64
     assert again.order is None  # the nodes are in order as they are
+    assert segments.order is None
 
 
 def test_sizes_without_nodes():

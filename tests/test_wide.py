@@ -8,8 +8,9 @@ from batches import batches, floats
 from bits import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
+from tasks import tasks
 
-from readouts.kernels import cpu, reference, wide
+from readouts.kernels import reference, wide
 from readouts.reductions import result_dtype
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -113,11 +114,11 @@ def test_blocks_do_not_show(dtype, monkeypatch, block):
     assert plain_sums(x, index, 3, 1).equal(whole)
 
 
-def test_threads_do_not_show(dtype, monkeypatch):
+def test_threads_do_not_show(dtype):
     x, index = torch.randn(50, 70).to(dtype), torch.randint(0, 3, (50,))
     one = wide.sums(x, index, 3)
-    monkeypatch.setattr(cpu, "tasks_for", lambda elements: 5)
-    assert wide.sums(x, index, 3).equal(one)
+    with tasks(5):
+        assert wide.sums(x, index, 3).equal(one)
 
 
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=8))

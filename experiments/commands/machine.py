@@ -28,13 +28,13 @@ def speed(
     device: Device = DeviceName.auto,
     seed: Seed = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The main shapes only, in about two minutes.")
+        bool, typer.Option("--quick", help="A representative part of the grid, in three minutes.")
     ] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of PyTorch and of ours.", show_default="as PyTorch has")
     ] = None,
 ) -> None:
-    """Time readouts and everything one could take instead, and compare them with what memory allows.
+    """Time readouts and everything one could call instead, and compare them with the limits.
 
     What was timed is not timed again: give another --out, or move the rows away, for new numbers.
     """
@@ -45,18 +45,22 @@ def speed(
     from experiments.report import verdicts
     from experiments.report.conclude import conclude
     from experiments.rows import RowLog
-    from experiments.speed import epochs, figure, measure, tables
-    from experiments.speed.shapes import memory_plan, plan
+    from experiments.speed import epochs, figure, grid, measure, memory, startup, tables
 
+    on_cuda = where == "cuda"
     settings = measure.Settings(where, seed, quick, threads or torch.get_num_threads())
+    cases = grid.grid(quick, on_cuda, sets, seed)
+    left_out = measure.too_large(cases, where)
     with RowLog(out, "speed", where) as log:
-        rows = measure.measure(plan(quick, where == "cuda", sets, seed), log, settings)
+        rows = startup.measure(log, settings)
+        rows += measure.measure(cases, log, settings)
         if not quick:
-            rows += measure.measure_memory(memory_plan(where == "cuda"), log, settings)
+            rows += memory.measure(grid.memory_shapes(on_cuda), log, settings)
             rows += epochs.measure(sets, log, settings)
     figures = figure.figure(rows, out)
-    notes, judged = [*tables.refusals(rows), *tables.noise(rows)], verdicts.of_speed(rows)
-    conclude(speed, locals(), log.path, rows, tables.tables(rows), figures, notes, judged, sets)
+    notes = [*tables.refusals(rows), *tables.absences(left_out), *tables.noise(rows)]
+    found = verdicts.of_speed(rows)
+    conclude(speed, locals(), log.path, rows, tables.tables(rows), figures, notes, found, sets)
     say_paths(log.path, *figures)
 
 

@@ -22,8 +22,8 @@ from experiments.gradients import tables as gradients
 from experiments.heads import tables as heads
 from experiments.heads.networks import FLATTEN, POOLED
 from experiments.rows import Row, average, pick, present
-from experiments.speed.contenders import EXACT
-from experiments.speed.limits import gather, is_large, judge
+from experiments.speed.cells import gather
+from experiments.speed.thresholds import evaluate, main_ratios
 
 ALMOST = 0.01
 BETTER_THAN_GUESSING = 0.75
@@ -256,15 +256,10 @@ def of_excitation(rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def of_speed(rows: Sequence[Row]) -> tuple[str, str]:
-    """All limits are met; the numbers are those of large batches."""
-    results = gather(rows)
-    ratios: dict[str, list[float]] = {}
-    for result in results:
-        if is_large(result) and (ratio := result.ratio(EXACT, result.yardstick)) is not None:
-            ratios.setdefault(result.yardstick, []).append(ratio)
-    times = ", ".join(f"{span(found)} times a {base}" for base, found in ratios.items())
-    told = f"exact sum, mean and max of large batches: {times or 'not timed'}"
-    return held([limit.met for limit in judge(results)]), told
+    """All limits are met; the numbers are those of small batches against PyG, and of large ones."""
+    cells = gather(rows)
+    told = [f"{name} {span(ratios)}" for name, ratios in main_ratios(cells).items() if ratios]
+    return held([outcome.met for outcome in evaluate(cells)]), ", ".join(told) or "not timed"
 
 
 def of_scaling(rows: Sequence[Row]) -> tuple[str, str]:

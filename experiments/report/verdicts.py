@@ -9,7 +9,9 @@ from experiments import copies, demo, tower
 from experiments.console import share
 from experiments.report.headlines import ceilings_at, strayed, sum_error, towers
 from experiments.rows import Row, pick, present
-from experiments.speed.limits import gather, judge
+from experiments.speed.cells import gather
+from experiments.speed.tables import summary
+from experiments.speed.thresholds import evaluate
 
 
 def of_collisions(rows: Sequence[Row]) -> Iterator[str]:
@@ -56,11 +58,9 @@ def of_copies(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def of_speed(rows: Sequence[Row]) -> Iterator[str]:
-    """How many limits are met, and how far the others are missed."""
-    limits = list(judge(gather(rows)))
-    missed = [limit for limit in limits if not limit.met]
-    yield f"{len(limits) - len(missed)} of {len(limits)} limits met."
-    yield from (f"Missed: {limit.what} ({limit.verdict})." for limit in missed)
+    """How many limits are met in how many cells; the table of misses names the others."""
+    outcomes = evaluate(gather(rows))
+    yield f"Limits: {summary(outcomes)}."
 
 
 def listed(names: Sequence[str]) -> str:

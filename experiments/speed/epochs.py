@@ -31,8 +31,8 @@ from experiments.accuracy.training import Settings, Training, epochs, new_networ
 from experiments.console import tracked
 from experiments.rows import Row, RowLog
 from experiments.speed import measure as measuring
-from experiments.speed.contenders import LOADER, RESIDENT
-from experiments.speed.shapes import EPOCH
+from experiments.speed.cases import EAGER, EPOCH, NORMAL, SORTED
+from experiments.speed.implementations import LOADER, RESIDENT
 from experiments.speed.timing import Samples, interleave
 
 METRICS = ("seconds", "p20", "p80", "samples")
@@ -80,9 +80,9 @@ def case_of_epoch(graphs: GraphSet) -> dict[str, Any]:
         "readout": "sum",
         "direction": EPOCH,
         "dtype": "float32",
-        "layout": "sorted",
-        "through": "training",
-        "timing": "eager",
+        "kind": NORMAL,
+        "layout": SORTED,
+        "timing": EAGER,
         "graphs": len(graphs),
         "nodes": sum(graph.num_nodes for graph in graphs),
         "features": graphs[0].x.size(1),

@@ -9,143 +9,153 @@ from rich.table import Table
 
 from experiments.console import table
 from experiments.rows import Row
-from experiments.speed.contenders import (
-    EXACT,
-    FAST,
-    FRESH,
-    GROUPED,
-    LOADER,
-    OURS,
-    PYG,
-    READ,
-    RESIDENT,
-    WARM,
-    YARDSTICKS,
-)
-from experiments.speed.limits import AT_MOST, BACKWARD, FORWARD, Judged, Result, gather, is_large, judge
-from experiments.speed.shapes import EPOCH
+from experiments.speed.baselines import FRESH, READ
+from experiments.speed.cases import BACKWARD, EPOCH
+from experiments.speed.cells import Cell, gather
+from experiments.speed.implementations import GROUPED, LOADER, OURS, PEERS, PYG, RESIDENT, missing_packages
+from experiments.speed.measure import REFUSED
+from experiments.speed.thresholds import LIMITS, Outcome, evaluate
 
-COLUMNS = {
-    FORWARD: ("batch", "read ms", "exact", "fast", "Segments", "PyG", "best other"),
-    BACKWARD: ("batch", "write", "ms", "exact", "fast", "PyG", "best other"),
-    EPOCH: ("set", f"{LOADER} ms", f"{RESIDENT} ms", "times as fast"),
-}
-UNITS = {
-    FORWARD: "times a plain read",
-    BACKWARD: "times the reads that are needed and a write",
-    EPOCH: "GIN, batches of the resident set against those of PyG's loader",
-}
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+BASES = {BACKWARD: FRESH, EPOCH: LOADER}
+COLUMNS = ("case", "ours", "Segments", "PyG", "fastest peer", "its time", "factor", "baseline")
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Times of each set of reductions and direction, then all limits."""
-    results = gather(rows)
-    kinds = dict.fromkeys((result.case["readout"], result.case["direction"]) for result in results)
-    times = [
-        table(
-            f"{readout}, {direction}: {UNITS[direction]}",
-            COLUMNS[direction],
-            (
-                line
-                for result in results
-                if result.has(readout=readout, direction=direction)
-                for line in lines(result)
-            ),
-        )
-        for readout, direction in kinds
+    """Times of each reduction and direction, then all limits, then all that were missed."""
+    cells = gather(rows)
+    timed = [cell for cell in cells if READ in cell.numbers]
+    kinds = dict.fromkeys((cell.case["readout"], cell.case["direction"]) for cell in timed)
+    found = [times(timed, readout, direction) for readout, direction in kinds]
+    if epochs := [cell for cell in cells if cell.has(direction=EPOCH)]:
+        found.append(epoch_times(epochs))
+    outcomes = evaluate(cells)
+    return [*found, limits(outcomes), misses(outcomes)]
+
+
+def times(cells: Sequence[Cell], readout: str, direction: str) -> Table:
+    """All cases of some reductions in one direction, the small ones first; factor is peer over ours."""
+    base = BASES.get(direction, READ)
+    here = [cell for cell in cells if cell.has(readout=readout, direction=direction)]
+    title = f"{readout}, {direction}: medians (~ noisy), factor: peer / ours, baseline: {base}"
+    return table(title, COLUMNS, (line(cell, base) for cell in here))
+
+
+def line(cell: Cell, base: str) -> list[str]:
+    """One case: our times, PyG's, the fastest peer's, and the baseline."""
+    best = cell.fastest(PEERS)
+    ours = cell.number(OURS)
+    peer = None if best is None else cell.number(best)
+    return [
+        cell.name,
+        *(duration(cell, name) for name in (OURS, GROUPED, PYG)),
+        best or "-",
+        "-" if best is None else duration(cell, best),
+        "-" if ours is None or peer is None else f"{short(peer / ours)} x",
+        duration(cell, base),
     ]
-    return [*times, limits(list(judge(results)))]
 
 
-def lines(result: Result) -> Iterator[list[str]]:
-    """One case in the columns of its direction: one line a yardstick."""
-    name = f"{result.name}, noisy" if result.noisy else result.name
-    if result.case["direction"] == FORWARD:
-        ratios = [against(result, contender, READ) for contender in (EXACT, FAST, GROUPED, PYG)]
-        yield [name, milliseconds(result, READ), *ratios, best_other(result, READ)]
-        return
-    if result.case["direction"] == EPOCH:
-        ratio = result.ratio(LOADER, RESIDENT)
-        times = [milliseconds(result, LOADER), milliseconds(result, RESIDENT)]
-        yield [name, *times, "-" if ratio is None else short(ratio)]
-        return
-    for case, kind, base in ((name, "fresh", FRESH), ("", "warm", WARM)):
-        ratios = [against(result, contender, base) for contender in (EXACT, FAST, PYG)]
-        yield [case, kind, milliseconds(result, base), *ratios, best_other(result, base)]
+def epoch_times(cells: Sequence[Cell]) -> Table:
+    """Epochs of a training, from two sources of batches."""
+    lines = []
+    for cell in cells:
+        loader, resident = cell.number(LOADER), cell.number(RESIDENT)
+        ratio = "-" if loader is None or resident is None else short(loader / resident)
+        lines.append([cell.name, duration(cell, LOADER), duration(cell, RESIDENT), ratio])
+    title = "GIN, an epoch of batches of the resident set and of PyG's loader"
+    return table(title, ("set", LOADER, RESIDENT, "times as fast"), lines)
 
 
-def milliseconds(result: Result, contender: str) -> str:
-    """A time."""
-    seconds = result.number(contender)
-    return "-" if seconds is None else short(1000 * seconds)
-
-
-def against(result: Result, contender: str, base: str) -> str:
-    """A ratio to the yardstick, with its limit where there is one: 1.9 ≤ 2.5, or 2.8 > 2.5 where missed."""
-    verdict = result.verdicts.get(contender)
-    ratio = result.ratio(contender, base)
-    if ratio is None:
-        return verdict.partition(":")[0] if verdict else "-"
-    limit = AT_MOST.get((result.case["direction"], contender))
-    if limit is None or base == WARM or result.case["device"] == "cuda" or not is_large(result):
-        return short(ratio)
-    return f"{short(ratio)} {'≤' if ratio <= limit else '>'} {limit}"
-
-
-def best_other(result: Result, base: str) -> str:
-    """The quickest that is neither ours nor a yardstick nor PyG's pools."""
-    times = {
-        name: seconds
-        for name in result.numbers
-        if name not in (*OURS, *YARDSTICKS, PYG) and (seconds := result.number(name)) is not None
-    }
-    if not times:
-        return "-"
-    name = min(times, key=times.__getitem__)
-    return f"{name} {against(result, name, base)}"
+def duration(cell: Cell, contender: str) -> str:
+    """A time with its unit; `wrong` or `failed` where the contender was not timed."""
+    seconds = cell.number(contender)
+    if seconds is None:
+        return cell.verdicts.get(contender, "-").partition(":")[0]
+    unit, name = next(((unit, name) for unit, name in UNITS if seconds >= unit), UNITS[-1])
+    return f"{short(seconds / unit)} {name}" + ("~" if cell.noisy(contender) else "")
 
 
 def short(value: float) -> str:
     """Three digits, or those before the point."""
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
-def limits(judged: Sequence[Judged]) -> Table:
-    """Every limit, what was reached, and whether that is enough."""
+def limits(outcomes: Sequence[Outcome]) -> Table:
+    """Every limit: its rule, its bound, in how many cells it was met, and the worst of them."""
     lines = []
-    for one in judged:
-        reached = "-" if one.reached is None else f"{short(one.reached)} {one.unit}"
-        bound = f"{'≥' if one.at_least else '≤'} {short(one.limit)} {one.unit}"
-        lines.append([one.what, reached, bound, one.verdict])
-    met = [one for one in judged if one.met]
-    noisy = sum(one.noisy for one in met)
-    doubt = f", {noisy} of these in noisy cases" if noisy else ""
-    return table(
-        f"Limits: {len(met)} of {len(judged)} met{doubt}", ("limit", "reached", "allowed", ""), lines
-    )
+    for limit in LIMITS:
+        if found := [outcome for outcome in outcomes if outcome.limit is limit]:
+            worst = max(found, key=lambda outcome: outcome.excess)
+            met = sum(outcome.met for outcome in found)
+            lines.append([limit.name, limit.rule, allowed(worst), f"{met} of {len(found)}", reached(worst)])
+    columns = ("limit", "rule", "allowed", "met", "worst")
+    return table(f"Limits: {summary(outcomes)}", columns, lines, text_columns=2)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many limits were met, and how many of these in noisy cells."""
+    met = [outcome for outcome in outcomes if outcome.met]
+    noisy = sum(outcome.ratio.noisy for outcome in met)
+    doubt = f", {noisy} of these noisy" if noisy else ""
+    return f"{len(met)} of {len(outcomes)} met{doubt}"
+
+
+def misses(outcomes: Sequence[Outcome]) -> Table:
+    """Every cell that misses a limit, and by how much; limit by limit, the small cells first."""
+    found = [outcome for outcome in outcomes if not outcome.met]
+    lines = [
+        [outcome.limit.name, outcome.what, reached(outcome), allowed(outcome), by(outcome)]
+        for outcome in found
+    ]
+    columns = ("limit", "cell", "reached", "allowed", "")
+    return table(f"Missed: {len(found)} of {len(outcomes)}", columns, lines, text_columns=2)
+
+
+def reached(outcome: Outcome) -> str:
+    """What was reached, with its unit."""
+    value = outcome.ratio.value
+    return "-" if value is None else f"{short(value)} {outcome.limit.unit}"
+
+
+def allowed(outcome: Outcome) -> str:
+    """The bound, with its unit."""
+    limit = outcome.limit
+    return f"{'≥' if limit.at_least else '≤'} {short(limit.bound)} {limit.unit}"
+
+
+def by(outcome: Outcome) -> str:
+    """By how much it was missed."""
+    return outcome.verdict.removeprefix("missed ").removeprefix("missed: ")
 
 
 def noise(rows: Sequence[Row]) -> Iterator[str]:
-    """A warning where even the yardstick varied."""
-    results = [result for result in gather(rows) if result.noisy]
-    if results:
-        names = [f"{result.name}, {result.case['readout']}, {result.case['direction']}" for result in results]
+    """A warning where our own times varied."""
+    cells = [cell for cell in gather(rows) if cell.noisy(OURS)]
+    if cells:
+        names = [cell.title for cell in cells]
         yield (
-            f"noisy: in {len(names)} cases ({'; '.join(names[:3])}{'; ...' if names[3:] else ''}) even the "
-            "yardstick varied by half and more: measure again on an idle machine before trusting them."
+            f"noisy: in {len(names)} cases ({'; '.join(names[:3])}{'; ...' if names[3:] else ''}) our own "
+            "time varied by half and more: measure again on an idle machine before trusting them."
         )
 
 
 def refusals(rows: Sequence[Row]) -> Iterator[str]:
     """One sentence for each contender that is not timed, with the cases it was refused in."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for result in gather(rows):
-        for contender, verdict in result.verdicts.items():
-            if result.number(contender) is None and result.number(contender, "samples") is not None:
-                off = result.number(contender, "deviation")
-                far = "" if off is None else f", {short(off)} times what is allowed"
-                case = f"{result.name}, {result.case['readout']}, {result.case['direction']}{far}"
-                found[contender, verdict].append(case)
+    for cell in gather(rows):
+        for contender, verdict in cell.verdicts.items():
+            if (off := cell.number(contender, REFUSED)) is not None:
+                far = f", {short(off)} times what is allowed" if off else ""
+                found[contender, verdict].append(f"{cell.title}{far}")
     for (contender, verdict), cases in found.items():
         more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
         yield f"not timed: {contender} ({cases[0]}{more}): {verdict}"
+
+
+def absences(too_large: Sequence[str]) -> Iterator[str]:
+    """One sentence for packages that are not installed, and one for shapes that do not fit."""
+    if packages := missing_packages():
+        yield f"not installed, hence not timed: {', '.join(packages)}"
+    if too_large:
+        yield f"not measured, memory does not suffice: {', '.join(too_large)}"

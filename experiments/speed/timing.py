@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,19 +14,14 @@ import torch
 
 Thunk = Callable[[], object]
 Clock = Callable[[Thunk, int], float]
-SAMPLE_SECONDS = 0.002
-FEW, MOST = 7, 51
-PATIENCE = 8
+SAMPLE_SECONDS = 0.0002  # a sample of a quick call takes at least as long
+WARM_UPS, LONG = 2, 0.1  # calls before the first sample, but for those of a tenth of a second and more
+FEW, MOST = 5, 101
+PATIENCE = 6
 
 
 def wall(call: Thunk, repeats: int) -> float:
-    """Seconds a call, on the CPU.
-
-    A single call is made once before, untimed: the system takes away memory that lies idle during the turns
-    of others, and the first to touch it again would pay for them.
-    """
-    if repeats == 1:
-        call()
+    """Seconds a call, on the CPU."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()
@@ -66,7 +62,13 @@ class Samples:
     spent: float = 0.0
 
     def take(self, call: Thunk, clock: Clock) -> None:
-        """Measure once more."""
+        """Measure once more.
+
+        A single call is made once before, untimed, unless it takes long: the system reclaims memory that lies
+        idle during the turns of others, and the first call to touch it again would pay for them.
+        """
+        if self.repeats == 1 and (not self.seconds or self.seconds[0] < LONG):
+            call()
         seconds = clock(call, self.repeats)
         self.seconds.append(seconds)
         self.spent += seconds * self.repeats
@@ -83,22 +85,24 @@ class Samples:
 
 
 def begin(call: Thunk, clock: Clock) -> Samples:
-    """One sample, to find out how often a call is to be repeated; if once, the sample counts."""
-    first = Samples()
-    first.take(call, clock)
-    repeats = round(SAMPLE_SECONDS / max(first.seconds[0], 1e-7))
-    return first if repeats <= 1 else Samples(repeats)
+    """Warm up, and find out how often a call is repeated within a sample; one that takes long is a sample."""
+    seconds = clock(call, 1)
+    if seconds >= LONG:
+        return Samples(1, [seconds], seconds)
+    for _ in range(WARM_UPS):
+        seconds = min(seconds, clock(call, 1))
+    return Samples(max(1, math.ceil(SAMPLE_SECONDS / max(seconds, 1e-7))))
 
 
 def interleave(calls: Mapping[str, Thunk], share: float, clock: Clock = wall) -> dict[str, Samples]:
     """Time all calls in rounds, in a new order each, so that noise strikes all alike.
 
-    Every call gets `share` seconds, a slow one up to `PATIENCE` times that for `FEW` samples; one that has
-    spent its share sits out. All have run before.
+    Every call gets `share` seconds and at most `MOST` samples, a slow one up to `PATIENCE` times that for
+    `FEW` samples; one that has spent its share sits out. All have run before.
     """
     samples = {name: begin(call, clock) for name, call in calls.items()}
     shuffle = random.Random(0).shuffle
-    gc.collect()
+    gc.collect(1)  # the young: all of PyTorch's objects would take longer than most cases
     gc.disable()
     try:
         while waiting := [name for name, sample in samples.items() if sample.wants_more(share)]:

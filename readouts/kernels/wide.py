@@ -24,7 +24,9 @@ from torch import Tensor
 
 from readouts.kernels.portable.limbs import LIMB, MASK, exact_sums
 from readouts.kernels.portable.limbs import rounded as rounded_limbs
-from readouts.kernels.threads import run_in_parallel
+from readouts.kernels.native.grouping import check
+from readouts.kernels.native.library import core, is_available
+from readouts.kernels.native.memory import threads_for
 
 ROOM = 2**27  # numbers, each adding less than 2**35 to a word, that fit between two carries
 FIELD = 20  # bits of a counter in the last word
@@ -100,8 +102,8 @@ def add(words: Tensor, x: Tensor, index: Tensor, format: Format, power: int = 1)
         if start:
             carry(words)
         rows, graphs = x[start : start + ROOM], index[start : start + ROOM]
-        if x.device.type == "cpu":
-            _add_compiled(words, rows, graphs, layout)
+        if x.device.type == "cpu" and is_available():
+            _add_natively(words, rows, graphs, layout)
         else:
             add_plain(words, rows, graphs, layout)
 
@@ -121,18 +123,15 @@ class _Layout(NamedTuple):
         return cls(digits - 1, top, power * least - format.exponent, power)
 
 
-def _add_compiled(words: Tensor, rows: Tensor, index: Tensor, layout: _Layout) -> None:
-    """Add with Numba, the features shared out to threads."""
-    from readouts.kernels import cpu, wide_loops  # loads Numba
-
-    features = rows.shape[1]
-    tasks = max(1, min(cpu.tasks_for(rows.numel()), features // wide_loops.LINE))
-    arrays = rows.view(_BITS[rows.element_size()]).numpy(), index.contiguous().numpy(), words.numpy()
-
-    def run(task: int) -> None:
-        wide_loops.add(*arrays, *layout, *cpu.share_of(task, tasks, features))
-
-    run_in_parallel(run, tasks)
+def _add_natively(words: Tensor, rows: Tensor, index: Tensor, layout: _Layout) -> None:
+    """Add in the native core, the features shared out to threads."""
+    (nodes, features), index = rows.shape, index.contiguous()
+    check(
+        core.add_limbs(
+            rows.data_ptr(), rows.element_size(), index.data_ptr(), nodes, features, words.data_ptr(),
+            len(words) - 1, words.shape[1], *layout, threads_for(rows.numel()),
+        )
+    )  # fmt: skip
 
 
 def add_plain(words: Tensor, rows: Tensor, index: Tensor, layout: _Layout) -> None:

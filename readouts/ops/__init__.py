@@ -2,15 +2,18 @@
 
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable.order import mean_of_two
-from readouts.ops.elementary import reduce, reduce_backward
-from readouts.ops.grouping import expand_ptr, group, ranks
+from readouts.ops.elementary import reduce, reduce_backward, reduce_batch
+from readouts.ops.grouping import expand_ptr, greatest, group, ranks
 from readouts.ops.order import midpoint, select, trimmed_mean
-from readouts.ops.registry import can_skip_dispatcher, is_transforming, new_tensor
+from readouts.kernels.native.memory import new_tensor
+from readouts.ops.registry import can_skip_dispatcher, is_plain, is_transforming
 
 __all__ = [
     "can_skip_dispatcher",
     "expand_ptr",
+    "greatest",
     "group",
+    "is_plain",
     "is_transforming",
     "mean_of_two",
     "midpoint",
@@ -18,6 +21,7 @@ __all__ = [
     "ranks",
     "reduce",
     "reduce_backward",
+    "reduce_batch",
     "select",
     "trimmed_mean",
     "wide_dtype",

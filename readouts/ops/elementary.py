@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from readouts.kernels.devices import wide_dtype
-from readouts.ops.registry import Operator, kernel_for
+from readouts.kernels.native import elementary as native
+from readouts.kernels.native import grouping as native_grouping
+from readouts.ops.registry import Operator, can_skip_dispatcher, kernel_for
 from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
 
 
@@ -20,6 +22,28 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
     An empty graph gives 0. The values are those of `readouts.kernels.reference`.
     """
     return _REDUCE(x, index, ptr, order, names)
+
+
+def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, ...]) -> Tensor | None:
+    """Reduce the rows of x [N, F] straight from a batch vector [N], with no bookkeeping to keep.
+
+    Returns None where that is not possible, be it for the device, a derivative, or an argument that is wrong.
+    """
+    if not (
+        can_skip_dispatcher(x, batch)
+        and x.is_floating_point()
+        and (size is None or (type(size) is int and size > 0))
+        and batch.dim() == 1
+        and batch.layout == torch.strided
+        and 0 < x.shape[0] == batch.shape[0]
+        and x.shape[1] > 0
+        and native.supports(x.dtype)
+        and native_grouping.supports(batch.dtype)
+    ):
+        return None
+    if size is None:
+        size = native_grouping.greatest(batch) + 1
+    return native.reduce_batch(x, batch, size, names) if size > 0 else None
 
 
 def reduce_backward(

@@ -5,17 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from readouts.kernels.native import grouping as native
 from readouts.kernels.portable import grouping
-from readouts.ops.registry import Operator, kernel_for
+from readouts.ops.registry import Operator, is_plain, kernel_for
 
 
-def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
     """Return ptr [B + 1] and order [N], int64: graph b has the nodes order[ptr[b] : ptr[b + 1]].
+
+    In eager mode on the CPU, order is None where the nodes lie graph by graph already.
 
     Raises:
         IndexError: on the CPU, if an index is negative or not below `size`.
     """
+    if is_plain(index):
+        return kernel_for(index.device, index.dtype, "grouping").group(index, size)
     return _GROUP(index, size)
+
+
+def greatest(index: Tensor) -> int:
+    """Return the greatest graph of an index with nodes, which on a GPU waits for the device."""
+    if is_plain(index) and native.supports(index.dtype):
+        return native.greatest(index)
+    return int(index.max())
 
 
 def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
@@ -36,7 +48,8 @@ def ranks(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    return kernel_for(index.device, index.dtype, "grouping").group(index, size)
+    ptr, order = kernel_for(index.device, index.dtype, "grouping").group(index, size)
+    return ptr, torch.arange(len(index), device=index.device) if order is None else order
 
 
 def _expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:

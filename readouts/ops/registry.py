@@ -7,7 +7,7 @@ and order as in `Segments`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from inspect import Parameter, Signature
 from typing import Any, Literal
 
@@ -16,11 +16,15 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from readouts.kernels.devices import through_cpu
+from readouts.kernels.native import elementary as native_elementary
+from readouts.kernels.native import grouping as native_grouping
+from readouts.kernels.native import order as native_order
 from readouts.kernels.portable import elementary, grouping, order
 from readouts.kernels.triton import elementary as triton
 
 Family = Literal["grouping", "elementary", "order"]
 Derivative = Callable[..., tuple[Tensor | None, ...]]
+_PLAIN = (Tensor, torch.nn.Parameter)
 _library = torch.library.Library("readouts", "DEF")
 _chosen: dict[tuple[str, torch.dtype, Family], Any] = {}  # no functools.cache: torch.compile warns of it
 
@@ -60,6 +64,7 @@ class Operator:
         self._kernel = kernel
         self._overload: Any = getattr(torch.ops.readouts, name).default
         self._transformed: Callable[..., Any] = self._overload
+        self._eager: Callable[..., Any] = self._overload
         self._watched = max(features, 1)
         rule = _vmap_rule(self, features)
         if save is None or backward is None:
@@ -69,14 +74,21 @@ class Operator:
         torch.library.register_autograd(
             f"readouts::{name}", derivative.backward, setup_context=derivative.save, lib=_library
         )
+        self._eager = _eager_function_of(name, kernel, derivative).apply
         if jvp is not None:
             self._transformed = _function_of(name, self._overload, derivative, rule).apply
 
     def __call__(self, *arguments: Any) -> Any:
         """Compute the result."""
-        if can_skip_dispatcher(*arguments[: self._watched]):
-            return self._kernel(*arguments)
-        return self._transformed(*arguments) if is_transforming() else self._overload(*arguments)
+        watched = arguments[: self._watched]
+        if is_plain(*watched):
+            needs_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in watched)
+            return self._eager(*arguments) if needs_grad else self._kernel(*arguments)
+        if not is_transforming():
+            return self._overload(*arguments)
+        if torch.compiler.is_compiling():  # it would lose the derivative of a custom operator
+            torch._dynamo.graph_break()
+        return self._transformed(*arguments)
 
 
 class _Autograd:
@@ -118,6 +130,26 @@ class _Autograd:
 def _saved(ctx: Any) -> list[Any]:
     pairs = zip(ctx.saved_tensors, ctx.constants, strict=True)
     return [constant if tensor is None else tensor for tensor, constant in pairs]
+
+
+def _eager_function_of(
+    name: str, kernel: Callable[..., Any], derivative: _Autograd
+) -> type[torch.autograd.Function]:
+    """Make the autograd.Function of an operator for eager mode, which calls the kernel without a dispatcher."""
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            output = kernel(*arguments)
+            derivative.save(ctx, arguments, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            return derivative.backward(ctx, *grads)
+
+    Function.__name__ = Function.__qualname__ = name
+    return Function
 
 
 def _function_of(
@@ -200,17 +232,11 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
     """Return the modules with kernels of a family for a device, the fastest first."""
     match device, family:
         case "cpu", "grouping":
-            from readouts.kernels import grouping_cpu  # loads Numba
-
-            return grouping_cpu, grouping
+            return native_grouping, grouping
         case "cpu", "elementary":
-            from readouts.kernels import cpu  # loads Numba
-
-            return cpu, elementary
+            return native_elementary, elementary
         case "cpu", "order":
-            from readouts.kernels import selection_cpu  # loads Numba
-
-            return selection_cpu, order
+            return native_order, order
         case "cuda", "elementary":
             return triton, elementary
         case _, "grouping":
@@ -223,29 +249,23 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
             raise ValueError(f"family: expected grouping, elementary or order, got {family!r}")
 
 
-def can_skip_dispatcher(*tensors: Tensor | None) -> bool:
-    """Return whether a kernel can be called directly: CPU tensors, no derivative, no tracing, no torch.func.
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Return whether a call is an ordinary one: CPU tensors, no tracing, no torch.func, no subclasses.
 
-    PyTorch's dispatcher takes as long as a small batch does.
+    PyTorch's dispatcher, which such a call does not need, takes longer than a small batch does.
     """
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or is_transforming():
         return False
-    enabled = torch.is_grad_enabled()
-    for tensor in tensors:
-        if tensor is not None and not (
-            tensor.is_cpu and type(tensor) is Tensor and not (enabled and tensor.requires_grad)
-        ):
-            return False
-    return True
+    return all(tensor is None or (tensor.is_cpu and type(tensor) in _PLAIN) for tensor in tensors)
+
+
+def can_skip_dispatcher(*tensors: Tensor | None) -> bool:
+    """Return whether a kernel can be called directly: an ordinary call that needs no derivative."""
+    if not is_plain(*tensors):
+        return False
+    return not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors)
 
 
 def is_transforming() -> bool:
     """Return whether torch.func or forward-mode derivatives are active, which need an autograd.Function."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-
-
-def new_tensor(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised tensor on the CPU; a large one in huge pages, which are mapped faster."""
-    from readouts.kernels import cpu  # loads Numba
-
-    return cpu.new_tensor(tuple(shape), dtype)

@@ -30,7 +30,7 @@ _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _ROWS = [_POINTER, _INT, _LONG, _LONG]  # x, dtype, nodes, features
 _GRAPHS = [_POINTER, _POINTER, _LONG]  # ptr, order, graphs
 _SIGNATURES = {
-    "scan": [_POINTER, _INT, _LONG, _POINTER],
+    "greatest": [_POINTER, _INT, _LONG],
     "group": [_POINTER, _INT, _LONG, _LONG, _POINTER],
     "order": [_POINTER, _INT, _LONG, _LONG, _POINTER, _POINTER],
     "expand_ptr": [_POINTER, _LONG, _LONG, _POINTER],
@@ -81,7 +81,7 @@ class Core:
         for name, arguments in _SIGNATURES.items():
             function = getattr(library, f"readouts_{name}")
             function.argtypes = arguments
-            function.restype = ctypes.c_int
+            function.restype = ctypes.c_int64 if name == "greatest" else ctypes.c_int
             setattr(self, name, function)
         library.readouts_choose.restype = ctypes.c_char_p
         chosen = library.readouts_choose(None if wanted is None else wanted.encode())

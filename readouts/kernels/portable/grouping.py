@@ -29,16 +29,20 @@ def index_error(least: int, largest: int, size: int) -> IndexError:
 
 def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
     """Return the graph of every node, int64 [N]; see `readouts.ops.expand_ptr`."""
-    if ptr.device.type == "cpu":
-        if ptr[0] != 0 or ptr[-1] != num_nodes:
-            ends = f"{int(ptr[0])} to {int(ptr[-1])}"
-            raise ValueError(f"ptr: expected borders from 0 to the number of nodes {num_nodes}, got {ends}")
-        if (ptr.diff() < 0).any():
-            first = int((ptr.diff() < 0).nonzero()[0])
-            steps = f"{int(ptr[first])} before {int(ptr[first + 1])} at position {first + 1}"
-            raise ValueError(f"ptr: expected borders that do not decrease, got {steps}")
+    if ptr.device.type == "cpu" and (ptr[0] != 0 or ptr[-1] != num_nodes or (ptr[1:] < ptr[:-1]).any()):
+        raise ptr_error(ptr, num_nodes)
     nodes = torch.arange(num_nodes, device=ptr.device)
     return torch.bucketize(nodes, ptr[1:].contiguous(), right=True)
+
+
+def ptr_error(ptr: Tensor, num_nodes: int) -> ValueError:
+    """Return what to raise where offsets do not run from 0 to the number of nodes or decrease."""
+    if ptr[0] != 0 or ptr[-1] != num_nodes:
+        ends = f"{int(ptr[0])} to {int(ptr[-1])}"
+        return ValueError(f"ptr: expected offsets from 0 to the number of nodes {num_nodes}, got {ends}")
+    first = int((ptr[1:] < ptr[:-1]).nonzero()[0])
+    steps = f"{int(ptr[first])} before {int(ptr[first + 1])} at position {first + 1}"
+    return ValueError(f"ptr: expected offsets that do not decrease, got {steps}")
 
 
 def ranks(x: Tensor, index: Tensor) -> Tensor:

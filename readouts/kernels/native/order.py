@@ -1,0 +1,84 @@
+"""Order statistics in the core: small graphs are sorted column by column, large ones searched by counting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from readouts.kernels.native.elementary import address
+from readouts.kernels.native.grouping import check
+from readouts.kernels.native.library import DTYPES, core, is_available
+from readouts.kernels.native.memory import new_tensor, ready, threads_for
+
+EFFORT = 8  # work for a number, that of adding it up being 1
+
+
+def supports(dtype: torch.dtype) -> bool:
+    """Return whether this module computes order statistics of this dtype."""
+    return dtype.is_floating_point and dtype in DTYPES and is_available()
+
+
+def select(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor) -> Tensor:
+    """Return the order statistics [B, K, F] with these ranks [B, K]; see `readouts.ops.select`."""
+    return _select(x, ptr, order, ranks, None)
+
+
+def midpoint(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the means [B, F] of the order statistics with two ranks [B, 2], and these [B, 2, F]."""
+    means = new_tensor((len(ranks), x.shape[1]), x.dtype)
+    return means, _select(x, ptr, order, ranks, means)
+
+
+def _select(x: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor, means: Tensor | None) -> Tensor:
+    rows, ranks = _Rows(x, ptr, order), ranks.contiguous()
+    out = new_tensor((*ranks.shape, x.shape[1]), x.dtype)
+    check(
+        core.select(
+            *rows.arguments, ranks.data_ptr(), ranks.shape[1], out.data_ptr(), address(means), rows.threads
+        )
+    )
+    return out
+
+
+def keep(
+    x: Tensor, bounds: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, cut: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the values that trimming keeps, as `readouts.kernels.portable.order.keep` does, in any order."""
+    rows, bounds, cut = _Rows(x, ptr, order), ready(bounds), cut.contiguous()
+    kept = new_tensor((len(x), x.shape[1]), x.dtype)
+    offsets = torch.cat([ptr[:1], (ptr.diff() - 2 * cut).cumsum(0), ptr[-1:]])
+    kept[offsets[-2] :] = 0
+    check(
+        core.keep(
+            *rows.arguments, bounds.data_ptr(), cut.data_ptr(), offsets.data_ptr(), kept.data_ptr(), rows.threads
+        )
+    )
+    return kept, offsets
+
+
+def spread(
+    grad: Tensor, x: Tensor, bounds: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, cut: Tensor
+) -> Tensor:
+    """Return the gradient [N, F] of the trimmed mean, given that of its output [B, F]."""
+    rows, bounds, cut, grad = _Rows(x, ptr, order), ready(bounds), cut.contiguous(), ready(grad)
+    result = new_tensor((len(x), x.shape[1]), x.dtype)
+    check(
+        core.trim_backward(
+            *rows.arguments, bounds.data_ptr(), cut.data_ptr(), grad.data_ptr(), result.data_ptr(), rows.threads
+        )
+    )
+    return result
+
+
+class _Rows:
+    """The leading arguments of a call, and what they point to."""
+
+    def __init__(self, x: Tensor, ptr: Tensor, order: Tensor | None) -> None:
+        self._alive = x, ptr = ready(x), ptr.contiguous()
+        nodes, features = x.shape
+        self.threads = threads_for(EFFORT * nodes * features)
+        self.arguments = (
+            x.data_ptr(), DTYPES[x.dtype], nodes, features, ptr.data_ptr(), address(order), ptr.shape[0] - 1
+        )  # fmt: skip
