@@ -1,15 +1,23 @@
-# make venv   an environment in .venv with everything that the other targets need
-# make demo   the main job: what sum, mean and max can see; DATA="MUTAG Mutagenicity" for TU sets
-# make test   the test suite
-# make lint   ruff and mypy
+# make venv      an environment in .venv with everything that the other targets need, and the native core
+# make core      the native core alone, built from csrc/ as far as that has changed
+# make demo      the main job: what sum, mean and max can see; DATA="MUTAG Mutagenicity" for TU sets
+# make test      the test suite
+# make lint      ruff and mypy
+# make sanitize  the tests of the core under the address, undefined behaviour and thread sanitizers
+# make arm       the tests of the core on 64-bit Arm, emulated
+MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 DATA ?= rings
 BIN := .venv/bin
 SETUP := .venv/.installed
+CORE := readouts/kernels/native/libreadouts_core.so
+CTEST := ctest --output-on-failure --test-dir
 
-.PHONY: venv demo test lint clean
+.PHONY: venv core demo test lint sanitize arm clean
 
-venv: $(SETUP)
+venv: $(SETUP) $(CORE)
+
+core: $(CORE)
 
 # torch comes first and pinned, so that no other package pulls another build of it.
 $(SETUP): pyproject.toml constraints.txt
@@ -18,10 +26,19 @@ $(SETUP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dask,experiments,test]"
 	touch $@
 
-demo: $(SETUP)
+# What does not configure is left out, as by pip: plain PyTorch serves. What does not compile is an error.
+$(CORE): csrc/CMakeLists.txt $(wildcard csrc/*.cpp csrc/*.h)
+	@mkdir -p build
+	@if cmake -S csrc -B build/core -DREADOUTS_TESTS=ON > build/core.log 2>&1; then \
+	    cmake --build build/core --parallel && cmake --install build/core --prefix . > /dev/null && touch $@; \
+	else \
+	    echo "the native core is not built: CMake or a C++ compiler is missing (build/core.log); plain PyTorch serves"; \
+	fi
+
+demo: $(SETUP) $(CORE)
 	$(BIN)/python -m experiments demo $(addprefix --data ,$(DATA))
 
-test: $(SETUP)
+test: $(SETUP) $(CORE)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(SETUP)
@@ -29,5 +46,21 @@ lint: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+sanitize:
+	cmake -S csrc -B build/address -DREADOUTS_TESTS=ON -DREADOUTS_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug
+	cmake --build build/address --parallel --target test_core
+	$(CTEST) build/address
+	cmake -S csrc -B build/thread -DREADOUTS_TESTS=ON -DREADOUTS_SANITIZE=thread -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build build/thread --parallel --target test_core
+	$(CTEST) build/thread
+
+arm:
+	@if command -v aarch64-linux-gnu-g++ > /dev/null && command -v qemu-aarch64 > /dev/null; then \
+	    cmake -S csrc -B build/arm -DREADOUTS_TESTS=ON --toolchain $(CURDIR)/csrc/tests/aarch64.cmake && \
+	    cmake --build build/arm --parallel --target test_core && $(CTEST) build/arm; \
+	else \
+	    echo "skipped: make arm needs the Debian packages g++-aarch64-linux-gnu and qemu-user"; \
+	fi
+
 clean:
-	rm -rf .venv build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache $(CORE)

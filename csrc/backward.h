@@ -379,12 +379,12 @@ void write_gradients(const Backward<T>& call, const R& rows, int64_t graph, int6
     }
 }
 
-// Leave mean and standard deviation of a graph in the shares.
-template <class T, class R>
-void find_spread(const R& rows, int64_t begin, int64_t end, Work<T>& work, const Shares<T>& shares) {
-  int64_t slots = Columns(rows.features).slots();
-  find_moments(rows, begin, end, work);
-  std::memcpy(shares.mean, work.centre, slots * sizeof(double));
+// Leave mean and standard deviation of a graph in the shares; `sum` rounds exact sums over the graph in `work`.
+template <class T, class Sum>
+void find_spread(int64_t slots, Work<T>& work, const Shares<T>& shares, const Sum& sum) {
+  sum(Values<T>{});
+  std::memcpy(shares.mean, work.mean64, slots * sizeof(double));
+  sum(Squares<T>{shares.mean});
   for (int64_t slot = 0; slot < slots; slot += D)
     store_as(shares.deviation + slot, square_root(load_as<vd>(work.mean64 + slot)));
 }
@@ -393,8 +393,7 @@ template <class T, class R>
 void spread_cut(const Backward<T>& call, const R& rows, int64_t graph, int threads) {
   int64_t slots = Columns(call.features).slots(), begin = call.offsets[graph], nodes = call.offsets.nodes(graph);
   Scratch scratch;
-  scratch.reserve((Shares<T>::bytes(slots, call.reductions) + (int64_t)sizeof(Shares<T>) + 64) * threads +
-                  Work<T>::bytes(call.features));
+  scratch.reserve((Shares<T>::bytes(slots, call.reductions) + (int64_t)sizeof(Shares<T>) + 64) * threads);
   Shares<T>* shares = scratch.take<Shares<T>>(threads);
   for (int part = 0; part < threads; ++part) new (shares + part) Shares<T>(scratch, call, slots);
   auto first = [&](int part) { return begin + nodes / threads * part + vmin<int64_t>(part, nodes % threads); };
@@ -410,8 +409,8 @@ void spread_cut(const Backward<T>& call, const R& rows, int64_t graph, int threa
     ControlWord word;
     find_shares(call, graph, shares[0]);
     if (shares[0].first_spread < call.reductions) {
-      Work<T> work(scratch, call.features, call.flag_works);
-      find_spread(rows, begin, begin + nodes, work, shares[0]);
+      Pieces<T> pieces(call.features, call.flag_works, begin, nodes, threads);
+      find_spread(slots, pieces.whole(), shares[0], [&](const auto& generate) { pieces.sum(rows, generate); });
     }
   }
   parallel(threads, [&](int part) {
@@ -434,7 +433,11 @@ void spread_all(const Backward<T>& call, const R& rows, int threads) {
       if (begin == end || end - begin > plan.limit) continue;
       if (shares.tied) count_ties(call, rows, graph, begin, end, shares);
       find_shares(call, graph, shares);
-      if (shares.first_spread < call.reductions) find_spread(rows, begin, end, work, shares);
+      if (shares.first_spread < call.reductions)
+        find_spread(slots, work, shares, [&](const auto& generate) {
+          gather_values(rows, begin, end, work, generate);
+          finish(rows, begin, end, generate, work, true);
+        });
       write_gradients(call, rows, graph, begin, end, shares);
     }
   });

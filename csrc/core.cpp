@@ -125,6 +125,7 @@ class Batch {
         view_{offsets_.get(), graphs,     nodes, features, order, threads > 64 ? 64 : (threads < 1 ? 1 : threads),
               flag_works,     &wrong_} {}
   bool right() const { return right_; }
+  bool is_empty() const { return view_.graphs <= 0 || view_.features <= 0; }
   const Graphs& view() const { return view_; }
   int result() const { return wrong_ ? kIndexError : 0; }
 
@@ -189,6 +190,7 @@ READOUTS_API int readouts_reduce(const void* x, int dtype, int64_t nodes, int64_
                                  int64_t reductions, void* out, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (batch.is_empty()) return 0;
   chosen->reduce((DType)dtype, batch.view(), {kinds, blocks, reductions}, x, out);
   return batch.result();
 }
@@ -216,6 +218,7 @@ READOUTS_API int readouts_reduce_integers(const void* x, int dtype, int result, 
                                           void* out, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (batch.is_empty()) return 0;
   chosen->reduce_integers((DType)dtype, (DType)result, batch.view(), kind, x, out);
   return batch.result();
 }
@@ -226,6 +229,7 @@ READOUTS_API int readouts_reduce_backward(const void* grad, const void* x, const
                                           const int64_t* blocks, int64_t reductions, void* result, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (batch.is_empty()) return 0;
   chosen->reduce_backward((DType)dtype, batch.view(), {kinds, blocks, reductions}, grad, x, out, index, result);
   return batch.result();
 }
@@ -235,6 +239,7 @@ READOUTS_API int readouts_select(const void* x, int dtype, int64_t nodes, int64_
                                  void* means, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (batch.is_empty()) return 0;
   chosen->select((DType)dtype, batch.view(), x, ranks, count, out, means);
   return batch.result();
 }
@@ -244,6 +249,7 @@ READOUTS_API int readouts_keep(const void* x, int dtype, int64_t nodes, int64_t 
                                const int64_t* kept_ptr, void* kept, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (batch.is_empty()) return 0;
   chosen->keep((DType)dtype, batch.view(), x, bounds, cut, kept_ptr, kept);
   return batch.result();
 }
@@ -253,8 +259,49 @@ READOUTS_API int readouts_trim_backward(const void* x, int dtype, int64_t nodes,
                                         const void* grad, void* result, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (batch.is_empty()) return 0;
   chosen->trim_backward((DType)dtype, batch.view(), x, bounds, cut, grad, result);
   return batch.result();
+}
+
+// Exact sums [B, F] in float64 of x, or of x times weights: [N] if shared, else [N, F], null for none.
+READOUTS_API int readouts_weighted_sum(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+                                       const int64_t* order, int64_t graphs, const void* weight, int shared,
+                                       double* out, int threads) {
+  Batch batch(ptr, order, graphs, nodes, features, threads);
+  if (!batch.right()) return kPtrError;
+  if (batch.is_empty()) return 0;
+  chosen->weighted_sum((DType)dtype, batch.view(), x, weight, shared != 0, out);
+  return batch.result();
+}
+
+READOUTS_API int readouts_scale_rows(const double* table, const int64_t* index, int64_t graphs, const void* weight,
+                                     int dtype, int shared, int64_t nodes, int64_t features, void* result,
+                                     int threads) {
+  if (graphs <= 0 || features <= 0) return 0;
+  bool wrong = false;
+  Graphs view{nullptr, graphs, nodes, features, nullptr, threads, flag_works, &wrong};
+  chosen->scale_rows((DType)dtype, view, table, index, weight, shared != 0, result);
+  return wrong ? kIndexError : 0;
+}
+
+READOUTS_API int readouts_weight_gradient(const double* slopes, const double* means, const int64_t* index,
+                                          int64_t graphs, const void* x, const void* weight, int dtype, int64_t nodes,
+                                          int64_t features, void* result, int threads) {
+  if (graphs <= 0 || features <= 0) return 0;
+  bool wrong = false;
+  Graphs view{nullptr, graphs, nodes, features, nullptr, threads, flag_works, &wrong};
+  chosen->weight_gradient((DType)dtype, view, slopes, means, index, x, weight, result);
+  return wrong ? kIndexError : 0;
+}
+
+READOUTS_API int readouts_row_dot(const void* x, int dtype, int64_t nodes, int64_t features, const double* table,
+                                  const int64_t* index, int64_t graphs, double* result, int threads) {
+  if (graphs <= 0) return 0;
+  bool wrong = false;
+  Graphs view{nullptr, graphs, nodes, features, nullptr, threads, flag_works, &wrong};
+  chosen->row_dot((DType)dtype, view, table, index, x, result);
+  return wrong ? kIndexError : 0;
 }
 
 READOUTS_API int readouts_add_limbs(const void* rows, int bytes, const int64_t* index, int64_t nodes, int64_t features,
@@ -271,6 +318,7 @@ READOUTS_API int readouts_add_limbs(const void* rows, int bytes, const int64_t* 
     int tasks;
     mutable bool right;
   } call{rows, bytes, index, nodes, features, limbs, count, graphs, {stored, top, place, power}, 1, true};
+  if (graphs <= 0 || features <= 0) return 0;
   int64_t most = features / 8;  // features from which a thread of its own writes to other cache lines
   call.tasks = (int)(most < 1 ? 1 : (threads < most ? threads : most));
   run_in_parallel(

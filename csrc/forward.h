@@ -43,7 +43,7 @@ struct Forward {
 // Scratch memory and results of the graph at work.
 template <class T>
 struct Work {
-  static constexpr int64_t kBatch = 4096;  // numbers in the sums of small graphs that are certified together
+  static constexpr int64_t kBatch = 1024;  // numbers in the sums of small graphs that are certified together
   State<T> state;
   double *centre, *tile, *sum, *mean, *mean64, *batch;  // centre: the means that squares are taken about
   int64_t* batched;
@@ -78,7 +78,7 @@ READOUTS_INLINE void write_sums(const Forward<T>& call, int64_t graph, const dou
   for (int64_t entry = 0; entry < call.reductions && call.entries[entry].kind <= kMean; ++entry) {
     const double* values = call.entries[entry].kind == kSum ? sums : means;
     T* row = out + call.entries[entry].block * call.features;
-    int64_t full = call.features / W;
+    int64_t full = columns.full();
     for (int64_t block = 0; block < full; ++block)
       Number<T>::store(row + block * W, Number<T>::narrow(load_doubles(values + block * W)));
     if (full < columns.blocks())
@@ -123,7 +123,7 @@ __attribute__((noinline)) void add_slowly(const R& rows, int64_t begin, int64_t 
   Superaccumulator total;
   total.clear();
   for (int64_t position = begin; position < end; ++position) {
-    Doubles value = generate(rows.at(position) + column, lanes, slot);
+    Doubles value = generate(rows, position, column, lanes, slot);
     total.add(value.v[lane / D][lane % D]);
   }
   sum = total.divided(1);
@@ -177,25 +177,15 @@ void write_squares(const Forward<T>& call, int64_t graph, const Work<T>& work) {
   }
 }
 
-// Take in the squares of the deviations of a graph's values.
+// Take in what `generate` makes of the rows from `begin` to `end`.
 template <class T, class R, class G>
-void gather_squares(const R& rows, int64_t begin, int64_t end, Work<T>& work, const G& squares) {
+void gather_values(const R& rows, int64_t begin, int64_t end, Work<T>& work, const G& generate) {
   Columns columns(rows.features);
   work.state.clear_sums(columns.slots());
   for (int64_t start = begin; start < end; start += kTile)
     for (int64_t block = 0; block < columns.blocks(); ++block)
-      add_split(rows, start, vmin(start + kTile, end), columns.column(block), columns.lanes(), squares,
-                work.state, block * W, work.tile);
-}
-
-// Leave float64 mean and variance of a graph in `work.centre` and `work.mean64`.
-template <class T, class R>
-void find_moments(const R& rows, int64_t begin, int64_t end, Work<T>& work) {
-  gather<T, true, false>(rows, begin, end, work.state, work.tile, work.mode);
-  finish(rows, begin, end, Values<T>{}, work, true);
-  std::memcpy(work.centre, work.mean64, Columns(rows.features).slots() * sizeof(double));
-  gather_squares(rows, begin, end, work, Squares<T>{work.centre});
-  finish(rows, begin, end, Squares<T>{work.centre}, work, true);
+      add_split(rows, start, vmin(start + kTile, end), columns.column(block), columns.lanes(), generate, work.state,
+                block * W, work.tile);
 }
 
 // Reduce graphs one by one; the sums of small ones are certified many at a time.
@@ -262,7 +252,7 @@ class Reducer {
       write_sums(call_, graph, work_.sum, work_.mean);
       if (!squares_) return;
       std::memcpy(work_.centre, work_.mean64, slots_ * sizeof(double));
-      gather_squares(rows_, begin, end, work_, Squares<T>{work_.centre});
+      gather_values(rows_, begin, end, work_, Squares<T>{work_.centre});
       conclude_squares(graph);
     }
   }
@@ -334,36 +324,62 @@ void share_graphs(const Offsets& offsets, const Plan& plan, const Task& task) {
   parallel(plan.threads, [&](int part) { task(bound(part), bound(part + 1)); });
 }
 
+// Pieces of a graph that is cut among threads, and the work of each; the first one holds the whole in the end.
+template <class T>
+class Pieces {
+ public:
+  Pieces(int64_t features, bool flag_works, int64_t begin, int64_t nodes, int threads)
+      : threads_(threads), begin_(begin), nodes_(nodes), slots_(Columns(features).slots()) {
+    scratch_.reserve((Work<T>::bytes(features) + (int64_t)sizeof(Work<T>) + 64) * threads);
+    works_ = scratch_.take<Work<T>>(threads);
+    for (int part = 0; part < threads; ++part) new (works_ + part) Work<T>(scratch_, features, flag_works);
+  }
+  Work<T>& whole() { return works_[0]; }
+  int64_t first(int part) const { return begin_ + nodes_ / threads_ * part + vmin<int64_t>(part, nodes_ % threads_); }
+
+  // Call task(begin, end, work) for every piece, and merge what they find.
+  template <class Task>
+  void run(bool sums, bool extremes, const Task& task) {
+    parallel(threads_, [&](int part) {
+      ControlWord word;
+      task(first(part), first(part + 1), works_[part]);
+    });
+    ControlWord word;
+    for (int part = 1; part < threads_; ++part) merge(works_[0].state, works_[part].state, slots_, sums, extremes);
+  }
+
+  // Round the exact sum of what `generate` makes of the graph's rows, in `whole()`.
+  template <class R, class G>
+  void sum(const R& rows, const G& generate) {
+    run(true, false, [&](int64_t from, int64_t to, Work<T>& work) { gather_values(rows, from, to, work, generate); });
+    ControlWord word;
+    finish(rows, begin_, begin_ + nodes_, generate, whole(), true);
+  }
+
+ private:
+  int threads_;
+  int64_t begin_, nodes_, slots_;
+  Scratch scratch_;
+  Work<T>* works_;
+};
+
 template <class T, bool kSums, bool kExtremes, class R>
 void reduce_cut(const Forward<T>& call, const R& rows, int64_t graph, int threads) {
-  int64_t slots = Columns(call.features).slots(), begin = call.offsets[graph], nodes = call.offsets.nodes(graph);
-  int64_t bytes = Work<T>::bytes(call.features);
-  Scratch scratch;
-  scratch.reserve((bytes + sizeof(Work<T>) + 64) * threads);
-  Work<T>* works = scratch.take<Work<T>>(threads);
-  for (int part = 0; part < threads; ++part) new (works + part) Work<T>(scratch, call.features, call.flag_works);
-  Work<T>& total = works[0];
-  auto first = [&](int part) { return begin + nodes / threads * part + vmin<int64_t>(part, nodes % threads); };
-  parallel(threads, [&](int part) {
-    ControlWord word;
-    Work<T>& work = works[part];
-    gather<T, kSums, kExtremes>(rows, first(part), first(part + 1), work.state, work.tile, work.mode);
+  int64_t begin = call.offsets[graph], nodes = call.offsets.nodes(graph);
+  Pieces<T> pieces(call.features, call.flag_works, begin, nodes, threads);
+  Work<T>& whole = pieces.whole();
+  pieces.run(kSums, kExtremes, [&](int64_t from, int64_t to, Work<T>& work) {
+    gather<T, kSums, kExtremes>(rows, from, to, work.state, work.tile, work.mode);
   });
-  for (int part = 1; part < threads; ++part) merge(total.state, works[part].state, slots, kSums, kExtremes);
   ControlWord word;
-  if constexpr (kExtremes) write_extremes(call, graph, total.state);
+  if constexpr (kExtremes) write_extremes(call, graph, whole.state);
   if constexpr (kSums) {
-    finish(rows, begin, begin + nodes, Values<T>{}, total, true);
-    write_sums(call, graph, total.sum, total.mean);
+    finish(rows, begin, begin + nodes, Values<T>{}, whole, true);
+    write_sums(call, graph, whole.sum, whole.mean);
     if (!call.has(kVar) && !call.has(kStd)) return;
-    std::memcpy(total.centre, total.mean64, slots * sizeof(double));
-    parallel(threads, [&](int part) {
-      ControlWord inner;
-      gather_squares(rows, first(part), first(part + 1), works[part], Squares<T>{total.centre});
-    });
-    for (int part = 1; part < threads; ++part) merge(total.state, works[part].state, slots, true, false);
-    finish(rows, begin, begin + nodes, Squares<T>{total.centre}, total, true);
-    write_squares(call, graph, total);
+    std::memcpy(whole.centre, whole.mean64, Columns(call.features).slots() * sizeof(double));
+    pieces.sum(rows, Squares<T>{whole.centre});
+    write_squares(call, graph, whole);
   }
 }
 

@@ -16,13 +16,9 @@ template <class T>
 struct IntegerSquares {
   static constexpr int kDigits = 53;
   const double* mean;
-  READOUTS_INLINE Doubles operator()(const T* source, int lanes, int64_t slot) const {
-    Doubles value = load_integers(source, lanes), centre = load_doubles(mean + slot);
-    for (int half = 0; half < 2; ++half) {
-      vd deviation = value.v[half] - centre.v[half];
-      value.v[half] = deviation * deviation;
-    }
-    return value;
+  template <class R>
+  READOUTS_INLINE Doubles operator()(const R& rows, int64_t position, int64_t column, int lanes, int64_t slot) const {
+    return squares_of(load_integers(rows.at(position) + column, lanes), load_doubles(mean + slot));
   }
 };
 
@@ -128,7 +124,7 @@ void spread_integers(const Integers<T>& call, const R& rows, int64_t graph, Work
   }
   for (int64_t block = 0; block < columns.blocks(); ++block)  // from columns in order to blocks
     std::memmove(work.centre + block * W, work.mean64 + columns.column(block), W * sizeof(double));
-  gather_squares(rows, begin, end, work, IntegerSquares<T>{work.centre});
+  gather_values(rows, begin, end, work, IntegerSquares<T>{work.centre});
   finish(rows, begin, end, IntegerSquares<T>{work.centre}, work, true);
   write_averages<T, U>(call, graph, call.kind == kVar ? work.mean : work.mean64, false, call.kind == kStd);
 }

@@ -4,6 +4,7 @@
 #include "backward.h"
 #include "integers.h"
 #include "order.h"
+#include "weighted.h"
 
 namespace readouts {
 namespace READOUTS_ISA {
@@ -111,6 +112,49 @@ void trim_backward_any(DType dtype, const Graphs& g, const void* x, const void* 
   });
 }
 
+void weighted_sum_any(DType dtype, const Graphs& g, const void* x, const void* weight, bool shared, double* out) {
+  with_float(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    weighted_sum(WeightedSum<T>{static_cast<const T*>(x), g.nodes, g.features, offsets_of(g), g.order, out, g.wrong},
+                 static_cast<const T*>(weight), shared, g.threads);
+  });
+}
+
+void scale_rows_any(DType dtype, const Graphs& g, const double* table, const int64_t* index, const void* weight,
+                    bool shared, void* result) {
+  with_float(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    Table rows{table, index, g.graphs, g.features, g.wrong};
+    auto scale = shared ? scale_rows<T, true> : scale_rows<T, false>;
+    share_nodes(g.nodes, g.threads, [&](int64_t begin, int64_t end) {
+      scale(rows, static_cast<const T*>(weight), static_cast<T*>(result), begin, end);
+    });
+  });
+}
+
+void weight_gradient_any(DType dtype, const Graphs& g, const double* slopes, const double* means, const int64_t* index,
+                         const void* x, const void* weight, void* result) {
+  with_float(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    Table rows{slopes, index, g.graphs, g.features, g.wrong};
+    share_nodes(g.nodes, g.threads, [&](int64_t begin, int64_t end) {
+      weight_gradient(rows, means, static_cast<const T*>(x), static_cast<const T*>(weight), static_cast<T*>(result),
+                      begin, end);
+    });
+  });
+}
+
+void row_dot_any(DType dtype, const Graphs& g, const double* table, const int64_t* index, const void* x,
+                 double* result) {
+  with_float(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    Table rows{table, index, g.graphs, g.features, g.wrong};
+    share_nodes(g.nodes, g.threads, [&](int64_t begin, int64_t end) {
+      row_dot(rows, static_cast<const T*>(x), result, begin, end);
+    });
+  });
+}
+
 bool is_supported() {
 #if defined(__AVX512F__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -144,8 +188,9 @@ bool test_flag() {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {READOUTS_ISA_NAME, is_supported, test_flag,   reduce_any,       reduce_backward_any,
-                         reduce_integers_any, select_any, keep_any, trim_backward_any};
+const Kernels kernels = {READOUTS_ISA_NAME,   is_supported, test_flag, reduce_any,        reduce_backward_any,
+                         reduce_integers_any, select_any,   keep_any,  trim_backward_any, weighted_sum_any,
+                         scale_rows_any,      weight_gradient_any, row_dot_any};
 
 }  // namespace READOUTS_ISA
 }  // namespace readouts

@@ -219,7 +219,7 @@ void select_column(const Column<T, R>& column, const int64_t* ranks, int64_t cou
 template <class T, class Work>
 void for_columns(const Order<T>& call, int threads, const Work& work) {
   constexpr int P = Keys<T>::P;
-  Columns columns(call.features, P);
+  ColumnsOf<P> columns(call.features);
   int64_t blocks = columns.blocks(), length = call.nodes * blocks;
   Plan plan(call.offsets, threads);
   auto run = [&](const auto& rows) {

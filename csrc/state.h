@@ -200,7 +200,7 @@ READOUTS_INLINE void scan(const R& rows, int64_t begin, int64_t end, const State
                           bool clear_extremes) {
   constexpr int NB = blocks_at_once<T, kSums, kExtremes>();
   Columns columns(rows.features);
-  int64_t full = rows.features / W, block = 0;
+  int64_t full = columns.full(), block = 0;
   for (; block + NB <= full; block += NB)
     scan_blocks<T, kSums, kExtremes, NB, NB == 1 ? 4 : 1>(rows, begin, end, block * W, W, state, block * W, clear_sums,
         clear_extremes);
@@ -221,22 +221,27 @@ READOUTS_INLINE void scan(const R& rows, int64_t begin, int64_t end, const State
 template <class T>
 struct Values {
   static constexpr int kDigits = Number<T>::kDigits;
-  READOUTS_INLINE Doubles operator()(const T* source, int lanes, int64_t) const {
-    return Number<T>::widen(load_block(source, lanes));
+  template <class R>
+  READOUTS_INLINE Doubles operator()(const R& rows, int64_t position, int64_t column, int lanes, int64_t) const {
+    return Number<T>::widen(load_block(rows.at(position) + column, lanes));
   }
 };
+
+READOUTS_INLINE Doubles squares_of(Doubles value, const Doubles& centre) {
+  for (int half = 0; half < 2; ++half) {
+    vd deviation = value.v[half] - centre.v[half];
+    value.v[half] = deviation * deviation;
+  }
+  return value;
+}
 
 template <class T>
 struct Squares {
   static constexpr int kDigits = 53;
   const double* mean;  // [slots]
-  READOUTS_INLINE Doubles operator()(const T* source, int lanes, int64_t slot) const {
-    Doubles value = Number<T>::widen(load_block(source, lanes)), centre = load_doubles(mean + slot);
-    for (int half = 0; half < 2; ++half) {
-      vd deviation = value.v[half] - centre.v[half];
-      value.v[half] = deviation * deviation;
-    }
-    return value;
+  template <class R>
+  READOUTS_INLINE Doubles operator()(const R& rows, int64_t position, int64_t column, int lanes, int64_t slot) const {
+    return squares_of(Number<T>::widen(load_block(rows.at(position) + column, lanes)), load_doubles(mean + slot));
   }
 };
 
@@ -277,7 +282,7 @@ READOUTS_INLINE void add_levels(const R& rows, int64_t begin, int64_t end, int64
       total[level][half] = vd{};
     }
   for (int64_t position = begin; position < end; ++position) {
-    Doubles value = generate(rows.at(position) + column, lanes, slot);
+    Doubles value = generate(rows, position, column, lanes, slot);
     READOUTS_UNROLL
     for (int half = 0; half < 2; ++half) {
       READOUTS_UNROLL
@@ -302,7 +307,7 @@ __attribute__((noinline)) void add_any(const R& rows, int64_t begin, int64_t end
   vl size[2] = {}, left[2] = {};
   vd special[2] = {load_as<vd>(state.special + slot), load_as<vd>(state.special + slot + D)};
   for (int64_t row = 0; row < count; ++row) {
-    Doubles value = generate(rows.at(begin + row) + column, lanes, slot);
+    Doubles value = generate(rows, begin + row, column, lanes, slot);
     for (int half = 0; half < 2; ++half) {
       vl finite = (vl)absolute(value.v[half]) < infinity;
       special[half] = finite ? special[half] : special[half] + value.v[half];
@@ -344,7 +349,7 @@ READOUTS_INLINE Exponents find_exponents(const R& rows, const T*, int64_t begin,
                                          const G& generate, int64_t slot) {
   vl largest[2] = {}, least[2] = {fill<vl>((int64_t)-1), fill<vl>((int64_t)-1)};
   for (int64_t position = begin; position < end; ++position) {
-    Doubles value = generate(rows.at(position) + column, lanes, slot);
+    Doubles value = generate(rows, position, column, lanes, slot);
     READOUTS_UNROLL
     for (int half = 0; half < 2; ++half) {
       vl size = (vl)absolute(value.v[half]);

@@ -101,6 +101,19 @@ READOUTS_INLINE vf_half floats_of(vd value) {
 #endif
 }
 
+// Join two halves in registers: through memory the load would wait for both stores.
+template <class V, class Half>
+READOUTS_INLINE V join(Half low, Half high) {
+#if defined(__AVX512F__)
+  return (V)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)low), (__m256d)high, 1);
+#elif defined(__AVX2__)
+  return (V)_mm256_insertf128_pd(_mm256_castpd128_pd256((__m128d)low), (__m128d)high, 1);
+#else
+  typedef int64_t Word __attribute__((vector_size(kBytes)));
+  return (V)Word{(int64_t)low, (int64_t)high};
+#endif
+}
+
 READOUTS_INLINE vl longs_of(vi_half value) {
 #if defined(__AVX512F__)
   return (vl)_mm512_cvtepi32_epi64((__m256i)value);
@@ -183,8 +196,7 @@ READOUTS_INLINE Doubles widen_floats(vf value) {
 }
 
 READOUTS_INLINE vf round_floats(const Doubles& value) {
-  vf_half halves[2] = {floats_of(value.v[0]), floats_of(value.v[1])};
-  return load_as<vf>(halves);
+  return join<vf>(floats_of(value.v[0]), floats_of(value.v[1]));
 }
 
 // Round float64 to float32 such that rounding that once more to 16 bits is rounding once ("round to odd").
@@ -198,7 +210,7 @@ READOUTS_INLINE vf round_to_odd(const Doubles& value) {
     over[half] = ints_of((vl)(found > exact));
     inexact[half] = ints_of((vl)(found != exact));
   }
-  return (vf)(((vi)nearest + load_as<vi>(over)) | (load_as<vi>(inexact) & 1));
+  return (vf)(((vi)nearest + join<vi>(over[0], over[1])) | (join<vi>(inexact[0], inexact[1]) & 1));
 }
 
 READOUTS_INLINE vf floats_of(vh bits, bfloat16) {
@@ -357,17 +369,20 @@ READOUTS_INLINE void store_some(T* target, const typename Number<T>::Block& valu
 
 // Columns of a matrix in blocks of W; the last block overlaps its neighbour where W does not divide them,
 // and is shorter where there are fewer columns. Scratch arrays have W slots for every block.
-struct Columns {
-  int64_t features, width;
-  explicit Columns(int64_t features, int64_t width = W) : features(features), width(width) {}
-  int64_t blocks() const { return (features + width - 1) / width; }
-  int64_t slots() const { return blocks() * width; }
-  int lanes() const { return (int)(features < width ? features : width); }
+template <int kWidth>
+struct ColumnsOf {
+  int64_t features;
+  explicit ColumnsOf(int64_t features) : features(features) {}
+  int64_t full() const { return (int64_t)((uint64_t)features / kWidth); }
+  int64_t blocks() const { return (int64_t)((uint64_t)(features + kWidth - 1) / kWidth); }
+  int64_t slots() const { return blocks() * kWidth; }
+  int lanes() const { return (int)(features < kWidth ? features : kWidth); }
   int64_t column(int64_t block) const {
-    int64_t last = features - width, first = block * width;
+    int64_t last = features - kWidth, first = block * kWidth;
     return last < 0 ? 0 : first < last ? first : last;
   }
 };
+using Columns = ColumnsOf<W>;
 
 template <class T>
 READOUTS_INLINE typename Number<T>::Block load_block(const T* source, int lanes) {

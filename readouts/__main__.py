@@ -1,4 +1,4 @@
-"""The command line: `readouts check` and `readouts conformance`."""
+"""The command line: `readouts check`, `readouts conformance` and `readouts info`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from readouts.commands.target import CannotRunError
 COMMANDS = {
     "check": "is a model permutation invariant, and if not, which layer broke it?",
     "conformance": "does a readout or aggregation keep the value contract of this library?",
+    "info": "which kernels are in use here, and why?",
 }
 CANNOT_RUN, INTERRUPTED = 2, 130
 

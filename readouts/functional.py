@@ -73,12 +73,12 @@ def readout(
     check_x(x)
     names = reduce_names(reduce)
     check_empty(empty)
-    rows = x if x.dim() == 2 else x.flatten(1) if x.dim() > 2 else x.unsqueeze(1)
-    if isinstance(batch, Tensor) and ptr is None and empty == 0 and "median" not in names:
-        out = ops.reduce_batch(rows, batch, size, names)
+    if isinstance(batch, Tensor) and x.dim() == 2 and ptr is None and empty == 0 and "median" not in names:
+        out = ops.reduce_batch(x, batch, size, names)
         if out is not None:
-            return _shaped(out, x, isinstance(reduce, str))
+            return out
     segments = segments_of(x, batch, ptr, size)
+    rows = x if x.dim() == 2 else x.flatten(1) if x.dim() > 2 else x.unsqueeze(1)
     return arranged(_blocks(rows, segments, names), x, segments, isinstance(reduce, str), empty)
 
 
@@ -87,11 +87,6 @@ def arranged(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: fl
     if empty != 0:
         check_fits(empty, out.dtype)
         out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
-    return _shaped(out, x, single)
-
-
-def _shaped(out: Tensor, x: Tensor, single: bool) -> Tensor:
-    """Restore the feature shape of x in blocks [B, R, F] and concatenate the blocks."""
     if x.dim() == 2:
         return out.flatten(1)
     out = out.unflatten(2, x.shape[1:]) if x.dim() > 1 else out

@@ -47,6 +47,11 @@ TABLE = (  # gradients add up in this order
 ROWS = {row.name: row for row in TABLE}
 ELEMENTARY = tuple(ROWS)
 EXTREMES = tuple(row.name for row in TABLE if row.extreme)
+_NEED_X = {row.name for row in TABLE if row.needs_x}
+_NEED_OUT = {row.name for row in TABLE if row.needs_out}
+_SUMS = {row.name for row in TABLE if row.exact_sum}
+_EXTREME = {row.name for row in TABLE if row.extreme}
+_SQUARES = {row.name for row in TABLE if row.squares}
 
 
 def result_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
@@ -64,24 +69,24 @@ def result_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
 
 def needs_x(names: Iterable[str]) -> bool:
     """Return whether backward of these reductions needs the node features."""
-    return any(ROWS[name].needs_x for name in names)
+    return not _NEED_X.isdisjoint(names)
 
 
 def needs_out(names: Iterable[str]) -> bool:
     """Return whether backward of these reductions needs their output."""
-    return any(ROWS[name].needs_out for name in names)
+    return not _NEED_OUT.isdisjoint(names)
 
 
 def tracks_sums(names: Iterable[str]) -> bool:
     """Return whether a kernel tracks exact sums for these reductions."""
-    return any(ROWS[name].exact_sum for name in names)
+    return not _SUMS.isdisjoint(names)
 
 
 def tracks_extremes(names: Iterable[str]) -> bool:
     """Return whether a kernel tracks the greatest and least values for these reductions."""
-    return any(ROWS[name].extreme for name in names)
+    return not _EXTREME.isdisjoint(names)
 
 
 def tracks_squares(names: Iterable[str]) -> bool:
     """Return whether a kernel tracks sums of squared deviations for these reductions."""
-    return any(ROWS[name].squares for name in names)
+    return not _SQUARES.isdisjoint(names)

@@ -9,6 +9,7 @@ in float64, where the device has it) and rounded at the end.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,10 +25,15 @@ LEAST_POWER = 1e-8  # learned powers nearer to 0 than this would lose half the d
 
 def expand(values: Tensor, segments: Segments) -> Tensor:
     """Give every node the row of its graph, [B, *features] -> [N, *features]; backward is an exact sum."""
-    rows = values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)
+    rows = flat(values)
     groups = segments.index, segments.ptr, segments.order
     nodes = ops.reduce_backward(rows.unsqueeze(1), None, None, *groups, ("sum",))
     return nodes.reshape(segments.num_nodes, *values.shape[1:])
+
+
+def flat(values: Tensor) -> Tensor:
+    """Return values [N, *features] as rows [N, F]."""
+    return values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)
 
 
 def fill_empty(out: Tensor, segments: Segments, empty: float) -> Tensor:
@@ -50,7 +56,8 @@ def weighted_mean(
     Args:
         x: node features [N, *features].
         weight: [N] for a weight per node, or a shape that broadcasts to that of x. Weights may be
-            negative; where they add up to 0 the value is that of IEEE 754, NaN or infinite.
+            negative; a weight of 0 leaves its node out, whatever stands in it. Where weights add up to 0 the
+            value is that of IEEE 754, NaN or infinite.
         batch, ptr, size: as for `readouts.readout`.
         empty: value of a graph without nodes.
 
@@ -65,10 +72,8 @@ def weighted_mean(
     """
     check_values("weight", weight, x)
     segments = _graphs(x, batch, ptr, size, empty)
-    wide = computed(x)
-    weight = aligned(computed(weight), x).to(wide.dtype)
-    total = readout(weight, segments, "sum", empty=1)
-    return rounded(readout(weight * wide, segments, "sum", empty=empty) / total, x)
+    out = _average(*alike(x, weight), segments, False)
+    return rounded(fill_empty(out, segments, empty), x)
 
 
 def softmax_mean(
@@ -82,8 +87,9 @@ def softmax_mean(
 ) -> Tensor:
     """Average the nodes of every graph with weights that are the softmax of scores over the graph.
 
-    sum_i exp(s_i - m) x_i / sum_i exp(s_i - m), where m is the greatest score of the graph. An infinite m
-    gives NaN, as in `torch.softmax`; a score of -inf beside others leaves its node out.
+    sum_i exp(s_i - m) x_i / sum_i exp(s_i - m), where m is the greatest score of the graph; both sums are exact
+    in float64. An infinite m gives NaN, as in `torch.softmax`; a score of -inf beside others, or so low that its
+    weight is 0, leaves its node out, whatever stands in it.
 
     Args:
         x: node features [N, *features].
@@ -102,91 +108,114 @@ def softmax_mean(
     """
     check_values("scores", scores, x)
     segments = _graphs(x, batch, ptr, size, empty)
-    wide, scores = alike(x, scores)
-    if torch.compiler.is_compiling() or ops.is_transforming():
-        out = _softmax_mean(wide, scores, segments)[0]
-    else:
-        out = _SoftmaxMean.apply(wide, scores, segments)
+    out = _average(*alike(x, scores), segments, True)
     return rounded(out if empty == 0 else fill_empty(out, segments, empty), x)
 
 
-def _softmax_mean(x: Tensor, scores: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the average of x, the weights before they are normalised, and their sums (1 for no nodes)."""
-    weight = weights_below(readout(scores.detach(), segments, "max"), scores, segments)
-    total = readout(weight, segments, "sum", empty=1)
-    return readout(_product(weight, x), segments, "sum") / total, weight, total
+def _average(x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
+    """Return weighted means of x; `given` are the weights, or scores whose softmax is the weights."""
+    if torch.compiler.is_compiling() or ops.is_transforming():
+        return _average_step_by_step(x, given, segments, softmax)
+    return _WeightedMean.apply(x, given, segments, softmax)
+
+
+def _average_step_by_step(x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
+    """Return the same from operators that can be compiled, mapped and differentiated again."""
+    weight = weights_below(readout(given.detach(), segments, "max"), given, segments) if softmax else given
+    total = readout(weight.to(ops.wide_dtype(weight)), segments, "sum", empty=1)
+    return (readout(ops.product(weight, x), segments, "sum") / total).to(x.dtype)
 
 
 def weights_below(top: Tensor, scores: Tensor, segments: Segments) -> Tensor:
     """Return exp(s_i - m), m the greatest score of the graph, in the memory of one tensor."""
-    return _of_graphs(-top, segments).add_(scores).exp_()
+    return (-top).index_select(0, segments.index).add_(scores).exp_()
 
 
-def _of_graphs(values: Tensor, segments: Segments) -> Tensor:
-    """Gather graph rows to nodes, into preallocated huge pages if possible."""
-    if not ops.can_skip_dispatcher(values):
-        return values.index_select(0, segments.index)
-    out = ops.new_tensor((segments.num_nodes, *values.shape[1:]), values.dtype)
-    return torch.index_select(values, 0, segments.index, out=out)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a * b of one dtype, in preallocated huge pages if possible."""
-    if not ops.can_skip_dispatcher(a, b):
-        return a * b
-    return torch.mul(a, b, out=ops.new_tensor(torch.broadcast_shapes(a.shape, b.shape), a.dtype))
-
-
-class _SoftmaxMean(torch.autograd.Function):
-    """`softmax_mean` with its gradients in closed form, made step by step if they are to be differentiated.
-
-    With a_i the weight of node i and g the gradient of the result r: x_i has a_i g and its score
-    a_i (x_i . g - r . g), where the products are sums over the features that share the score.
-    """
+class _WeightedMean(torch.autograd.Function):
+    """Weighted means with their gradients in closed form, step by step if these are to be differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scores: Tensor, segments: Segments) -> Tensor:
-        out, weight, total = _softmax_mean(x, scores, segments)
-        ctx.save_for_backward(x, scores, out, weight, total)
-        ctx.segments = segments
-        return out
+    def forward(ctx: Any, x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
+        weight = weights_below(readout(given, segments, "max"), given, segments) if softmax else given
+        layout = Layout(x, weight)
+        total = layout.sums(None, weight, segments)
+        out = layout.sums(x, weight, segments) / total
+        ctx.save_for_backward(x, given, weight, out, total)
+        ctx.segments, ctx.softmax = segments, softmax
+        return out.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, scores, out, weight, total = ctx.saved_tensors
-        for_x, for_scores, _ = ctx.needs_input_grad
+        x, given, weight, out, total = ctx.saved_tensors
+        for_x, for_given, *_ = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            x, scores = x.view_as(x), scores.view_as(scores)  # scores may be made of x
-            wanted = [tensor for tensor in (x, scores) if tensor.requires_grad]
-            result = _softmax_mean(x, scores, ctx.segments)[0]
+            x, given = x.view_as(x), given.view_as(given)  # scores may be made of x
+            wanted = [tensor for tensor in (x, given) if tensor.requires_grad]
+            result = _average_step_by_step(x, given, ctx.segments, ctx.softmax)
             found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
-            return next(found) if for_x else None, next(found) if for_scores else None, None
-        given = x, scores, out, weight, total
-        return *softmax_gradients(grad, *given, ctx.segments, for_x, for_scores), None
+            return next(found) if for_x else None, next(found) if for_given else None, None, None
+        gradients = average_gradients(grad, x, weight, out, total, ctx.segments, ctx.softmax)
+        return gradients[0] if for_x else None, gradients[1]() if for_given else None, None, None
 
 
-def softmax_gradients(
-    grad: Tensor,
-    x: Tensor,
-    scores: Tensor,
-    out: Tensor,
-    weight: Tensor,
-    total: Tensor,
-    segments: Segments,
-    for_x: bool,
-    for_scores: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of x and of the scores, where wanted, from what `_softmax_mean` returned."""
-    slope = grad / total
-    slopes = _of_graphs(slope, segments)
-    x_gradient = score_gradient = None
-    if for_scores:
-        average = (slope * out).sum_to_size(total.shape).index_select(0, segments.index)
-        score_gradient = (_product(slopes, x).sum_to_size(scores.shape) - average).mul_(weight)
-    if for_x:
-        fits = slopes.shape == x.shape
-        x_gradient = slopes.mul_(weight) if fits else (slopes * weight).sum_to_size(x.shape)
-    return x_gradient, score_gradient
+class Layout:
+    """How the weights of nodes lie beside their features: one for all, one for each, or broadcast in general."""
+
+    def __init__(self, x: Tensor, weight: Tensor) -> None:
+        """Take x [N, *features] and weights of as many dimensions."""
+        self.shape = torch.broadcast_shapes(x.shape, weight.shape)
+        self.is_shared = weight.numel() == len(x) and self.shape == x.shape
+        self.is_simple = self.is_shared or x.shape == weight.shape
+
+    def sums(self, x: Tensor | None, weight: Tensor, segments: Segments) -> Tensor:
+        """Return the exact sums [B, *features] of weight * x in float64; without x those of weights, 1 for none."""
+        groups = segments.index, segments.ptr, segments.order
+        kernel = ops.kernel_for(weight.device, weight.dtype, "weighted")
+        rows = flat(weight)
+        if x is None:
+            total = kernel.weighted_sum(rows, None, *groups)
+            return fill_empty(total.view(segments.size, *weight.shape[1:]), segments, 1)
+        if not self.is_simple:
+            return readout(ops.product(weight, x), segments, "sum")
+        return kernel.weighted_sum(flat(x), rows, *groups).view(segments.size, *x.shape[1:])
+
+
+def average_gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, out: Tensor, total: Tensor, segments: Segments, softmax: bool
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """Return the gradient of x, and a function that computes that of the weights, or of their scores.
+
+    With w_i the weight of node i, t the sum of the weights, r the result and g its gradient: x_i has w_i g / t, and
+    w_i has (x_i . g - r . g) / t, where products are sums over the features that share a weight; a score has
+    w_i times that.
+    """
+    layout, index = Layout(x, weight), segments.index
+    slope = grad.to(total.dtype) / total
+    if not layout.is_simple:
+        slopes = slope.index_select(0, index)
+        return ops.product(weight, slopes).sum_to_size(x.shape).to(x.dtype), lambda: _of_weights(
+            (slopes * x).sum_to_size(weight.shape), slope, weight, out, index, softmax
+        )
+    kernel = ops.kernel_for(x.device, x.dtype, "weighted")
+    rows = flat(slope)
+
+    def of_weights() -> Tensor:
+        if layout.is_shared:
+            inner = kernel.row_dot(flat(x), rows, index).view(weight.shape)
+            return _of_weights(inner, slope, weight, out, index, softmax)
+        factor = flat(weight) if softmax else None
+        return kernel.weight_gradient(flat(x), factor, rows, flat(out), index).view(weight.shape)
+
+    return kernel.scale_rows(rows, flat(weight), index).view(x.shape), of_weights
+
+
+def _of_weights(
+    inner: Tensor, slope: Tensor, weight: Tensor, out: Tensor, index: Tensor, softmax: bool
+) -> Tensor:
+    """Return the gradient of weights that several features share, from x_i . g / t."""
+    average = (slope * out).sum_to_size(len(slope), *weight.shape[1:]).index_select(0, index)
+    gradient = inner - average
+    return (ops.product(weight, gradient) if softmax else gradient).to(weight.dtype)
 
 
 def logsumexp(

@@ -80,9 +80,13 @@ class TestWeightedMean:
         assert out[2].isnan()
         assert out[3].item() == 7
 
-    def test_a_weight_of_zero_does_not_hide_nan(self):
-        out = weighted_mean(torch.tensor([[NAN, 1.0], [1.0, 1.0]]), torch.tensor([0.0, 1.0]))
-        assert out[0].isnan().tolist() == [True, False]
+    @pytest.mark.parametrize("value", [NAN, INF, -INF])
+    def test_a_weight_of_zero_leaves_its_node_out(self, value):
+        x = torch.tensor([[value, 1.0], [1.0, 1.0]], requires_grad=True)
+        out = weighted_mean(x, torch.tensor([0.0, 1.0]))
+        assert out.tolist() == [[1.0, 1.0]]
+        out.sum().backward()
+        assert x.grad.tolist() == [[0.0, 0.0], [1.0, 1.0]]
 
     @pytest.mark.parametrize("shape", [(5,), (5, 3), (6, 2), (6, 3, 1), ()], ids=str)
     def test_weights_that_do_not_fit(self, shape):

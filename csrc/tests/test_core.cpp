@@ -1,7 +1,7 @@
 // Tests of the core's entry points, for every instruction set of this processor: bits against slow oracles, wrong
 // arguments, threads, forks and foreign control words.
 //
-//   test_core [--quick] [INSTRUCTION SET...]
+//   test_core [--quick] [--no-fork] [INSTRUCTION SET...]
 #include <sys/wait.h>
 
 #include <functional>
@@ -639,12 +639,17 @@ void test_wrong_order() {
   for (int64_t at = 0; at < grad.size(); ++at) grad[at] = out[at] = 1.0f;
   for (int64_t at = 0; at < bounds.size(); ++at) bounds[at] = 0.0f;
   for (int64_t at = 0; at < integers.size(); ++at) integers[at] = 1;
+#if defined(__SANITIZE_THREAD__)  // what stands for a wrong entry is written by several threads
+  const std::vector<int> several = {1};
+#else
+  const std::vector<int> several = {1, 3};
+#endif
   for (int64_t wrong : {(int64_t)-1, nodes, INT64_MIN, INT64_MAX, (int64_t)1 << 62})
     for (int64_t at : {(int64_t)0, (int64_t)20, (int64_t)100, nodes - 1}) {
       context = "order entry " + std::to_string(wrong) + " at " + std::to_string(at);
       int64_t right = order[at];
       order[at] = wrong;
-      for_variants({1, 3}, [&](int threads, bool) {
+      for_variants(several, [&](int threads, bool) {
         for (int64_t first = 0; first < 6; ++first) {
           CHECK(readouts_reduce(data.x.get(), 1, nodes, features, data.ptr.get(), order.get(), graphs, kinds + first,
                                 blocks, 6 - first, out.get(), threads) == kIndexError);
@@ -665,7 +670,7 @@ void test_wrong_order() {
       right = index[at];
       index[at] = wrong;
       context = "index entry " + std::to_string(wrong) + " at " + std::to_string(at);
-      for_variants({1, 3}, [&](int threads, bool) {
+      for_variants(several, [&](int threads, bool) {
         CHECK(readouts_reduce_backward(grad.get(), nullptr, nullptr, 1, nodes, features, data.ptr.get(), order.get(),
                                        index.get(), graphs, kinds, blocks, 2, result.get(), threads) == kIndexError);
       });
@@ -907,9 +912,12 @@ void run(const char* name, const std::function<void()>& test) {
 
 int main(int count, char** arguments) {
   std::vector<std::string> wanted;
+  bool forks = true;
   for (int at = 1; at < count; ++at) {
     if (std::string(arguments[at]) == "--quick")
       quick = true;
+    else if (std::string(arguments[at]) == "--no-fork")  // for QEMU 7, which fails to fork a process with threads
+      forks = false;
     else
       wanted.push_back(arguments[at]);
   }
@@ -948,7 +956,7 @@ int main(int count, char** arguments) {
   run("order, float16", test_order<float16>);
   run("order, bfloat16", test_order<bfloat16>);
   run("many callers", test_many_callers);
-  run("fork", test_fork);
+  if (forks) run("fork", test_fork);
   std::printf("%d failures\n", failures.load());
   return failures ? 1 : 0;
 }

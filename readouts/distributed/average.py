@@ -7,24 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from readouts import weighted
+from readouts import ops, weighted
 from readouts.distributed.elementary import extremes_of, read
 from readouts.distributed.shard import Shard, first_derivative
-from readouts.weighted import aligned, alike, computed, fill_empty, rounded
+from readouts.weighted import alike, computed, fill_empty, flat, rounded
 
 
 def weighted_mean(x: Tensor, weight: Tensor, shard: Shard, empty: float) -> Tensor:
     """Return what `readouts.distributed.weighted_mean` does."""
-    wide = computed(x)
-    weight = aligned(computed(weight), x).to(wide.dtype)
-    total, above = _sums(shard, weight, weight * wide)
-    above = fill_empty(above, shard.everywhere, empty)
-    return rounded(above / fill_empty(total, shard.everywhere, 1), x)
+    out = _WeightedMean.apply(*alike(x, weight), shard, False)
+    return rounded(fill_empty(out, shard.everywhere, empty), x)
 
 
 def softmax_mean(x: Tensor, scores: Tensor, shard: Shard, empty: float) -> Tensor:
     """Return what `readouts.distributed.softmax_mean` does."""
-    out = _SoftmaxMean.apply(*alike(x, scores), shard)
+    out = _WeightedMean.apply(*alike(x, scores), shard, True)
     return rounded(fill_empty(out, shard.everywhere, empty), x)
 
 
@@ -40,36 +37,35 @@ def logsumexp(x: Tensor, shard: Shard, empty: float) -> Tensor:
     return rounded(fill_empty(out.masked_fill(nothing, -torch.inf), shard.everywhere, empty), x)
 
 
-class _SoftmaxMean(torch.autograd.Function):
-    """`softmax_mean`, its gradient in closed form: it takes sums over graphs that are known from forward."""
+class _WeightedMean(torch.autograd.Function):
+    """Weighted means, their gradients in closed form: they take sums over graphs that are known from forward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scores: Tensor, shard: Shard) -> Tensor:
-        weight = weighted.weights_below(_greatest(scores, shard), scores, shard.segments)
-        total, above = _sums(shard, weight, weight * x)
+    def forward(ctx: Any, x: Tensor, given: Tensor, shard: Shard, softmax: bool) -> Tensor:
+        weight = weighted.weights_below(_greatest(given, shard), given, shard.segments) if softmax else given
+        total, above = _sums(shard, weight.to(ops.wide_dtype(weight)), ops.product(weight, x))
         total = fill_empty(total, shard.everywhere, 1)
         out = above / total
-        ctx.save_for_backward(x, scores, out, weight, total)
-        ctx.segments = shard.segments
-        return out
+        ctx.save_for_backward(x, weight, out, total)
+        ctx.segments, ctx.softmax = shard.segments, softmax
+        return out.to(x.dtype)
 
     @staticmethod
     @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        for_x, for_scores, _ = ctx.needs_input_grad
-        x, scores, out, weight, total = ctx.saved_tensors
-        given = x, scores, out, weight, total, ctx.segments
-        return *weighted.softmax_gradients(grad, *given, for_x, for_scores), None
+        for_x, for_given, *_ = ctx.needs_input_grad
+        of_x, of_given = weighted.average_gradients(grad, *ctx.saved_tensors, ctx.segments, ctx.softmax)
+        return of_x if for_x else None, of_given() if for_given else None, None, None
 
 
 def _greatest(values: Tensor, shard: Shard) -> Tensor:
     """Return the greatest values of every graph [B, ...]."""
-    rows = values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)
+    rows = flat(values)
     return extremes_of(rows, shard, ("max",)).view(shard.segments.size, *values.shape[1:])
 
 
 def _sums(shard: Shard, *values: Tensor) -> list[Tensor]:
     """Return the exact sums of several tensors [N, ...] of one dtype, in one pass: [B, ...] each."""
-    rows = [value.flatten(1) if value.dim() > 1 else value.unsqueeze(1) for value in values]
+    rows = [flat(value) for value in values]
     sums = read(torch.cat(rows, dim=1), shard, "sum").split([row.shape[1] for row in rows], dim=1)
     return [part.view(len(part), *value.shape[1:]) for part, value in zip(sums, values, strict=True)]

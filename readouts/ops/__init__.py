@@ -2,22 +2,21 @@
 
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable.order import mean_of_two
+from readouts.kernels.portable.weighted import product
 from readouts.ops.elementary import reduce, reduce_backward, reduce_batch
 from readouts.ops.grouping import expand_ptr, greatest, group, ranks
 from readouts.ops.order import midpoint, select, trimmed_mean
-from readouts.kernels.native.memory import new_tensor
-from readouts.ops.registry import can_skip_dispatcher, is_plain, is_transforming
+from readouts.ops.registry import is_transforming, kernel_for
 
 __all__ = [
-    "can_skip_dispatcher",
     "expand_ptr",
     "greatest",
     "group",
-    "is_plain",
     "is_transforming",
+    "kernel_for",
     "mean_of_two",
     "midpoint",
-    "new_tensor",
+    "product",
     "ranks",
     "reduce",
     "reduce_backward",

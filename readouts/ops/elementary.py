@@ -25,18 +25,18 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
 
 def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, ...]) -> Tensor | None:
-    """Reduce the rows of x [N, F] straight from a batch vector [N], with no bookkeeping to keep.
+    """Reduce the rows of x [N, F] to [B, R * F] straight from a batch vector [N], with no bookkeeping to keep.
 
-    Returns None where that is not possible, be it for the device, a derivative, or an argument that is wrong.
+    Returns None where that is not possible: for the device, for a derivative, or for an argument that is wrong.
     """
     if not (
         can_skip_dispatcher(x, batch)
-        and x.is_floating_point()
         and (size is None or (type(size) is int and size > 0))
         and batch.dim() == 1
-        and batch.layout == torch.strided
         and 0 < x.shape[0] == batch.shape[0]
         and x.shape[1] > 0
+        and batch.layout == torch.strided
+        and x.is_floating_point()
         and native.supports(x.dtype)
         and native_grouping.supports(batch.dtype)
     ):
@@ -163,9 +163,10 @@ def _reduce_shape(
     return x.new_empty(ptr.shape[0] - 1, len(names), x.shape[1], dtype=dtype)
 
 
-def _save(inputs: tuple[Any, ...], output: Tensor) -> tuple[Any, ...]:
+def _save(inputs: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor | None, ...], tuple[Any]]:
     x, index, ptr, order, names = inputs
-    return x if needs_x(names) else None, output if needs_out(names) else None, index, ptr, order, names
+    x, output = x if needs_x(names) else None, output if needs_out(names) else None
+    return (x, output, index, ptr, order), (names,)
 
 
 def _backward(grad: Tensor, x: Tensor | None, out: Tensor | None, *rest: Any) -> tuple[Tensor]:
@@ -238,7 +239,7 @@ _REDUCE_BACKWARD = Operator(
     _reduce_backward,
     _reduce_backward_shape,
     features=3,
-    save=lambda inputs, output: inputs,
+    save=lambda inputs, output: (inputs[:-1], inputs[-1:]),
     backward=_double_backward,
     jvp=_backward_jvp,
 )

@@ -60,9 +60,9 @@ def _select_shape(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, r
     return x.new_empty(ranks.shape[0], ranks.shape[1], x.shape[1])
 
 
-def _save_selection(inputs: tuple[Any, ...], output: Tensor) -> tuple[Any, ...]:
+def _save_selection(inputs: tuple[Any, ...], output: Tensor) -> tuple[tuple[Any, ...], tuple[()]]:
     x, index, ptr, order, _ = inputs
-    return x, output, index, ptr, order
+    return (x, output, index, ptr, order), ()
 
 
 def _selection_backward(
@@ -191,7 +191,7 @@ _MIDPOINT = Operator(
     _midpoint,
     _midpoint_shape,
     features=1,
-    save=lambda inputs, output: (inputs[0], output[1], *inputs[1:]),
+    save=lambda inputs, output: ((inputs[0], output[1], *inputs[1:]), ()),
     backward=_midpoint_backward,
 )
 _TRIMMED_MEAN = Operator(
@@ -199,7 +199,7 @@ _TRIMMED_MEAN = Operator(
     _trimmed_mean,
     _trimmed_mean_shape,
     features=2,
-    save=lambda inputs, output: inputs,
+    save=lambda inputs, output: (inputs, ()),
     backward=_trimmed_backward,
     jvp=_trimmed_jvp,
 )
@@ -209,7 +209,7 @@ _TRIMMED_MEAN_BACKWARD = Operator(
     _trimmed_mean_backward,
     lambda grad, x, *rest: x.new_empty(x.shape),
     features=3,
-    save=lambda inputs, output: inputs,
+    save=lambda inputs, output: (inputs, ()),
     backward=_trimmed_double_backward,
     jvp=_trimmed_backward_jvp,
 )

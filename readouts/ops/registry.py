@@ -19,11 +19,13 @@ from readouts.kernels.devices import through_cpu
 from readouts.kernels.native import elementary as native_elementary
 from readouts.kernels.native import grouping as native_grouping
 from readouts.kernels.native import order as native_order
-from readouts.kernels.portable import elementary, grouping, order
+from readouts.kernels.native import weighted as native_weighted
+from readouts.kernels.portable import elementary, grouping, order, weighted
 from readouts.kernels.triton import elementary as triton
 
-Family = Literal["grouping", "elementary", "order"]
+Family = Literal["grouping", "elementary", "order", "weighted"]
 Derivative = Callable[..., tuple[Tensor | None, ...]]
+Save = Callable[[tuple[Any, ...], Any], tuple[tuple[Tensor | None, ...], tuple[Any, ...]]]
 _PLAIN = (Tensor, torch.nn.Parameter)
 _library = torch.library.Library("readouts", "DEF")
 _chosen: dict[tuple[str, torch.dtype, Family], Any] = {}  # no functools.cache: torch.compile warns of it
@@ -39,7 +41,8 @@ class Operator:
         features: number of leading arguments [..., F] that carry features, all others being bookkeeping.
             `torch.func.vmap` maps these as more features and calls the operator once; if other
             arguments are mapped it calls the operator once for each.
-        save: returns what derivatives need, tensors and constants, from the arguments and the result.
+        save: returns what derivatives need, a tuple of tensors and one of constants, from the arguments and the
+            result; `saved` is both, one after the other.
         backward: backward(grad of each result, *saved) returns the gradients of the leading arguments.
         jvp: jvp(tangents of all arguments, *saved) returns the tangent of the result. An operator with
             `backward` and without `jvp` has to be avoided where `is_transforming`.
@@ -52,7 +55,7 @@ class Operator:
         shape: Callable[..., Any],
         *,
         features: int = 0,
-        save: Callable[[tuple[Any, ...], Any], tuple[Any, ...]] | None = None,
+        save: Save | None = None,
         backward: Derivative | None = None,
         jvp: Callable[..., Tensor] | None = None,
     ) -> None:
@@ -82,8 +85,7 @@ class Operator:
         """Compute the result."""
         watched = arguments[: self._watched]
         if is_plain(*watched):
-            needs_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in watched)
-            return self._eager(*arguments) if needs_grad else self._kernel(*arguments)
+            return self._eager(*arguments) if needs_grad(*watched) else self._kernel(*arguments)
         if not is_transforming():
             return self._overload(*arguments)
         if torch.compiler.is_compiling():  # it would lose the derivative of a custom operator
@@ -97,7 +99,7 @@ class _Autograd:
     def __init__(
         self,
         overload: Any,
-        save: Callable[[tuple[Any, ...], Any], tuple[Any, ...]],
+        save: Save,
         backward: Derivative,
         jvp: Callable[..., Tensor] | None,
     ) -> None:
@@ -107,9 +109,7 @@ class _Autograd:
 
     def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any, forward_mode: bool = False) -> None:
         """Save tensors through autograd, so that it checks them for changes, and constants as they are."""
-        saved = self._save(inputs, output)
-        ctx.constants = [None if isinstance(value, Tensor) else value for value in saved]
-        tensors = [value if isinstance(value, Tensor) else None for value in saved]
+        tensors, ctx.constants = self._save(inputs, output)
         ctx.save_for_backward(*tensors)
         if forward_mode:
             ctx.save_for_forward(*tensors)
@@ -118,18 +118,13 @@ class _Autograd:
 
     def backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return a gradient, or None, for every argument."""
-        found = self._backward(*grads, *_saved(ctx))
-        return (*found, *[None] * (self._arguments - len(found)))
+        found = self._backward(*grads, *ctx.saved_tensors, *ctx.constants)
+        return found + (None,) * (self._arguments - len(found))
 
     def jvp(self, ctx: Any, *tangents: Tensor | None) -> Tensor:
         """Return the tangent of the result."""
         assert self._jvp is not None
-        return self._jvp(tangents, *_saved(ctx))
-
-
-def _saved(ctx: Any) -> list[Any]:
-    pairs = zip(ctx.saved_tensors, ctx.constants, strict=True)
-    return [constant if tensor is None else tensor for tensor, constant in pairs]
+        return self._jvp(tangents, *ctx.saved_tensors, *ctx.constants)
 
 
 def _eager_function_of(
@@ -237,6 +232,8 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
             return native_elementary, elementary
         case "cpu", "order":
             return native_order, order
+        case "cpu", "weighted":
+            return native_weighted, weighted
         case "cuda", "elementary":
             return triton, elementary
         case _, "grouping":
@@ -245,8 +242,10 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
             return (elementary,)
         case _, "order":
             return (order,)
+        case _, "weighted":
+            return (weighted,)
         case _:
-            raise ValueError(f"family: expected grouping, elementary or order, got {family!r}")
+            raise ValueError(f"family: expected grouping, elementary, order or weighted, got {family!r}")
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
@@ -256,14 +255,24 @@ def is_plain(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or is_transforming():
         return False
-    return all(tensor is None or (tensor.is_cpu and type(tensor) in _PLAIN) for tensor in tensors)
+    for tensor in tensors:  # loops here and below: a generator takes as long as a small batch does
+        if tensor is not None and not (tensor.is_cpu and type(tensor) in _PLAIN):
+            return False
+    return True
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """Return whether autograd records what is computed from these tensors."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 def can_skip_dispatcher(*tensors: Tensor | None) -> bool:
     """Return whether a kernel can be called directly: an ordinary call that needs no derivative."""
-    if not is_plain(*tensors):
-        return False
-    return not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors)
+    return is_plain(*tensors) and not needs_grad(*tensors)
 
 
 def is_transforming() -> bool:

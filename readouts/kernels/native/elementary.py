@@ -38,11 +38,11 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
 
 def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) -> Tensor | None:
-    """Reduce straight from a batch vector, for floats; None where it names a graph that is not there."""
-    (nodes, features), batch = x.shape, batch.contiguous()
+    """Reduce straight from a batch vector to [B, R * F], for floats; None where it names a graph that is not there."""
+    nodes, features = x.shape
     kinds, blocks, _ = _entries(names)
-    x = ready(x)
-    out = new_tensor((size, len(names), features), x.dtype)
+    x, batch = ready(x), batch.contiguous()
+    out = new_tensor((size, len(names) * features), x.dtype)
     status = core.reduce_batch(
         x.data_ptr(), DTYPES[x.dtype], nodes, features, batch.data_ptr(), batch.element_size(), size,
         kinds, blocks, len(names), out.data_ptr(), threads_for(nodes * features),

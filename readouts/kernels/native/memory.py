@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +21,10 @@ def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     NumPy asks the system for huge pages and PyTorch does not: the first touch of small pages takes several
     times as long as reading x.
     """
-    size = math.prod(shape) * dtype.itemsize
+    numbers = 1
+    for length in shape:
+        numbers *= length
+    size = numbers * dtype.itemsize
     if size < _HUGE:
         return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
