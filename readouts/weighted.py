@@ -87,9 +87,9 @@ def softmax_mean(
 ) -> Tensor:
     """Average the nodes of every graph with weights that are the softmax of scores over the graph.
 
-    sum_i exp(s_i - m) x_i / sum_i exp(s_i - m), where m is the greatest score of the graph; both sums are exact
-    in float64. An infinite m gives NaN, as in `torch.softmax`; a score of -inf beside others, or so low that its
-    weight is 0, leaves its node out, whatever stands in it.
+    sum_i exp(s_i - m) x_i / sum_i exp(s_i - m), where m is the greatest score of the graph; both sums are
+    exact in float64. An infinite m gives NaN, as in `torch.softmax`; a score of -inf beside others, or so
+    low that its weight is 0, leaves its node out, whatever stands in it.
 
     Args:
         x: node features [N, *features].
@@ -159,7 +159,7 @@ class _WeightedMean(torch.autograd.Function):
 
 
 class Layout:
-    """How the weights of nodes lie beside their features: one for all, one for each, or broadcast in general."""
+    """How the weights of nodes lie beside their features: one for all, one for each, or broadcast."""
 
     def __init__(self, x: Tensor, weight: Tensor) -> None:
         """Take x [N, *features] and weights of as many dimensions."""
@@ -168,7 +168,7 @@ class Layout:
         self.is_simple = self.is_shared or x.shape == weight.shape
 
     def sums(self, x: Tensor | None, weight: Tensor, segments: Segments) -> Tensor:
-        """Return the exact sums [B, *features] of weight * x in float64; without x those of weights, 1 for none."""
+        """Return the exact float64 sums [B, *features] of weight * x, or of the weights, 1 for no nodes."""
         groups = segments.index, segments.ptr, segments.order
         kernel = ops.kernel_for(weight.device, weight.dtype, "weighted")
         rows = flat(weight)
@@ -185,9 +185,9 @@ def average_gradients(
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """Return the gradient of x, and a function that computes that of the weights, or of their scores.
 
-    With w_i the weight of node i, t the sum of the weights, r the result and g its gradient: x_i has w_i g / t, and
-    w_i has (x_i . g - r . g) / t, where products are sums over the features that share a weight; a score has
-    w_i times that.
+    With w_i the weight of node i, t the sum of the weights, r the result and g its gradient: x_i has
+    w_i g / t, and w_i has (x_i . g - r . g) / t, where products are sums over the features that share a
+    weight; a score has w_i times that.
     """
     layout, index = Layout(x, weight), segments.index
     slope = grad.to(total.dtype) / total

@@ -38,11 +38,13 @@ def logsumexp(x: Tensor, shard: Shard, empty: float) -> Tensor:
 
 
 class _WeightedMean(torch.autograd.Function):
-    """Weighted means, their gradients in closed form: they take sums over graphs that are known from forward."""
+    """Weighted means, their gradients in closed form from sums over graphs that are known from forward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, given: Tensor, shard: Shard, softmax: bool) -> Tensor:
-        weight = weighted.weights_below(_greatest(given, shard), given, shard.segments) if softmax else given
+        weight = given
+        if softmax:
+            weight = weighted.weights_below(_greatest(given, shard), given, shard.segments)
         total, above = _sums(shard, weight.to(ops.wide_dtype(weight)), ops.product(weight, x))
         total = fill_empty(total, shard.everywhere, 1)
         out = above / total
@@ -54,7 +56,8 @@ class _WeightedMean(torch.autograd.Function):
     @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         for_x, for_given, *_ = ctx.needs_input_grad
-        of_x, of_given = weighted.average_gradients(grad, *ctx.saved_tensors, ctx.segments, ctx.softmax)
+        x, weight, out, total = ctx.saved_tensors
+        of_x, of_given = weighted.average_gradients(grad, x, weight, out, total, ctx.segments, ctx.softmax)
         return of_x if for_x else None, of_given() if for_given else None, None, None
 
 

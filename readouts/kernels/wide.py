@@ -22,11 +22,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from readouts.kernels.portable.limbs import LIMB, MASK, exact_sums
-from readouts.kernels.portable.limbs import rounded as rounded_limbs
 from readouts.kernels.native.grouping import check
 from readouts.kernels.native.library import core, is_available
 from readouts.kernels.native.memory import threads_for
+from readouts.kernels.portable.limbs import LIMB, MASK, exact_sums
+from readouts.kernels.portable.limbs import rounded as rounded_limbs
 
 ROOM = 2**27  # numbers, each adding less than 2**35 to a word, that fit between two carries
 FIELD = 20  # bits of a counter in the last word

@@ -25,9 +25,9 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
 
 def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, ...]) -> Tensor | None:
-    """Reduce the rows of x [N, F] to [B, R * F] straight from a batch vector [N], with no bookkeeping to keep.
+    """Reduce the rows of x [N, F] to [B, R * F] straight from a batch vector [N]; nothing is kept for later.
 
-    Returns None where that is not possible: for the device, for a derivative, or for an argument that is wrong.
+    Returns None where that is not possible: for the device, a derivative, or an argument that is wrong.
     """
     if not (
         can_skip_dispatcher(x, batch)
@@ -165,8 +165,8 @@ def _reduce_shape(
 
 def _save(inputs: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor | None, ...], tuple[Any]]:
     x, index, ptr, order, names = inputs
-    x, output = x if needs_x(names) else None, output if needs_out(names) else None
-    return (x, output, index, ptr, order), (names,)
+    kept = x if needs_x(names) else None, output if needs_out(names) else None
+    return (*kept, index, ptr, order), (names,)
 
 
 def _backward(grad: Tensor, x: Tensor | None, out: Tensor | None, *rest: Any) -> tuple[Tensor]:

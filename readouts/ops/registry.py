@@ -41,8 +41,8 @@ class Operator:
         features: number of leading arguments [..., F] that carry features, all others being bookkeeping.
             `torch.func.vmap` maps these as more features and calls the operator once; if other
             arguments are mapped it calls the operator once for each.
-        save: returns what derivatives need, a tuple of tensors and one of constants, from the arguments and the
-            result; `saved` is both, one after the other.
+        save: returns what derivatives need, a tuple of tensors and one of constants, from the arguments and
+            the result; `saved` is both, one after the other.
         backward: backward(grad of each result, *saved) returns the gradients of the leading arguments.
         jvp: jvp(tangents of all arguments, *saved) returns the tangent of the result. An operator with
             `backward` and without `jvp` has to be avoided where `is_transforming`.
@@ -130,7 +130,7 @@ class _Autograd:
 def _eager_function_of(
     name: str, kernel: Callable[..., Any], derivative: _Autograd
 ) -> type[torch.autograd.Function]:
-    """Make the autograd.Function of an operator for eager mode, which calls the kernel without a dispatcher."""
+    """Make the autograd.Function of an operator for eager mode, which calls the kernel directly."""
 
     class Function(torch.autograd.Function):
         @staticmethod

@@ -38,7 +38,7 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
 
 def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) -> Tensor | None:
-    """Reduce straight from a batch vector to [B, R * F], for floats; None where it names a graph that is not there."""
+    """Reduce floats straight from a batch vector to [B, R * F]; None where it names no graph of the batch."""
     nodes, features = x.shape
     kinds, blocks, _ = _entries(names)
     x, batch = ready(x), batch.contiguous()
@@ -50,9 +50,7 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) ->
     return out if status == 0 else None
 
 
-def _reduce_integers(
-    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, name: str
-) -> Tensor:
+def _reduce_integers(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, name: str) -> Tensor:
     (nodes, features), size = x.shape, ptr.shape[0] - 1
     x, ptr, dtype = ready(x), ptr.contiguous(), result_dtype(name, x.dtype)
     if dtype in (torch.float16, torch.bfloat16):  # the default dtype is a narrow one

@@ -15,7 +15,7 @@ def supports(dtype: torch.dtype) -> bool:
 
 
 def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-    """Return ptr [B + 1], and order [N] or None where the nodes lie graph by graph; see `readouts.ops.group`."""
+    """Return ptr [B + 1] and order [N], None where the nodes lie graph by graph; see `readouts.ops.group`."""
     index = index.contiguous()
     nodes, width = index.shape[0], index.element_size()
     ptr = torch.empty(size + 1, dtype=torch.int64)
@@ -27,7 +27,8 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
         status = core.order(index.data_ptr(), width, nodes, size, ptr.data_ptr(), order.data_ptr())
         if status == 0:
             return ptr, order
-    raise portable.index_error(*(int(bound) for bound in index.aminmax()), size)
+    least, largest = (int(bound) for bound in index.aminmax())
+    raise portable.index_error(least, largest, size)
 
 
 def greatest(index: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""The shared library of the core: found, checked and loaded once; the portable kernels serve where it is not."""
+"""The shared library of the core: found, checked and loaded once; portable kernels serve without it."""
 
 from __future__ import annotations
 

@@ -52,9 +52,10 @@ def keep(
     kept[offsets[-2] :] = 0
     check(
         core.keep(
-            *rows.arguments, bounds.data_ptr(), cut.data_ptr(), offsets.data_ptr(), kept.data_ptr(), rows.threads
+            *rows.arguments, bounds.data_ptr(), cut.data_ptr(), offsets.data_ptr(), kept.data_ptr(),
+            rows.threads,
         )
-    )
+    )  # fmt: skip
     return kept, offsets
 
 
@@ -66,9 +67,10 @@ def spread(
     result = new_tensor((len(x), x.shape[1]), x.dtype)
     check(
         core.trim_backward(
-            *rows.arguments, bounds.data_ptr(), cut.data_ptr(), grad.data_ptr(), result.data_ptr(), rows.threads
+            *rows.arguments, bounds.data_ptr(), cut.data_ptr(), grad.data_ptr(), result.data_ptr(),
+            rows.threads,
         )
-    )
+    )  # fmt: skip
     return result
 
 

@@ -16,8 +16,10 @@ def supports(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype in DTYPES and is_available()
 
 
-def weighted_sum(x: Tensor, weight: Tensor | None, index: Tensor, ptr: Tensor, order: Tensor | None) -> Tensor:
-    """Return the exact sums [B, F] of weight * x, rounded to float64; see `readouts.kernels.portable.weighted`."""
+def weighted_sum(
+    x: Tensor, weight: Tensor | None, index: Tensor, ptr: Tensor, order: Tensor | None
+) -> Tensor:
+    """Return the exact sums [B, F] of weight * x in float64; see `readouts.kernels.portable.weighted`."""
     (nodes, features), size = x.shape, ptr.shape[0] - 1
     x, ptr = ready(x), ptr.contiguous()
     weight = None if weight is None else ready(weight)
@@ -46,9 +48,7 @@ def scale_rows(table: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     return result
 
 
-def weight_gradient(
-    x: Tensor, weight: Tensor | None, slope: Tensor, mean: Tensor, index: Tensor
-) -> Tensor:
+def weight_gradient(x: Tensor, weight: Tensor | None, slope: Tensor, mean: Tensor, index: Tensor) -> Tensor:
     """Return slope[index] * (x - mean[index]) [N, F], times the weight if there is one, rounded once."""
     nodes, features = x.shape
     x, slope, mean, index = ready(x), ready(slope), ready(mean), index.contiguous()
@@ -56,8 +56,9 @@ def weight_gradient(
     result = new_tensor((nodes, features), x.dtype)
     check(
         core.weight_gradient(
-            slope.data_ptr(), mean.data_ptr(), index.data_ptr(), slope.shape[0], x.data_ptr(), address(weight),
-            DTYPES[x.dtype], nodes, features, result.data_ptr(), threads_for(nodes * features),
+            slope.data_ptr(), mean.data_ptr(), index.data_ptr(), slope.shape[0], x.data_ptr(),
+            address(weight), DTYPES[x.dtype], nodes, features, result.data_ptr(),
+            threads_for(nodes * features),
         )
     )  # fmt: skip
     return result
@@ -70,8 +71,8 @@ def row_dot(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
     result = new_tensor((nodes, 1), torch.float64)
     check(
         core.row_dot(
-            x.data_ptr(), DTYPES[x.dtype], nodes, features, table.data_ptr(), index.data_ptr(), table.shape[0],
-            result.data_ptr(), threads_for(nodes * features),
+            x.data_ptr(), DTYPES[x.dtype], nodes, features, table.data_ptr(), index.data_ptr(),
+            table.shape[0], result.data_ptr(), threads_for(nodes * features),
         )
     )  # fmt: skip
     return result

@@ -23,11 +23,13 @@ def product(weight: Tensor, values: Tensor) -> Tensor:
     return torch.where(weight == 0, 0, weight.to(wide) * values.to(wide))
 
 
-def weighted_sum(x: Tensor, weight: Tensor | None, index: Tensor, ptr: Tensor, order: Tensor | None) -> Tensor:
+def weighted_sum(
+    x: Tensor, weight: Tensor | None, index: Tensor, ptr: Tensor, order: Tensor | None
+) -> Tensor:
     """Return the exact sums [B, F] of weight * x, rounded to float64.
 
-    Products are rounded to float64; those of narrower dtypes are exact. x is [N, F], weight [N, F], [N, 1] for one of
-    all features, or None for 1.
+    Products are rounded to float64; those of narrower dtypes are exact. x is [N, F], weight [N, F], [N, 1]
+    for one of all features, or None for 1.
     """
     values = x.to(wide_dtype(x)) if weight is None else product(weight, x)
     if values.numel() == 0:
@@ -40,9 +42,7 @@ def scale_rows(table: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     return narrowed(product(weight, table[index]), weight.dtype)
 
 
-def weight_gradient(
-    x: Tensor, weight: Tensor | None, slope: Tensor, mean: Tensor, index: Tensor
-) -> Tensor:
+def weight_gradient(x: Tensor, weight: Tensor | None, slope: Tensor, mean: Tensor, index: Tensor) -> Tensor:
     """Return slope[index] * (x - mean[index]) [N, F], times the weight if there is one, rounded once."""
     values = slope[index] * (x.to(slope.dtype) - mean[index])
     return narrowed(values if weight is None else product(weight, values), x.dtype)
