@@ -101,9 +101,9 @@ int place_nodes(const void* index, int64_t nodes, int64_t graphs, const int64_t*
   for (int64_t node = 0; node < nodes; ++node) {
     int64_t graph = read_index<Int>(index, node);
     if ((uint64_t)graph >= (uint64_t)graphs) return kIndexError;
-    int64_t place = places.get()[graph]++;
+    int64_t& place = places.get()[graph];
     if ((uint64_t)place >= (uint64_t)nodes) return kIndexError;
-    order[place] = node;
+    order[place++] = node;
   }
   return 0;
 }
@@ -190,6 +190,7 @@ READOUTS_API int readouts_reduce(const void* x, int dtype, int64_t nodes, int64_
                                  int64_t reductions, void* out, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
   if (batch.is_empty()) return 0;
   chosen->reduce((DType)dtype, batch.view(), {kinds, blocks, reductions}, x, out);
   return batch.result();
@@ -218,6 +219,7 @@ READOUTS_API int readouts_reduce_integers(const void* x, int dtype, int result, 
                                           void* out, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (dtype < kInt64 || dtype > kUInt8) return kDTypeError;
   if (batch.is_empty()) return 0;
   chosen->reduce_integers((DType)dtype, (DType)result, batch.view(), kind, x, out);
   return batch.result();
@@ -229,9 +231,37 @@ READOUTS_API int readouts_reduce_backward(const void* grad, const void* x, const
                                           const int64_t* blocks, int64_t reductions, void* result, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
   if (batch.is_empty()) return 0;
   chosen->reduce_backward((DType)dtype, batch.view(), {kinds, blocks, reductions}, grad, x, out, index, result);
   return batch.result();
+}
+
+// The same from a batch vector alone. The gradient of a sum needs no offsets.
+READOUTS_API int readouts_reduce_backward_batch(const void* grad, const void* x, const void* out, int dtype,
+                                                int64_t nodes, int64_t features, const void* index, int bytes,
+                                                int64_t graphs, const int64_t* kinds, const int64_t* blocks,
+                                                int64_t reductions, void* result, int threads) {
+  if (graphs <= 0 || features <= 0) return 0;
+  Buffer<int64_t> wide(bytes == 4 ? nodes : 0), ptr(graphs + 1);
+  const int64_t* graph_of = static_cast<const int64_t*>(index);
+  if (bytes == 4) {
+    for (int64_t node = 0; node < nodes; ++node) wide.get()[node] = read_index<int32_t>(index, node);
+    graph_of = wide.get();
+  }
+  int found = readouts_group(graph_of, 8, nodes, graphs, ptr.get());
+  if (found < 0) return found;
+  if (found == 1 && kinds[reductions - 1] > 1) {  // other gradients than those of sums and means go by graphs
+    Buffer<int64_t> nodes_of(nodes);
+    std::memset(nodes_of.get(), 0, nodes * sizeof(int64_t));
+    found = readouts_order(graph_of, 8, nodes, graphs, ptr.get(), nodes_of.get());
+    if (found < 0) return found;
+    return readouts_reduce_backward(grad, x, out, dtype, nodes, features, ptr.get(), nodes_of.get(), graph_of, graphs,
+                                    kinds, blocks, reductions, result, threads);
+  }
+  // an order that is not null says that nodes take their rows by index
+  return readouts_reduce_backward(grad, x, out, dtype, nodes, features, ptr.get(), found == 1 ? graph_of : nullptr,
+                                  graph_of, graphs, kinds, blocks, reductions, result, threads);
 }
 
 READOUTS_API int readouts_select(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
@@ -239,6 +269,7 @@ READOUTS_API int readouts_select(const void* x, int dtype, int64_t nodes, int64_
                                  void* means, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
   if (batch.is_empty()) return 0;
   chosen->select((DType)dtype, batch.view(), x, ranks, count, out, means);
   return batch.result();
@@ -249,6 +280,7 @@ READOUTS_API int readouts_keep(const void* x, int dtype, int64_t nodes, int64_t 
                                const int64_t* kept_ptr, void* kept, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
   if (batch.is_empty()) return 0;
   chosen->keep((DType)dtype, batch.view(), x, bounds, cut, kept_ptr, kept);
   return batch.result();
@@ -259,6 +291,7 @@ READOUTS_API int readouts_trim_backward(const void* x, int dtype, int64_t nodes,
                                         const void* grad, void* result, int threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
   if (batch.is_empty()) return 0;
   chosen->trim_backward((DType)dtype, batch.view(), x, bounds, cut, grad, result);
   return batch.result();
@@ -320,7 +353,7 @@ READOUTS_API int readouts_add_limbs(const void* rows, int bytes, const int64_t* 
   } call{rows, bytes, index, nodes, features, limbs, count, graphs, {stored, top, place, power}, 1, true};
   if (graphs <= 0 || features <= 0) return 0;
   int64_t most = features / 8;  // features from which a thread of its own writes to other cache lines
-  call.tasks = (int)(most < 1 ? 1 : (threads < most ? threads : most));
+  call.tasks = (int)(most < 1 || threads < 1 ? 1 : (threads < most ? threads : most));
   run_in_parallel(
       call.tasks,
       [](const void* context, int task) {

@@ -240,7 +240,8 @@ void for_columns(const Order<T>& call, int threads, const Work& work) {
       for (int64_t graph = low; graph < call.offsets.graphs && call.offsets[graph] * blocks < to; ++graph) {
         int64_t begin = call.offsets[graph], end = call.offsets[graph + 1];
         for (int64_t block = 0; block < blocks && begin < end; ++block) {
-          int64_t start = begin * blocks + block * (end - begin);
+          bool overlaps = block > 0 && columns.column(block) < block * P;  // then one thread writes both
+          int64_t start = begin * blocks + (block - overlaps) * (end - begin);
           if (start < from || start >= to) continue;
           using R = std::remove_cv_t<std::remove_reference_t<decltype(rows)>>;
           work(graph, Column<T, R>{rows, begin, end, columns.column(block), columns.lanes()}, keys);
@@ -276,8 +277,8 @@ void keep(const Order<T>& call, const T* bounds, const int64_t* cut, const int64
   using Vector = typename K::Vector;
   int64_t features = call.features;
   for_columns(call, threads, [&](int64_t graph, const auto& column, Vector* keys) {
-    int64_t n = column.nodes(), left_out = cut[graph], wanted = n - 2 * left_out;
-    if (left_out < 0 || wanted < 0 || kept_ptr[graph] < 0 || kept_ptr[graph] + wanted > call.nodes) {
+    int64_t n = column.nodes(), left_out = cut[graph], wanted = (int64_t)((uint64_t)n - 2 * (uint64_t)left_out);
+    if (left_out < 0 || left_out > n / 2 || kept_ptr[graph] < 0 || kept_ptr[graph] > call.nodes - wanted) {
       __atomic_store_n(call.wrong, true, __ATOMIC_RELAXED);
       return;
     }

@@ -47,8 +47,9 @@ struct Listed {
     int64_t ahead = position + kAhead;
     if (ahead >= nodes) return;
     int64_t node = reinterpret_cast<const volatile int64_t*>(order)[ahead];
-    const char* address = reinterpret_cast<const char*>(x) + (node * features + column) * (int64_t)sizeof(T);
-    for (int64_t byte = 0; byte < count * (int64_t)sizeof(T); byte += 64) __builtin_prefetch(address + byte);
+    uint64_t address = (uint64_t)x + ((uint64_t)node * features + column) * sizeof(T);  // may lie anywhere
+    for (int64_t byte = 0; byte < count * (int64_t)sizeof(T); byte += 64)
+      __builtin_prefetch(reinterpret_cast<const void*>(address + byte));
   }
 };
 

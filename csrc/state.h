@@ -196,7 +196,7 @@ READOUTS_INLINE void scan_blocks(const R& rows, int64_t begin, int64_t end, int6
 
 // Read the rows from `begin` to `end`, all columns: add to `part` as it comes, compare the extremes.
 template <class T, bool kSums, bool kExtremes, class R>
-READOUTS_INLINE void scan(const R& rows, int64_t begin, int64_t end, const State<T>& state, bool clear_sums,
+__attribute__((noinline)) void scan(const R& rows, int64_t begin, int64_t end, const State<T>& state, bool clear_sums,
                           bool clear_extremes) {
   constexpr int NB = blocks_at_once<T, kSums, kExtremes>();
   Columns columns(rows.features);

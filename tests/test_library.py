@@ -44,7 +44,7 @@ def test_an_instruction_set_is_chosen():
 
 
 def test_missing_file(tmp_path):
-    refused(Core(tmp_path / "libreadouts_core.so"), "without the native core")
+    refused(Core(tmp_path / "libreadouts_core.so"), "no native core")
 
 
 @pytest.mark.parametrize(

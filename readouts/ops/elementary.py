@@ -12,7 +12,8 @@ from torch import Tensor
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.native import elementary as native
 from readouts.kernels.native import grouping as native_grouping
-from readouts.ops.registry import Operator, can_skip_dispatcher, kernel_for
+from readouts.ops.grouping import group
+from readouts.ops.registry import Operator, is_plain, kernel_for
 from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
 
 
@@ -25,12 +26,12 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
 
 def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, ...]) -> Tensor | None:
-    """Reduce the rows of x [N, F] to [B, R * F] straight from a batch vector [N]; nothing is kept for later.
+    """Reduce the rows of x [N, F] to [B, R * F] straight from a batch vector [N], in eager mode on the CPU.
 
-    Returns None where that is not possible: for the device, a derivative, or an argument that is wrong.
+    Returns None where that is not possible: for the device, for a tracer, or for an argument that is wrong.
     """
     if not (
-        can_skip_dispatcher(x, batch)
+        is_plain(x, batch)
         and (size is None or (type(size) is int and size > 0))
         and batch.dim() == 1
         and 0 < x.shape[0] == batch.shape[0]
@@ -43,7 +44,38 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, .
         return None
     if size is None:
         size = native_grouping.greatest(batch) + 1
-    return native.reduce_batch(x, batch, size, names) if size > 0 else None
+        if size <= 0:
+            return None
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _ReduceBatch.apply(x, batch, size, names)
+    return native.reduce_batch(x, batch, size, names)
+
+
+class _ReduceBatch(torch.autograd.Function):
+    """`reduce_batch` with its gradient, which finds the graphs again instead of keeping them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) -> Tensor | None:
+        out = native.reduce_batch(x, batch, size, names)
+        if out is not None:
+            ctx.size, ctx.names = size, names
+            if needs_x(names):
+                ctx.save_for_backward(batch, x, out if needs_out(names) else None)
+            else:
+                ctx.save_for_backward(batch)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        batch, x, out = ctx.saved_tensors if needs_x(ctx.names) else (*ctx.saved_tensors, None, None)
+        if is_plain(grad) and not torch.is_grad_enabled():
+            found = native.reduce_backward_batch(grad, x, out, batch, ctx.size, ctx.names)
+            return found, None, None, None
+        index, blocks = batch.long(), (ctx.size, len(ctx.names), -1)
+        ptr, order = group(index, ctx.size)
+        out = None if out is None else out.detach().view(blocks)
+        found = reduce_backward(grad.view(blocks), x, out, index, ptr, order, ctx.names)
+        return found, None, None, None
 
 
 def reduce_backward(

@@ -270,11 +270,6 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return False
 
 
-def can_skip_dispatcher(*tensors: Tensor | None) -> bool:
-    """Return whether a kernel can be called directly: an ordinary call that needs no derivative."""
-    return is_plain(*tensors) and not needs_grad(*tensors)
-
-
 def is_transforming() -> bool:
     """Return whether torch.func or forward-mode derivatives are active, which need an autograd.Function."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -90,6 +90,25 @@ def reduce_backward(
     return result
 
 
+def reduce_backward_batch(
+    grad: Tensor, x: Tensor | None, out: Tensor | None, batch: Tensor, size: int, names: tuple[str, ...]
+) -> Tensor:
+    """Return the gradient [N, F] of `reduce_batch` for x, given that of its output [B, R * F]."""
+    kinds, blocks, _ = _entries(names)
+    nodes, features = batch.shape[0], grad.shape[1] // len(names)
+    grad, batch = ready(grad), batch.contiguous()
+    x = None if x is None else ready(x)
+    result = new_tensor((nodes, features), grad.dtype)
+    check(
+        core.reduce_backward_batch(
+            grad.data_ptr(), address(x), address(out), DTYPES[grad.dtype], nodes, features, batch.data_ptr(),
+            batch.element_size(), size, kinds, blocks, len(names), result.data_ptr(),
+            threads_for(nodes * features),
+        )
+    )  # fmt: skip
+    return result
+
+
 def address(tensor: Tensor | None) -> int | None:
     """Return where the memory of a contiguous tensor begins."""
     return None if tensor is None else tensor.data_ptr()

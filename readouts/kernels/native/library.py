@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
 import warnings
 from pathlib import Path
@@ -41,6 +42,9 @@ _SIGNATURES = {
         *[_POINTER] * 3, _INT, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _LONG,
         _POINTER, _INT,
     ],
+    "reduce_backward_batch": [
+        *[_POINTER] * 3, _INT, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _INT,
+    ],
     "select": [*_ROWS, *_GRAPHS, _POINTER, _LONG, _POINTER, _POINTER, _INT],
     "keep": [*_ROWS, *_GRAPHS, _POINTER, _POINTER, _POINTER, _POINTER, _INT],
     "trim_backward": [*_ROWS, *_GRAPHS, _POINTER, _POINTER, _POINTER, _POINTER, _INT],
@@ -74,29 +78,45 @@ class Core:
     def _load(self, file: Path, wanted: str | None) -> None:
         if wanted == "none":
             self.reason = "READOUTS_ISA=none switches the native core off"
-            return
-        if wanted is not None and wanted not in INSTRUCTION_SETS:
+        elif wanted is not None and wanted not in INSTRUCTION_SETS:
             names = ", ".join((*INSTRUCTION_SETS, "none"))
-            raise ValueError(f"READOUTS_ISA: expected one of {names}, got {wanted!r}")
-        if not file.exists():
-            self.reason = "this installation was built without the native core (no C++ compiler was found)"
-            return
-        library = ctypes.CDLL(str(file))
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(library, f"readouts_{name}")
-            function.argtypes = arguments
-            function.restype = ctypes.c_int64 if name == "greatest" else ctypes.c_int
-            setattr(self, name, function)
+            self.reason = f"READOUTS_ISA: expected one of {names}, got {wanted!r}"
+        elif not file.exists():
+            self.reason = "this installation has no native core (no C++ compiler was found, or `make core`)"
+        elif file.is_file() and not _is_whole(file):
+            self.reason = f"the native core cannot be loaded ({file} is damaged)"
+        else:
+            self._open(ctypes.CDLL(str(file)), wanted)
+
+    def _open(self, library: ctypes.CDLL, wanted: str | None) -> None:
+        functions = {name: getattr(library, f"readouts_{name}") for name in _SIGNATURES}
         library.readouts_choose.restype = ctypes.c_char_p
         chosen = library.readouts_choose(None if wanted is None else wanted.encode())
         if chosen is None:
             self.reason = f"this processor has no {wanted}"
             return
+        for name, function in functions.items():
+            function.argtypes = _SIGNATURES[name]
+            function.restype = ctypes.c_int64 if name == "greatest" else ctypes.c_int
+            setattr(self, name, function)
         self.isa = chosen.decode()
 
     def __getattr__(self, name: str) -> Any:
         """Name the reason where a function of the core is asked for and the core is not there."""
         raise AttributeError(f"{name}: {self.__dict__.get('reason', '')}")
+
+
+def _is_whole(file: Path) -> bool:
+    """Return whether an ELF file has all of its sections: loading one that was cut off ends the process."""
+    with file.open("rb") as stream:
+        header = stream.read(64)
+    if header[:5] != b"\x7fELF\x02":
+        return sys.platform == "darwin"
+    if len(header) < 64:
+        return False
+    (sections,) = struct.unpack_from("<Q", header, 40)
+    length, number = struct.unpack_from("<HH", header, 58)
+    return sections > 0 and sections + length * number <= file.stat().st_size
 
 
 core = Core(wanted=os.environ.get("READOUTS_ISA") or None)
