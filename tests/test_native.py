@@ -2,6 +2,7 @@
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from tasks import tasks
 from readouts import ops, readout
 from readouts.kernels import reference
 from readouts.kernels.native import elementary as native
-from readouts.kernels.native import memory
+from readouts.kernels.native import memory, weighted
 from readouts.kernels.portable import elementary as portable
+from readouts.kernels.portable import weighted as portable_weighted
 from readouts.reductions import ELEMENTARY as NAMES
 
 
@@ -148,3 +150,53 @@ def test_an_index_that_was_tampered_with_is_no_crash():
     index.numpy()[1] = 7  # unseen by PyTorch
     with pytest.raises(IndexError, match=r"batch: expected the graphs that were there"):
         native.reduce_backward(torch.ones(2, 1, 4), None, None, *groups, ("sum",))
+
+
+@pytest.mark.parametrize("names", [("sum",), ("mean", "max"), ("var",)])
+def test_flushing_of_subnormal_numbers_changes_no_bit(names):
+    x = torch.randn(300, 20, dtype=torch.float64) * 2e-310
+    index = torch.arange(300) // 50
+    expected = readout(x, index, names)
+    assert torch.set_flush_denormal(True)
+    try:
+        for number in (1, 4):
+            with tasks(number):
+                assert_same_bits(readout(x, index, names), expected)
+    finally:
+        torch.set_flush_denormal(False)
+    with tasks(4):  # no thread of the pool keeps the setting
+        assert_same_bits(readout(x, index, names), expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("features", [1, 3, 8, 16, 21, 70])
+@pytest.mark.parametrize("shared", [True, False], ids=["one-weight", "weights"])
+def test_weighted_kernels_agree_with_the_portable_ones(dtype, features, shared):
+    x, index = torch.randn(500, features).to(dtype), torch.randint(0, 6, (500,))
+    weight = torch.rand(500, 1 if shared else features).to(dtype) ** 20
+    weight[::7], x[7] = 0, torch.nan
+    groups = index, *ops.group(index, 7)
+    table, other = torch.randn(2, 7, features, dtype=torch.float64)
+    for number in (1, 3):
+        with tasks(number):
+            for weights in (weight, None):
+                actual = weighted.weighted_sum(x, weights, *groups)
+                assert_same_bits(actual, portable_weighted.weighted_sum(x, weights, *groups))
+            actual = weighted.scale_rows(table, weight, index)
+            assert_same_bits(actual, portable_weighted.scale_rows(table, weight, index))
+            actual = weighted.row_dot(x, table, index)
+            assert_same_bits(actual, portable_weighted.row_dot(x, table, index))
+            for weights in (None, None if shared else weight):
+                actual = weighted.weight_gradient(x, weights, table, other, index)
+                expected = portable_weighted.weight_gradient(x, weights, table, other, index)
+                assert_same_bits(actual, expected)
+
+
+def test_a_weighted_sum_is_exact_over_a_graph_that_every_thread_cuts():
+    x, weight = torch.randn(1001, 2), torch.randn(1001, 1)
+    groups = torch.zeros(1001, dtype=torch.int64), torch.tensor([0, 1001]), None
+    with tasks(7):
+        actual = weighted.weighted_sum(x, weight, *groups)
+    pairs = zip(x.tolist(), weight.tolist(), strict=True)
+    products = [[Fraction(a) * Fraction(w) for a in row] for row, (w,) in pairs]
+    assert actual.tolist() == [[float(sum(column)) for column in zip(*products, strict=True)]]
