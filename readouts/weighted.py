@@ -114,7 +114,7 @@ def softmax_mean(
 
 def _average(x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
     """Return weighted means of x; `given` are the weights, or scores whose softmax is the weights."""
-    if torch.compiler.is_compiling() or ops.is_transforming():
+    if not ops.is_eager(x, given):
         return _average_step_by_step(x, given, segments, softmax)
     return _WeightedMean.apply(x, given, segments, softmax)
 

@@ -6,13 +6,13 @@ from readouts.kernels.portable.weighted import product
 from readouts.ops.elementary import reduce, reduce_backward, reduce_batch
 from readouts.ops.grouping import expand_ptr, greatest, group, ranks
 from readouts.ops.order import midpoint, select, trimmed_mean
-from readouts.ops.registry import is_transforming, kernel_for
+from readouts.ops.registry import is_eager, kernel_for
 
 __all__ = [
     "expand_ptr",
     "greatest",
     "group",
-    "is_transforming",
+    "is_eager",
     "kernel_for",
     "mean_of_two",
     "midpoint",

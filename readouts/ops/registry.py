@@ -248,15 +248,25 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
             raise ValueError(f"family: expected grouping, elementary, order or weighted, got {family!r}")
 
 
-def is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether a call is an ordinary one: CPU tensors, no tracing, no torch.func, no subclasses.
-
-    PyTorch's dispatcher, which such a call does not need, takes longer than a small batch does.
-    """
+def is_eager(*tensors: Tensor | None) -> bool:
+    """Return whether only autograd watches a call: no tracing, no torch.func, no modes, no subclasses."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or is_transforming():
         return False
     for tensor in tensors:  # loops here and below: a generator takes as long as a small batch does
-        if tensor is not None and not (tensor.is_cpu and type(tensor) in _PLAIN):
+        if tensor is not None and type(tensor) not in _PLAIN:
+            return False
+    return True
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Return whether a call is an eager one on the CPU.
+
+    PyTorch's dispatcher, which such a call does not need, takes longer than a small batch does.
+    """
+    if not is_eager(*tensors):
+        return False
+    for tensor in tensors:
+        if tensor is not None and not tensor.is_cpu:
             return False
     return True
 
