@@ -83,11 +83,18 @@ def test_equivariance_of_edges_on_data(data):
     assert_pasted_lines_fail(check_permutation_equivariance(model, data), model)
 
 
+def padded():
+    """A network whose weights do not depend on luck: some leave nothing after relu."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net(PaddedMean()).eval()
+
+
 @pytest.mark.parametrize(
     ("model", "inputs"),
     [
-        (Net(PaddedMean()).eval(), tensors()),
-        (Net(PaddedMean()).eval(), (molecules(),)),
+        (padded(), tensors()),
+        (padded(), (molecules(),)),
         (CentredOnBatch(), tensors()[:1]),
         (lambda x, batch: CentredOnBatch()(x), tensors()[::2]),
         (lambda x, edge_index, batch: x[edge_index[0]] - x.amax(), tensors()),

@@ -252,7 +252,7 @@ def is_eager(*tensors: Tensor | None) -> bool:
     """Return whether only autograd watches a call: no tracing, no torch.func, no modes, no subclasses."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or is_transforming():
         return False
-    for tensor in tensors:  # loops here and below: a generator takes as long as a small batch does
+    for tensor in tensors:  # loops here and below: a generator takes as long as a small batch does  # noqa: SIM110
         if tensor is not None and type(tensor) not in _PLAIN:
             return False
     return True
@@ -265,7 +265,7 @@ def is_plain(*tensors: Tensor | None) -> bool:
     """
     if not is_eager(*tensors):
         return False
-    for tensor in tensors:
+    for tensor in tensors:  # noqa: SIM110
         if tensor is not None and not tensor.is_cpu:
             return False
     return True
