@@ -170,16 +170,17 @@ def test_sum_that_is_zero_is_plus_zero():
 
 
 def test_only_what_the_gradient_needs_is_saved():
-    def saved_elements(reduce):
+    def saved_features(reduce):
         saved = []
         x = torch.randn(1000, 8, requires_grad=True)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
             readout(x, torch.arange(1000) % 10, reduce, size=10)
-        return sum(saved)
+        assert sum(t.numel() for t in saved if not t.is_floating_point()) <= 1000 + 11 + 1000  # batch, ptr, order
+        return sum(t.numel() for t in saved if t.is_floating_point())
 
-    assert saved_elements(("sum", "mean")) == 1000  # the batch vector
-    assert saved_elements(("sum", "std")) == 1000 + 8000  # x too
-    assert saved_elements(("sum", "max")) == 1000 + 8000 + 160  # and the output
+    assert saved_features(("sum", "mean")) == 0
+    assert saved_features(("sum", "std")) == 8000  # x
+    assert saved_features(("sum", "max")) == 8000 + 160  # x and the output
 
 
 def test_modules_survive_copies_and_pickles():
