@@ -1,7 +1,8 @@
 // Entry points of the core: choice of the instruction set, grouping, and checks of all that indexes memory.
 //
 // Every function returns 0, or a negative number: -1 for an index out of range, -2 for offsets that do not run
-// from 0 to the number of nodes, -3 for an unknown dtype.
+// from 0 to the number of nodes, -3 for an unknown dtype. All arguments have 8 bytes: a caller through ctypes can
+// pass them all alike, which takes half the time.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -119,10 +120,10 @@ bool copy_offsets(const int64_t* ptr, int64_t graphs, int64_t nodes, int64_t* co
 // Graphs from a caller's offsets and order.
 class Batch {
  public:
-  Batch(const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t nodes, int64_t features, int threads)
+  Batch(const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t nodes, int64_t features, int64_t threads)
       : offsets_(graphs + 1),
         right_(copy_offsets(ptr, graphs, nodes, offsets_.get())),
-        view_{offsets_.get(), graphs,     nodes, features, order, threads > 64 ? 64 : (threads < 1 ? 1 : threads),
+        view_{offsets_.get(), graphs,     nodes, features, order, (int)(threads > 64 ? 64 : (threads < 1 ? 1 : threads)),
               flag_works,     &wrong_} {}
   bool right() const { return right_; }
   bool is_empty() const { return view_.graphs <= 0 || view_.features <= 0; }
@@ -154,15 +155,18 @@ READOUTS_API const char* readouts_choose(const char* wanted) {
 READOUTS_API int readouts_flag_works() { return flag_works; }
 
 // Certify by bounds alone, as where the flag does not work (for tests).
-READOUTS_API void readouts_set_flag_works(int works) { flag_works = works && chosen && chosen->flag_works(); }
+READOUTS_API void readouts_set_flag_works(int64_t works) { flag_works = works && chosen && chosen->flag_works(); }
+
+// Work on the threads of a runtime that the process has already, given its GOMP_parallel; null for an own pool.
+READOUTS_API void readouts_set_team(void* team) { set_team(reinterpret_cast<Team>(team)); }
 
 // Return the greatest entry of an index with at least one.
-READOUTS_API int64_t readouts_greatest(const void* index, int bytes, int64_t nodes) {
+READOUTS_API int64_t readouts_greatest(const void* index, int64_t bytes, int64_t nodes) {
   return bytes == 4 ? find_greatest<int32_t>(index, nodes) : find_greatest<int64_t>(index, nodes);
 }
 
 // Write offsets [B + 1]; return 0 where the nodes lie graph by graph, 1 where an order is needed.
-READOUTS_API int readouts_group(const void* index, int bytes, int64_t nodes, int64_t graphs, int64_t* ptr) {
+READOUTS_API int readouts_group(const void* index, int64_t bytes, int64_t nodes, int64_t graphs, int64_t* ptr) {
   int found = bytes == 4 ? find_offsets<int32_t>(index, nodes, graphs, ptr)
                          : find_offsets<int64_t>(index, nodes, graphs, ptr);
   if (found != 1) return found;
@@ -171,7 +175,7 @@ READOUTS_API int readouts_group(const void* index, int bytes, int64_t nodes, int
   return found ? found : 1;
 }
 
-READOUTS_API int readouts_order(const void* index, int bytes, int64_t nodes, int64_t graphs, const int64_t* ptr,
+READOUTS_API int readouts_order(const void* index, int64_t bytes, int64_t nodes, int64_t graphs, const int64_t* ptr,
                                 int64_t* order) {
   return bytes == 4 ? place_nodes<int32_t>(index, nodes, graphs, ptr, order)
                     : place_nodes<int64_t>(index, nodes, graphs, ptr, order);
@@ -185,9 +189,9 @@ READOUTS_API int readouts_expand_ptr(const int64_t* ptr, int64_t graphs, int64_t
   return 0;
 }
 
-READOUTS_API int readouts_reduce(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+READOUTS_API int readouts_reduce(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
                                  const int64_t* order, int64_t graphs, const int64_t* kinds, const int64_t* blocks,
-                                 int64_t reductions, void* out, int threads) {
+                                 int64_t reductions, void* out, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
   if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
@@ -197,9 +201,9 @@ READOUTS_API int readouts_reduce(const void* x, int dtype, int64_t nodes, int64_
 }
 
 // The same from a batch vector alone; offsets and order are found on the way.
-READOUTS_API int readouts_reduce_batch(const void* x, int dtype, int64_t nodes, int64_t features, const void* index,
-                                       int bytes, int64_t graphs, const int64_t* kinds, const int64_t* blocks,
-                                       int64_t reductions, void* out, int threads) {
+READOUTS_API int readouts_reduce_batch(const void* x, int64_t dtype, int64_t nodes, int64_t features, const void* index,
+                                       int64_t bytes, int64_t graphs, const int64_t* kinds, const int64_t* blocks,
+                                       int64_t reductions, void* out, int64_t threads) {
   Buffer<int64_t> ptr(graphs + 1);
   int found = readouts_group(index, bytes, nodes, graphs, ptr.get());
   if (found < 0) return found;
@@ -214,9 +218,9 @@ READOUTS_API int readouts_reduce_batch(const void* x, int dtype, int64_t nodes, 
                          threads);
 }
 
-READOUTS_API int readouts_reduce_integers(const void* x, int dtype, int result, int64_t nodes, int64_t features,
+READOUTS_API int readouts_reduce_integers(const void* x, int64_t dtype, int64_t result, int64_t nodes, int64_t features,
                                           const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t kind,
-                                          void* out, int threads) {
+                                          void* out, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
   if (dtype < kInt64 || dtype > kUInt8) return kDTypeError;
@@ -225,10 +229,10 @@ READOUTS_API int readouts_reduce_integers(const void* x, int dtype, int result, 
   return batch.result();
 }
 
-READOUTS_API int readouts_reduce_backward(const void* grad, const void* x, const void* out, int dtype, int64_t nodes,
+READOUTS_API int readouts_reduce_backward(const void* grad, const void* x, const void* out, int64_t dtype, int64_t nodes,
                                           int64_t features, const int64_t* ptr, const int64_t* order,
                                           const int64_t* index, int64_t graphs, const int64_t* kinds,
-                                          const int64_t* blocks, int64_t reductions, void* result, int threads) {
+                                          const int64_t* blocks, int64_t reductions, void* result, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
   if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
@@ -238,10 +242,10 @@ READOUTS_API int readouts_reduce_backward(const void* grad, const void* x, const
 }
 
 // The same from a batch vector alone. The gradient of a sum needs no offsets.
-READOUTS_API int readouts_reduce_backward_batch(const void* grad, const void* x, const void* out, int dtype,
-                                                int64_t nodes, int64_t features, const void* index, int bytes,
+READOUTS_API int readouts_reduce_backward_batch(const void* grad, const void* x, const void* out, int64_t dtype,
+                                                int64_t nodes, int64_t features, const void* index, int64_t bytes,
                                                 int64_t graphs, const int64_t* kinds, const int64_t* blocks,
-                                                int64_t reductions, void* result, int threads) {
+                                                int64_t reductions, void* result, int64_t threads) {
   if (graphs <= 0 || features <= 0) return 0;
   Buffer<int64_t> wide(bytes == 4 ? nodes : 0), ptr(graphs + 1);
   const int64_t* graph_of = static_cast<const int64_t*>(index);
@@ -264,9 +268,9 @@ READOUTS_API int readouts_reduce_backward_batch(const void* grad, const void* x,
                                   graph_of, graphs, kinds, blocks, reductions, result, threads);
 }
 
-READOUTS_API int readouts_select(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+READOUTS_API int readouts_select(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
                                  const int64_t* order, int64_t graphs, const int64_t* ranks, int64_t count, void* out,
-                                 void* means, int threads) {
+                                 void* means, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
   if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
@@ -275,9 +279,9 @@ READOUTS_API int readouts_select(const void* x, int dtype, int64_t nodes, int64_
   return batch.result();
 }
 
-READOUTS_API int readouts_keep(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+READOUTS_API int readouts_keep(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
                                const int64_t* order, int64_t graphs, const void* bounds, const int64_t* cut,
-                               const int64_t* kept_ptr, void* kept, int threads) {
+                               const int64_t* kept_ptr, void* kept, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
   if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
@@ -286,9 +290,9 @@ READOUTS_API int readouts_keep(const void* x, int dtype, int64_t nodes, int64_t 
   return batch.result();
 }
 
-READOUTS_API int readouts_trim_backward(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+READOUTS_API int readouts_trim_backward(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
                                         const int64_t* order, int64_t graphs, const void* bounds, const int64_t* cut,
-                                        const void* grad, void* result, int threads) {
+                                        const void* grad, void* result, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
   if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
@@ -298,9 +302,9 @@ READOUTS_API int readouts_trim_backward(const void* x, int dtype, int64_t nodes,
 }
 
 // Exact sums [B, F] in float64 of x, or of x times weights: [N] if shared, else [N, F], null for none.
-READOUTS_API int readouts_weighted_sum(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
-                                       const int64_t* order, int64_t graphs, const void* weight, int shared,
-                                       double* out, int threads) {
+READOUTS_API int readouts_weighted_sum(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+                                       const int64_t* order, int64_t graphs, const void* weight, int64_t shared,
+                                       double* out, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
   if (batch.is_empty()) return 0;
@@ -309,40 +313,40 @@ READOUTS_API int readouts_weighted_sum(const void* x, int dtype, int64_t nodes, 
 }
 
 READOUTS_API int readouts_scale_rows(const double* table, const int64_t* index, int64_t graphs, const void* weight,
-                                     int dtype, int shared, int64_t nodes, int64_t features, void* result,
-                                     int threads) {
+                                     int64_t dtype, int64_t shared, int64_t nodes, int64_t features, void* result,
+                                     int64_t threads) {
   if (graphs <= 0 || features <= 0) return 0;
   bool wrong = false;
-  Graphs view{nullptr, graphs, nodes, features, nullptr, threads, flag_works, &wrong};
+  Graphs view{nullptr, graphs, nodes, features, nullptr, (int)threads, flag_works, &wrong};
   chosen->scale_rows((DType)dtype, view, table, index, weight, shared != 0, result);
   return wrong ? kIndexError : 0;
 }
 
 READOUTS_API int readouts_weight_gradient(const double* slopes, const double* means, const int64_t* index,
-                                          int64_t graphs, const void* x, const void* weight, int dtype, int64_t nodes,
-                                          int64_t features, void* result, int threads) {
+                                          int64_t graphs, const void* x, const void* weight, int64_t dtype, int64_t nodes,
+                                          int64_t features, void* result, int64_t threads) {
   if (graphs <= 0 || features <= 0) return 0;
   bool wrong = false;
-  Graphs view{nullptr, graphs, nodes, features, nullptr, threads, flag_works, &wrong};
+  Graphs view{nullptr, graphs, nodes, features, nullptr, (int)threads, flag_works, &wrong};
   chosen->weight_gradient((DType)dtype, view, slopes, means, index, x, weight, result);
   return wrong ? kIndexError : 0;
 }
 
-READOUTS_API int readouts_row_dot(const void* x, int dtype, int64_t nodes, int64_t features, const double* table,
-                                  const int64_t* index, int64_t graphs, double* result, int threads) {
+READOUTS_API int readouts_row_dot(const void* x, int64_t dtype, int64_t nodes, int64_t features, const double* table,
+                                  const int64_t* index, int64_t graphs, double* result, int64_t threads) {
   if (graphs <= 0) return 0;
   bool wrong = false;
-  Graphs view{nullptr, graphs, nodes, features, nullptr, threads, flag_works, &wrong};
+  Graphs view{nullptr, graphs, nodes, features, nullptr, (int)threads, flag_works, &wrong};
   chosen->row_dot((DType)dtype, view, table, index, x, result);
   return wrong ? kIndexError : 0;
 }
 
-READOUTS_API int readouts_add_limbs(const void* rows, int bytes, const int64_t* index, int64_t nodes, int64_t features,
+READOUTS_API int readouts_add_limbs(const void* rows, int64_t bytes, const int64_t* index, int64_t nodes, int64_t features,
                                     int64_t* limbs, int64_t count, int64_t graphs, int64_t stored, int64_t top,
-                                    int64_t place, int64_t power, int threads) {
+                                    int64_t place, int64_t power, int64_t threads) {
   struct Call {
     const void* rows;
-    int bytes;
+    int64_t bytes;
     const int64_t* index;
     int64_t nodes, features;
     int64_t* limbs;

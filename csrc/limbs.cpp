@@ -31,7 +31,7 @@ int64_t read(const void* rows, int64_t at) {
 
 }  // namespace
 
-bool add_limbs(const void* rows, int bytes, const int64_t* index, int64_t nodes, int64_t features, int64_t* limbs,
+bool add_limbs(const void* rows, int64_t bytes, const int64_t* index, int64_t nodes, int64_t features, int64_t* limbs,
                int64_t count, int64_t graphs, const LimbLayout& layout, int64_t begin, int64_t end) {
   int64_t step = graphs * features, implicit = (int64_t)1 << layout.stored;
   for (int64_t node = 0; node < nodes; ++node) {

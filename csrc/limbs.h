@@ -16,7 +16,7 @@ struct LimbLayout {
 
 // Add rows of bit patterns to the limbs of their graphs; features from `begin` to `end`. Returns false where an
 // index names no graph.
-bool add_limbs(const void* rows, int bytes, const int64_t* index, int64_t nodes, int64_t features, int64_t* limbs,
+bool add_limbs(const void* rows, int64_t bytes, const int64_t* index, int64_t nodes, int64_t features, int64_t* limbs,
                int64_t count, int64_t graphs, const LimbLayout& layout, int64_t begin, int64_t end);
 
 }  // namespace readouts

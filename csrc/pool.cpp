@@ -109,15 +109,25 @@ class Pool {
   int threads_ = 0, seats_ = 0, sleeping_ = 0;
 };
 
-// Never destroyed: threads may wait in it while the process exits. A forked child has no threads: it starts
-// with a pool of its own.
+// Never destroyed: threads may wait in it while the process exits.
 std::atomic<Pool*> pool{nullptr};
+std::atomic<Team> team{nullptr};
+
+// A forked child has no threads: it starts with a pool of its own.
+void forget_threads() {
+  pool.store(nullptr);
+  team.store(nullptr);
+}
+
+void watch_forks() {
+  static std::once_flag registered;
+  std::call_once(registered, [] { pthread_atfork(nullptr, nullptr, forget_threads); });
+}
 
 Pool* get_pool() {
   Pool* current = pool.load();
   if (current) return current;
-  static std::once_flag registered;
-  std::call_once(registered, [] { pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); }); });
+  watch_forks();
   Pool* made = new Pool;
   if (pool.compare_exchange_strong(current, made)) return made;
   delete made;
@@ -126,10 +136,34 @@ Pool* get_pool() {
 
 thread_local bool inside = false;
 
+struct Region {
+  Task task;
+  std::atomic<int> next{0};
+};
+
+// Take tasks until there are no more: what each thread of a team does.
+void take_tasks(void* data) {
+  Region& region = *static_cast<Region*>(data);
+  inside = true;
+  for (int number = region.next.fetch_add(1); number < region.task.number; number = region.next.fetch_add(1))
+    region.task.call(region.task.context, number);
+  inside = false;
+}
+
 }  // namespace
+
+void set_team(Team given) {
+  watch_forks();
+  team.store(given);
+}
 
 void run_in_parallel(int tasks, void (*task)(const void*, int), const void* context) {
   if (tasks > 1 && !inside) {
+    if (Team start = team.load()) {
+      Region region{{task, context, tasks}};
+      start(take_tasks, &region, static_cast<unsigned>(tasks), 0);
+      return;
+    }
     inside = true;
     bool done = get_pool()->run({task, context, tasks});
     inside = false;

@@ -175,7 +175,9 @@ def test_only_what_the_gradient_needs_is_saved():
         x = torch.randn(1000, 8, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
             readout(x, torch.arange(1000) % 10, reduce, size=10)
-        assert sum(t.numel() for t in saved if not t.is_floating_point()) <= 1000 + 11 + 1000  # batch, ptr, order
+        assert (
+            sum(t.numel() for t in saved if not t.is_floating_point()) <= 1000 + 11 + 1000
+        )  # batch, ptr, order
         return sum(t.numel() for t in saved if t.is_floating_point())
 
     assert saved_features(("sum", "mean")) == 0

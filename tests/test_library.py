@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from readouts.__main__ import main
-from readouts.kernels.native.library import _FILE, INSTRUCTION_SETS, Core, core
+from readouts.kernels.native.library import _FILE, ARGUMENTS, INSTRUCTION_SETS, Core, core, team_of_torch
 
 needs_core = pytest.mark.skipif(not _FILE.exists(), reason="this clone was built without the native core")
 ABSENT = "neon" if platform.machine() in ("x86_64", "AMD64") else "avx512"
@@ -41,6 +41,20 @@ def test_an_instruction_set_is_chosen():
     assert loaded.isa in INSTRUCTION_SETS
     assert loaded.reason == ""
     assert loaded.flag_works() in (0, 1)
+
+
+def test_arguments_are_those_of_the_core():
+    source = (Path(__file__).parents[1] / "csrc" / "core.cpp").read_text()
+    entries = re.findall(r"READOUTS_API int(?:64_t)? readouts_(\w+)\(([^)]*)\)", source)
+    entries += re.findall(r"READOUTS_API void readouts_(\w+)\(([^)]*)\)", source)
+    assert {name: len(re.findall(r"\w,|\w$", arguments)) for name, arguments in entries} == ARGUMENTS
+    assert not re.search(r"[(,]\s*int \w+[,)]", "".join(arguments for _, arguments in entries))
+
+
+@pytest.mark.skipif("OpenMP" not in torch.__config__.parallel_info(), reason="PyTorch without OpenMP")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' OpenMP has no GOMP_parallel")
+def test_threads_are_those_of_pytorch():
+    assert team_of_torch() is not None
 
 
 def test_missing_file(tmp_path):

@@ -14,6 +14,7 @@ from readouts import ops, readout
 from readouts.kernels import reference
 from readouts.kernels.native import elementary as native
 from readouts.kernels.native import memory, weighted
+from readouts.kernels.native.library import core, team_of_torch
 from readouts.kernels.portable import elementary as portable
 from readouts.kernels.portable import weighted as portable_weighted
 from readouts.reductions import ELEMENTARY as NAMES
@@ -62,6 +63,21 @@ def test_children_forked_after_use(monkeypatch):
         assert_same_bits(torch.from_numpy(actual), wanted)
     child.join()
     assert child.exitcode == 0
+
+
+@pytest.mark.skipif(core.isa is None, reason="without the native core")
+def test_a_pool_serves_where_pytorch_brings_no_threads(monkeypatch):
+    monkeypatch.setattr(memory, "GRAIN", 1000)
+    expected = [results(seed) for seed in range(8)]
+    core.set_team(None)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(results, range(8)))
+    finally:
+        core.set_team(team_of_torch())
+    for actual, wanted in zip(found, expected, strict=True):
+        assert_same_bits(actual[0], wanted[0])
+        assert_same_bits(actual[1], wanted[1])
 
 
 class Workloads(torch.utils.data.Dataset):

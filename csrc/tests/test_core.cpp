@@ -12,34 +12,34 @@
 extern "C" {
 const char* readouts_choose(const char* wanted);
 int readouts_flag_works();
-void readouts_set_flag_works(int works);
-int64_t readouts_greatest(const void* index, int bytes, int64_t nodes);
-int readouts_group(const void* index, int bytes, int64_t nodes, int64_t graphs, int64_t* ptr);
-int readouts_order(const void* index, int bytes, int64_t nodes, int64_t graphs, const int64_t* ptr, int64_t* order);
+void readouts_set_flag_works(int64_t works);
+int64_t readouts_greatest(const void* index, int64_t bytes, int64_t nodes);
+int readouts_group(const void* index, int64_t bytes, int64_t nodes, int64_t graphs, int64_t* ptr);
+int readouts_order(const void* index, int64_t bytes, int64_t nodes, int64_t graphs, const int64_t* ptr, int64_t* order);
 int readouts_expand_ptr(const int64_t* ptr, int64_t graphs, int64_t nodes, int64_t* index);
-int readouts_reduce(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
+int readouts_reduce(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
                     int64_t graphs, const int64_t* kinds, const int64_t* blocks, int64_t reductions, void* out,
-                    int threads);
-int readouts_reduce_batch(const void* x, int dtype, int64_t nodes, int64_t features, const void* index, int bytes,
+                    int64_t threads);
+int readouts_reduce_batch(const void* x, int64_t dtype, int64_t nodes, int64_t features, const void* index, int64_t bytes,
                           int64_t graphs, const int64_t* kinds, const int64_t* blocks, int64_t reductions, void* out,
-                          int threads);
-int readouts_reduce_integers(const void* x, int dtype, int result, int64_t nodes, int64_t features, const int64_t* ptr,
-                             const int64_t* order, int64_t graphs, int64_t kind, void* out, int threads);
-int readouts_reduce_backward(const void* grad, const void* x, const void* out, int dtype, int64_t nodes,
+                          int64_t threads);
+int readouts_reduce_integers(const void* x, int64_t dtype, int64_t result, int64_t nodes, int64_t features, const int64_t* ptr,
+                             const int64_t* order, int64_t graphs, int64_t kind, void* out, int64_t threads);
+int readouts_reduce_backward(const void* grad, const void* x, const void* out, int64_t dtype, int64_t nodes,
                              int64_t features, const int64_t* ptr, const int64_t* order, const int64_t* index,
                              int64_t graphs, const int64_t* kinds, const int64_t* blocks, int64_t reductions,
-                             void* result, int threads);
-int readouts_select(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
-                    int64_t graphs, const int64_t* ranks, int64_t count, void* out, void* means, int threads);
-int readouts_keep(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
+                             void* result, int64_t threads);
+int readouts_select(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
+                    int64_t graphs, const int64_t* ranks, int64_t count, void* out, void* means, int64_t threads);
+int readouts_keep(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
                   int64_t graphs, const void* bounds, const int64_t* cut, const int64_t* kept_ptr, void* kept,
-                  int threads);
-int readouts_trim_backward(const void* x, int dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+                  int64_t threads);
+int readouts_trim_backward(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
                            const int64_t* order, int64_t graphs, const void* bounds, const int64_t* cut,
-                           const void* grad, void* result, int threads);
-int readouts_add_limbs(const void* rows, int bytes, const int64_t* index, int64_t nodes, int64_t features,
+                           const void* grad, void* result, int64_t threads);
+int readouts_add_limbs(const void* rows, int64_t bytes, const int64_t* index, int64_t nodes, int64_t features,
                        int64_t* limbs, int64_t count, int64_t graphs, int64_t stored, int64_t top, int64_t place,
-                       int64_t power, int threads);
+                       int64_t power, int64_t threads);
 }
 
 namespace {

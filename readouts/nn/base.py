@@ -48,9 +48,10 @@ class Readout(Aggregation):
             dim: dimension of the nodes.
         """
         check_x(x)
-        x = x.movedim(dim, 0)
+        x, back = nodes_first(x, dim)
         segments = segments_of(x, index, ptr if index is None else None, dim_size)
-        return self._read(x, segments).movedim(0, dim)
+        out = self._read(x, segments)
+        return out if back is None else out.movedim(0, back)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
         raise NotImplementedError
@@ -60,6 +61,13 @@ class Readout(Aggregation):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._settings())})"
+
+
+def nodes_first(x: Tensor, dim: int) -> tuple[Tensor, int | None]:
+    """Return x with the dimension of its nodes first, and where to move it back to, None for nowhere."""
+    if dim == 0 or (dim == -2 and x.dim() == 2):  # a view that is not needed takes as long as a small batch
+        return x, None
+    return x.movedim(dim, 0), dim
 
 
 def apply(module: Module | None, x: Tensor, segments: Segments) -> Tensor:

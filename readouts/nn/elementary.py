@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from readouts.functional import readout
-from readouts.nn.base import Readout
+from readouts.nn.base import Readout, nodes_first
 from readouts.segments import Segments
 
 
@@ -31,9 +31,10 @@ class _ElementaryReadout(Readout):
             dim_size: number of graphs B.
             dim: dimension of the nodes.
         """
+        x, back = nodes_first(x, dim)
         ptr = ptr if index is None else None
-        out = readout(x.movedim(dim, 0), index, self.reduce, ptr=ptr, size=dim_size, empty=self.empty)
-        return out.movedim(0, dim)
+        out = readout(x, index, self.reduce, ptr=ptr, size=dim_size, empty=self.empty)
+        return out if back is None else out.movedim(0, back)
 
 
 class SumReadout(_ElementaryReadout):

@@ -3,7 +3,7 @@
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable.order import mean_of_two
 from readouts.kernels.portable.weighted import product
-from readouts.ops.elementary import reduce, reduce_backward, reduce_batch
+from readouts.ops.elementary import reduce, reduce_backward, reduce_batch, reduce_flat
 from readouts.ops.grouping import expand_ptr, greatest, group, ranks
 from readouts.ops.order import midpoint, select, trimmed_mean
 from readouts.ops.registry import is_eager, kernel_for
@@ -21,6 +21,7 @@ __all__ = [
     "reduce",
     "reduce_backward",
     "reduce_batch",
+    "reduce_flat",
     "select",
     "trimmed_mean",
     "wide_dtype",

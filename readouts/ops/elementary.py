@@ -12,9 +12,17 @@ from torch import Tensor
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.native import elementary as native
 from readouts.kernels.native import grouping as native_grouping
+from readouts.kernels.native.library import core
 from readouts.ops.grouping import group
-from readouts.ops.registry import Operator, is_plain, kernel_for
+from readouts.ops.registry import Operator, is_plain, kernel_for, needs_grad
 from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
+
+_BATCHES = frozenset(  # dtypes of x and of a batch vector from which the core reduces without more ado
+    (x, batch)
+    for x in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    for batch in (torch.int64, torch.int32)
+    if core.isa is not None
+)
 
 
 def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
@@ -31,51 +39,79 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, .
     Returns None where that is not possible: for the device, for a tracer, or for an argument that is wrong.
     """
     if not (
-        is_plain(x, batch)
-        and (size is None or (type(size) is int and size > 0))
+        (x.dtype, batch.dtype) in _BATCHES
+        and is_plain(x, batch)
         and batch.dim() == 1
-        and 0 < x.shape[0] == batch.shape[0]
-        and x.shape[1] > 0
+        and batch.shape[0] == x.shape[0]
+        and x.numel() > 0
+        and (size is None or (type(size) is int and size > 0))
         and batch.layout == torch.strided
-        and x.is_floating_point()
-        and native.supports(x.dtype)
-        and native_grouping.supports(batch.dtype)
     ):
         return None
     if size is None:
         size = native_grouping.greatest(batch) + 1
         if size <= 0:
             return None
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _ReduceBatch.apply(x, batch, size, names)
+    if x.requires_grad and torch.is_grad_enabled():
+        return _apply_flat(x, batch, None, None, size, names)
     return native.reduce_batch(x, batch, size, names)
 
 
-class _ReduceBatch(torch.autograd.Function):
-    """`reduce_batch` with its gradient, which finds the graphs again instead of keeping them."""
+def reduce_flat(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: tuple[str, ...]
+) -> Tensor:
+    """Reduce the rows of x [N, F] that share an index to [B, R * F], a block for every name in ELEMENTARY."""
+    if is_plain(x) and needs_grad(x) and native.supports(x.dtype) and x.numel() > 0 and ptr.shape[0] > 1:
+        return _apply_flat(x, index, ptr, order, ptr.shape[0] - 1, names)
+    return reduce(x, index, ptr, order, names).flatten(1)
+
+
+class _Flat(torch.autograd.Function):
+    """The sums, means, ... of floats [N, F] as [B, R * F]; without ptr, backward finds the graphs again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) -> Tensor | None:
-        out = native.reduce_batch(x, batch, size, names)
-        if out is not None:
-            ctx.size, ctx.names = size, names
-            if needs_x(names):
-                ctx.save_for_backward(batch, x, out if needs_out(names) else None)
-            else:
-                ctx.save_for_backward(batch)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        index: Tensor,
+        ptr: Tensor | None,
+        order: Tensor | None,
+        size: int,
+        names: tuple[str, ...],
+    ) -> Tensor | None:
+        if ptr is None:
+            out = native.reduce_batch(x, index, size, names)
+            if out is None:
+                return None
+        else:
+            out = native.reduce(x, index, ptr, order, names).view(size, -1)
+        ctx.size, ctx.names = size, names
+        if needs_x(names):
+            ctx.save_for_backward(index, ptr, order, x, out if needs_out(names) else None)
+        elif ptr is None:
+            ctx.save_for_backward(index)
+        else:
+            ctx.save_for_backward(index, ptr, order)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        batch, x, out = ctx.saved_tensors if needs_x(ctx.names) else (*ctx.saved_tensors, None, None)
-        if is_plain(grad) and not torch.is_grad_enabled():
-            found = native.reduce_backward_batch(grad, x, out, batch, ctx.size, ctx.names)
-            return found, None, None, None
-        index, blocks = batch.long(), (ctx.size, len(ctx.names), -1)
-        ptr, order = group(index, ctx.size)
+        index, *rest = ctx.saved_tensors
+        ptr, order, x, out = rest + [None] * (4 - len(rest))
+        if ptr is None and not torch.is_grad_enabled() and is_plain(grad):
+            found = native.reduce_backward_batch(grad, x, out, index, ctx.size, ctx.names)
+            return found, None, None, None, None, None
+        blocks = ctx.size, len(ctx.names), -1
+        if ptr is None:
+            index = index.long()
+            ptr, order = group(index, ctx.size)
         out = None if out is None else out.detach().view(blocks)
         found = reduce_backward(grad.view(blocks), x, out, index, ptr, order, ctx.names)
-        return found, None, None, None
+        return found, None, None, None, None, None
+
+
+# `Function.apply` without its look for torch.func, which `is_plain` has already excluded
+_apply_flat: Any = super(torch.autograd.Function, _Flat).apply
 
 
 def reduce_backward(

@@ -250,12 +250,10 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
 
 def is_eager(*tensors: Tensor | None) -> bool:
     """Return whether only autograd watches a call: no tracing, no torch.func, no modes, no subclasses."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or is_transforming():
-        return False
-    for tensor in tensors:  # loops here and below: a generator takes as long as a small batch does  # noqa: SIM110
+    for tensor in tensors:  # loops here and below: a generator takes as long as a small batch does
         if tensor is not None and type(tensor) not in _PLAIN:
             return False
-    return True
+    return not _is_watched()
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
@@ -263,12 +261,14 @@ def is_plain(*tensors: Tensor | None) -> bool:
 
     PyTorch's dispatcher, which such a call does not need, takes longer than a small batch does.
     """
-    if not is_eager(*tensors):
-        return False
-    for tensor in tensors:  # noqa: SIM110
-        if tensor is not None and not tensor.is_cpu:
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in _PLAIN or not tensor.is_cpu):
             return False
-    return True
+    return not _is_watched()
+
+
+def _is_watched() -> bool:
+    return torch.compiler.is_compiling() or bool(torch._C._len_torch_dispatch_stack()) or is_transforming()
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:

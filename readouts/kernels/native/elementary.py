@@ -27,7 +27,7 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
     (nodes, features), size = x.shape, ptr.shape[0] - 1
     kinds, blocks, _ = _entries(tuple(names))
     x, ptr = ready(x), ptr.contiguous()
-    out = new_tensor((size, len(names), features), x.dtype)
+    out = new_tensor(x, size, len(names), features)
     check(
         core.reduce(
             x.data_ptr(), DTYPES[x.dtype], nodes, features, ptr.data_ptr(), address(order), size,
@@ -42,7 +42,7 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) ->
     nodes, features = x.shape
     kinds, blocks, _ = _entries(names)
     x, batch = ready(x), batch.contiguous()
-    out = new_tensor((size, len(names) * features), x.dtype)
+    out = new_tensor(x, size, len(names) * features)
     status = core.reduce_batch(
         x.data_ptr(), DTYPES[x.dtype], nodes, features, batch.data_ptr(), batch.element_size(), size,
         kinds, blocks, len(names), out.data_ptr(), threads_for(nodes * features),
@@ -55,7 +55,7 @@ def _reduce_integers(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None
     x, ptr, dtype = ready(x), ptr.contiguous(), result_dtype(name, x.dtype)
     if dtype in (torch.float16, torch.bfloat16):  # the default dtype is a narrow one
         return portable.reduce(x, index, ptr, order, (name,))[:, 0]
-    out = new_tensor((size, features), dtype)
+    out = new_tensor(x, size, features, dtype=dtype)
     check(
         core.reduce_integers(
             x.data_ptr(), DTYPES[x.dtype], DTYPES[out.dtype], nodes, features, ptr.data_ptr(), address(order),
@@ -79,7 +79,7 @@ def reduce_backward(
     nodes, features, size = index.shape[0], grad.shape[2], ptr.shape[0] - 1
     grad, index, ptr = ready(grad), index.contiguous(), ptr.contiguous()
     x, out = (None if tensor is None else ready(tensor) for tensor in (x, out))
-    result = new_tensor((nodes, features), grad.dtype)
+    result = new_tensor(grad, nodes, features)
     check(
         core.reduce_backward(
             grad.data_ptr(), address(x), address(out), DTYPES[grad.dtype], nodes, features, ptr.data_ptr(),
@@ -98,7 +98,7 @@ def reduce_backward_batch(
     nodes, features = batch.shape[0], grad.shape[1] // len(names)
     grad, batch = ready(grad), batch.contiguous()
     x = None if x is None else ready(x)
-    result = new_tensor((nodes, features), grad.dtype)
+    result = new_tensor(grad, nodes, features)
     check(
         core.reduce_backward_batch(
             grad.data_ptr(), address(x), address(out), DTYPES[grad.dtype], nodes, features, batch.data_ptr(),

@@ -27,35 +27,28 @@ DTYPES = {
     torch.bool: 8,
 }
 _FILE = Path(__file__).parent / f"libreadouts_core.{'dylib' if sys.platform == 'darwin' else 'so'}"
-_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-_ROWS = [_POINTER, _INT, _LONG, _LONG]  # x, dtype, nodes, features
-_GRAPHS = [_POINTER, _POINTER, _LONG]  # ptr, order, graphs
-_SIGNATURES = {
-    "greatest": [_POINTER, _INT, _LONG],
-    "group": [_POINTER, _INT, _LONG, _LONG, _POINTER],
-    "order": [_POINTER, _INT, _LONG, _LONG, _POINTER, _POINTER],
-    "expand_ptr": [_POINTER, _LONG, _LONG, _POINTER],
-    "reduce": [*_ROWS, *_GRAPHS, _POINTER, _POINTER, _LONG, _POINTER, _INT],
-    "reduce_batch": [*_ROWS, _POINTER, _INT, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _INT],
-    "reduce_integers": [_POINTER, _INT, _INT, _LONG, _LONG, *_GRAPHS, _LONG, _POINTER, _INT],
-    "reduce_backward": [
-        *[_POINTER] * 3, _INT, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _LONG,
-        _POINTER, _INT,
-    ],
-    "reduce_backward_batch": [
-        *[_POINTER] * 3, _INT, _LONG, _LONG, _POINTER, _INT, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _INT,
-    ],
-    "select": [*_ROWS, *_GRAPHS, _POINTER, _LONG, _POINTER, _POINTER, _INT],
-    "keep": [*_ROWS, *_GRAPHS, _POINTER, _POINTER, _POINTER, _POINTER, _INT],
-    "trim_backward": [*_ROWS, *_GRAPHS, _POINTER, _POINTER, _POINTER, _POINTER, _INT],
-    "weighted_sum": [*_ROWS, *_GRAPHS, _POINTER, _INT, _POINTER, _INT],
-    "scale_rows": [_POINTER, _POINTER, _LONG, _POINTER, _INT, _INT, _LONG, _LONG, _POINTER, _INT],
-    "weight_gradient": [*[_POINTER] * 3, _LONG, _POINTER, _POINTER, _INT, _LONG, _LONG, _POINTER, _INT],
-    "row_dot": [*_ROWS, _POINTER, _POINTER, _LONG, _POINTER, _INT],
-    "add_limbs": [_POINTER, _INT, _POINTER, _LONG, _LONG, _POINTER, *[_LONG] * 6, _INT],
-    "set_flag_works": [_INT],
-    "flag_works": [],
-}  # fmt: skip
+ARGUMENTS = {  # how many; each has 8 bytes
+    "greatest": 3,
+    "group": 5,
+    "order": 6,
+    "expand_ptr": 4,
+    "reduce": 12,
+    "reduce_batch": 12,
+    "reduce_integers": 11,
+    "reduce_backward": 15,
+    "reduce_backward_batch": 14,
+    "select": 12,
+    "keep": 12,
+    "trim_backward": 12,
+    "weighted_sum": 11,
+    "scale_rows": 10,
+    "weight_gradient": 11,
+    "row_dot": 9,
+    "add_limbs": 13,
+    "set_flag_works": 1,
+    "flag_works": 0,
+    "set_team": 1,
+}
 
 
 class Core:
@@ -89,21 +82,33 @@ class Core:
             self._open(ctypes.CDLL(str(file)), wanted)
 
     def _open(self, library: ctypes.CDLL, wanted: str | None) -> None:
-        functions = {name: getattr(library, f"readouts_{name}") for name in _SIGNATURES}
+        functions = {name: getattr(library, f"readouts_{name}") for name in ARGUMENTS}
         library.readouts_choose.restype = ctypes.c_char_p
         chosen = library.readouts_choose(None if wanted is None else wanted.encode())
         if chosen is None:
             self.reason = f"this processor has no {wanted}"
             return
         for name, function in functions.items():
-            function.argtypes = _SIGNATURES[name]
+            function.argtypes = [ctypes.c_void_p] * ARGUMENTS[name]  # also for integers: it is the fastest
             function.restype = ctypes.c_int64 if name == "greatest" else ctypes.c_int
             setattr(self, name, function)
         self.isa = chosen.decode()
+        self.set_team(team_of_torch())
 
     def __getattr__(self, name: str) -> Any:
         """Name the reason where a function of the core is asked for and the core is not there."""
         raise AttributeError(f"{name}: {self.__dict__.get('reason', '')}")
+
+
+def team_of_torch() -> int | None:
+    """Return the address of GOMP_parallel in the OpenMP runtime that PyTorch uses, None where it has no such.
+
+    Its threads are awake while a model runs; threads of our own would have to be woken, and would compete.
+    """
+    try:
+        return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return None
 
 
 def _is_whole(file: Path) -> bool:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GRAIN = 2**17  # numbers that are worth a thread
-_HUGE = 2**22  # bytes from which NumPy asks for huge pages
+GRAIN = 2**15  # numbers that are worth a thread
+_HUGE = 2**20  # numbers, of about 4 MB, from which NumPy asks for huge pages
 
 
 def threads_for(numbers: int) -> int:
@@ -15,8 +15,8 @@ def threads_for(numbers: int) -> int:
     return 1 if numbers < 2 * GRAIN else min(torch.get_num_threads(), numbers // GRAIN, 64)
 
 
-def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised tensor on the CPU.
+def new_tensor(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Return an uninitialised tensor on the CPU, of the dtype of another one if none is given.
 
     NumPy asks the system for huge pages and PyTorch does not: the first touch of small pages takes several
     times as long as reading x.
@@ -24,10 +24,10 @@ def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     numbers = 1
     for length in shape:
         numbers *= length
-    size = numbers * dtype.itemsize
-    if size < _HUGE:
-        return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
+    if numbers >= _HUGE:
+        dtype = dtype or like.dtype
+        return torch.from_numpy(np.empty(numbers * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    return like.new_empty(*shape) if dtype is None else like.new_empty(*shape, dtype=dtype)
 
 
 def ready(x: Tensor) -> Tensor:

@@ -27,13 +27,13 @@ def midpoint(
     x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the means [B, F] of the order statistics with two ranks [B, 2], and these [B, 2, F]."""
-    means = new_tensor((len(ranks), x.shape[1]), x.dtype)
+    means = new_tensor(x, len(ranks), x.shape[1])
     return means, _select(x, ptr, order, ranks, means)
 
 
 def _select(x: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor, means: Tensor | None) -> Tensor:
     rows, ranks = _Rows(x, ptr, order), ranks.contiguous()
-    out = new_tensor((*ranks.shape, x.shape[1]), x.dtype)
+    out = new_tensor(x, *ranks.shape, x.shape[1])
     check(
         core.select(
             *rows.arguments, ranks.data_ptr(), ranks.shape[1], out.data_ptr(), address(means), rows.threads
@@ -47,7 +47,7 @@ def keep(
 ) -> tuple[Tensor, Tensor]:
     """Return the values that trimming keeps, as `readouts.kernels.portable.order.keep` does, in any order."""
     rows, bounds, cut = _Rows(x, ptr, order), ready(bounds), cut.contiguous()
-    kept = new_tensor((len(x), x.shape[1]), x.dtype)
+    kept = new_tensor(x, *x.shape)
     offsets = torch.cat([ptr[:1], (ptr.diff() - 2 * cut).cumsum(0), ptr[-1:]])
     kept[offsets[-2] :] = 0
     check(
@@ -64,7 +64,7 @@ def spread(
 ) -> Tensor:
     """Return the gradient [N, F] of the trimmed mean, given that of its output [B, F]."""
     rows, bounds, cut, grad = _Rows(x, ptr, order), ready(bounds), cut.contiguous(), ready(grad)
-    result = new_tensor((len(x), x.shape[1]), x.dtype)
+    result = new_tensor(x, *x.shape)
     check(
         core.trim_backward(
             *rows.arguments, bounds.data_ptr(), cut.data_ptr(), grad.data_ptr(), result.data_ptr(),

@@ -23,7 +23,7 @@ def weighted_sum(
     (nodes, features), size = x.shape, ptr.shape[0] - 1
     x, ptr = ready(x), ptr.contiguous()
     weight = None if weight is None else ready(weight)
-    out = new_tensor((size, features), torch.float64)
+    out = new_tensor(x, size, features, dtype=torch.float64)
     check(
         core.weighted_sum(
             x.data_ptr(), DTYPES[x.dtype], nodes, features, ptr.data_ptr(), address(order), size,
@@ -38,7 +38,7 @@ def scale_rows(table: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     """Return weight * table[index] [N, F], rounded once to the dtype of the weights."""
     nodes, (size, features) = index.shape[0], table.shape
     table, weight, index = ready(table), ready(weight), index.contiguous()
-    result = new_tensor((nodes, features), weight.dtype)
+    result = new_tensor(weight, nodes, features)
     check(
         core.scale_rows(
             table.data_ptr(), index.data_ptr(), size, weight.data_ptr(), DTYPES[weight.dtype],
@@ -53,7 +53,7 @@ def weight_gradient(x: Tensor, weight: Tensor | None, slope: Tensor, mean: Tenso
     nodes, features = x.shape
     x, slope, mean, index = ready(x), ready(slope), ready(mean), index.contiguous()
     weight = None if weight is None else ready(weight)
-    result = new_tensor((nodes, features), x.dtype)
+    result = new_tensor(x, nodes, features)
     check(
         core.weight_gradient(
             slope.data_ptr(), mean.data_ptr(), index.data_ptr(), slope.shape[0], x.data_ptr(),
@@ -68,7 +68,7 @@ def row_dot(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
     """Return the inner products of x [N, F] and table[index], float64 [N, 1]."""
     nodes, features = x.shape
     x, table, index = ready(x), ready(table), index.contiguous()
-    result = new_tensor((nodes, 1), torch.float64)
+    result = new_tensor(x, nodes, 1, dtype=torch.float64)
     check(
         core.row_dot(
             x.data_ptr(), DTYPES[x.dtype], nodes, features, table.data_ptr(), index.data_ptr(),
