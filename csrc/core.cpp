@@ -301,14 +301,16 @@ READOUTS_API int readouts_trim_backward(const void* x, int64_t dtype, int64_t no
   return batch.result();
 }
 
-// Exact sums [B, F] in float64 of x, or of x times weights: [N] if shared, else [N, F], null for none.
-READOUTS_API int readouts_weighted_sum(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
-                                       const int64_t* order, int64_t graphs, const void* weight, int64_t shared,
-                                       double* out, int64_t threads) {
+// Weighted means [B, F] and the sums of the weights, [B, 1] if shared, else [B, F], in float64; weights are [N] or
+// [N, F].
+READOUTS_API int readouts_weighted_mean(const void* x, int64_t dtype, int64_t nodes, int64_t features,
+                                        const int64_t* ptr, const int64_t* order, int64_t graphs, const void* weight,
+                                        int64_t shared, double* means, double* totals, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
+  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
   if (batch.is_empty()) return 0;
-  chosen->weighted_sum((DType)dtype, batch.view(), x, weight, shared != 0, out);
+  chosen->weighted_mean((DType)dtype, batch.view(), x, weight, shared != 0, means, totals);
   return batch.result();
 }
 
@@ -323,21 +325,14 @@ READOUTS_API int readouts_scale_rows(const double* table, const int64_t* index, 
 }
 
 READOUTS_API int readouts_weight_gradient(const double* slopes, const double* means, const int64_t* index,
-                                          int64_t graphs, const void* x, const void* weight, int64_t dtype, int64_t nodes,
-                                          int64_t features, void* result, int64_t threads) {
+                                          int64_t graphs, const void* x, const void* weight, int64_t dtype,
+                                          int64_t shared, int64_t nodes, int64_t features, void* result,
+                                          int64_t threads) {
   if (graphs <= 0 || features <= 0) return 0;
   bool wrong = false;
   Graphs view{nullptr, graphs, nodes, features, nullptr, (int)threads, flag_works, &wrong};
-  chosen->weight_gradient((DType)dtype, view, slopes, means, index, x, weight, result);
-  return wrong ? kIndexError : 0;
-}
-
-READOUTS_API int readouts_row_dot(const void* x, int64_t dtype, int64_t nodes, int64_t features, const double* table,
-                                  const int64_t* index, int64_t graphs, double* result, int64_t threads) {
-  if (graphs <= 0) return 0;
-  bool wrong = false;
-  Graphs view{nullptr, graphs, nodes, features, nullptr, (int)threads, flag_works, &wrong};
-  chosen->row_dot((DType)dtype, view, table, index, x, result);
+  auto gradient = shared ? chosen->shared_weight_gradient : chosen->weight_gradient;
+  gradient((DType)dtype, view, slopes, means, index, x, weight, result);
   return wrong ? kIndexError : 0;
 }
 

@@ -16,13 +16,14 @@ void keep_any(DType dtype, const Graphs& g, const void* x, const void* bounds, c
               const int64_t* kept_ptr, void* kept);
 void trim_backward_any(DType dtype, const Graphs& g, const void* x, const void* bounds, const int64_t* cut,
                        const void* grad, void* result);
-void weighted_sum_any(DType dtype, const Graphs& g, const void* x, const void* weight, bool shared, double* out);
+void weighted_mean_any(DType dtype, const Graphs& g, const void* x, const void* weight, bool shared, double* means,
+                       double* totals);
 void scale_rows_any(DType dtype, const Graphs& g, const double* table, const int64_t* index, const void* weight,
                     bool shared, void* result);
 void weight_gradient_any(DType dtype, const Graphs& g, const double* slopes, const double* means, const int64_t* index,
                          const void* x, const void* weight, void* result);
-void row_dot_any(DType dtype, const Graphs& g, const double* table, const int64_t* index, const void* x,
-                 double* result);
+void shared_weight_gradient_any(DType dtype, const Graphs& g, const double* slopes, const double* means,
+                                const int64_t* index, const void* x, const void* weight, void* result);
 
 inline Offsets offsets_of(const Graphs& graphs) { return {graphs.ptr, graphs.graphs}; }
 

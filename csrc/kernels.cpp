@@ -39,8 +39,8 @@ bool test_flag() {
 
 extern const Kernels kernels;
 const Kernels kernels = {READOUTS_ISA_NAME,   is_supported, test_flag, reduce_any,        reduce_backward_any,
-                         reduce_integers_any, select_any,   keep_any,  trim_backward_any, weighted_sum_any,
-                         scale_rows_any,      weight_gradient_any, row_dot_any};
+                         reduce_integers_any, select_any,   keep_any,  trim_backward_any, weighted_mean_any,
+                         scale_rows_any,      weight_gradient_any, shared_weight_gradient_any};
 
 }  // namespace READOUTS_ISA
 }  // namespace readouts

@@ -34,12 +34,14 @@ struct Kernels {
                void* kept);
   void (*trim_backward)(DType, const Graphs&, const void* x, const void* bounds, const int64_t* cut, const void* grad,
                         void* result);
-  void (*weighted_sum)(DType, const Graphs&, const void* x, const void* weight, bool shared, double* out);
+  void (*weighted_mean)(DType, const Graphs&, const void* x, const void* weight, bool shared, double* means,
+                        double* totals);
   void (*scale_rows)(DType, const Graphs&, const double* table, const int64_t* index, const void* weight, bool shared,
                      void* result);
   void (*weight_gradient)(DType, const Graphs&, const double* slopes, const double* means, const int64_t* index,
                           const void* x, const void* weight, void* result);
-  void (*row_dot)(DType, const Graphs&, const double* table, const int64_t* index, const void* x, double* result);
+  void (*shared_weight_gradient)(DType, const Graphs&, const double* slopes, const double* means,
+                                 const int64_t* index, const void* x, const void* weight, void* result);
 };
 
 }  // namespace readouts

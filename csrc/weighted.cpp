@@ -6,11 +6,14 @@
 namespace readouts {
 namespace READOUTS_ISA {
 
-void weighted_sum_any(DType dtype, const Graphs& g, const void* x, const void* weight, bool shared, double* out) {
+void weighted_mean_any(DType dtype, const Graphs& g, const void* x, const void* weight, bool shared, double* means,
+                       double* totals) {
   with_float(dtype, [&](auto zero) {
     using T = decltype(zero);
-    weighted_sum(WeightedSum<T>{static_cast<const T*>(x), g.nodes, g.features, offsets_of(g), g.order, out, g.wrong},
-                 static_cast<const T*>(weight), shared, g.threads);
+    WeightedMean<T> call{static_cast<const T*>(x), static_cast<const T*>(weight), g.nodes, g.features,
+                         shared ? 1 : g.features,  offsets_of(g),                 g.order, means,
+                         totals,                   g.wrong};
+    shared ? weighted_mean<T, true>(call, g.threads) : weighted_mean<T, false>(call, g.threads);
   });
 }
 
@@ -38,13 +41,14 @@ void weight_gradient_any(DType dtype, const Graphs& g, const double* slopes, con
   });
 }
 
-void row_dot_any(DType dtype, const Graphs& g, const double* table, const int64_t* index, const void* x,
-                 double* result) {
+void shared_weight_gradient_any(DType dtype, const Graphs& g, const double* slopes, const double* means,
+                                const int64_t* index, const void* x, const void* weight, void* result) {
   with_float(dtype, [&](auto zero) {
     using T = decltype(zero);
-    Table rows{table, index, g.graphs, g.features, g.wrong};
+    Table rows{slopes, index, g.graphs, g.features, g.wrong};
     share_nodes(g.nodes, g.threads, [&](int64_t begin, int64_t end) {
-      row_dot(rows, static_cast<const T*>(x), result, begin, end);
+      shared_weight_gradient(rows, means, static_cast<const T*>(x), static_cast<const T*>(weight),
+                             static_cast<T*>(result), begin, end);
     });
   });
 }

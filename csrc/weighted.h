@@ -1,5 +1,7 @@
 // Sums that multiply while they add, and their gradients: weighted means without a product of the size of x.
 #pragma once
+#include <algorithm>
+
 #include "forward.h"
 
 namespace readouts {
@@ -45,12 +47,14 @@ struct Products {
 };
 
 template <class T>
-struct WeightedSum {
+struct WeightedMean {
   const T* x;
-  int64_t nodes, features;
+  const T* weight;  // [N, 1] or [N, F]
+  int64_t nodes, features, weights;
   Offsets offsets;
   const int64_t* order;
-  double* out;  // [B, F]
+  double* means;   // [B, F]
+  double* totals;  // [B, 1] or [B, F]
   bool* wrong;
 };
 
@@ -61,48 +65,70 @@ inline void write_wide(double* row, int64_t features, const Work<double>& work) 
                 columns.lanes());
 }
 
-// Write the exact sums of what `generate` makes of every graph's rows, rounded to float64.
-template <class T, class G>
-void sum_wide(const WeightedSum<T>& call, const G& generate, int threads) {
-  Plan plan(call.offsets, threads);
-  auto run = [&](const auto& rows) {
-    share_graphs(call.offsets, plan, [&](int64_t first, int64_t last) {
-      ControlWord word;
-      Work<double> work(thread_scratch(Work<double>::bytes(call.features)), call.features, true);
-      for (int64_t graph = first; graph < last; ++graph) {
-        int64_t begin = call.offsets[graph], end = call.offsets[graph + 1];
-        double* row = call.out + graph * call.features;
-        if (end - begin > plan.limit) continue;
-        if (begin == end) {
-          std::memset(row, 0, call.features * sizeof(double));
-          continue;
-        }
-        gather_values(rows, begin, end, work, generate);
-        finish(rows, begin, end, generate, work, false);
-        write_wide(row, call.features, work);
-      }
-    });
-    for (int64_t graph = 0; plan.limit < call.nodes && graph < call.offsets.graphs; ++graph) {
-      if (call.offsets.nodes(graph) <= plan.limit) continue;
-      Pieces<double> pieces(call.features, true, call.offsets[graph], call.offsets.nodes(graph), threads);
-      pieces.sum(rows, generate);
-      write_wide(call.out + graph * call.features, call.features, pieces.whole());
-    }
-  };
-  if (call.order)
-    run(Listed<T>{call.x, call.features, call.nodes, call.order, call.wrong});
-  else
-    run(Contiguous<T>{call.x, call.features});
+// Write the exact sums of what `generate` makes of a graph's rows, rounded to float64.
+template <class R, class G>
+void sum_wide(const R& rows, int64_t begin, int64_t end, const G& generate, Work<double>& work, double* row) {
+  gather_values(rows, begin, end, work, generate);
+  finish(rows, begin, end, generate, work, false);
+  write_wide(row, rows.features, work);
+}
+
+// The same of a graph that is cut among threads.
+template <class R, class G>
+void sum_pieces(const R& rows, const Offsets& offsets, int64_t graph, const G& generate, int threads, double* row) {
+  Pieces<double> pieces(rows.features, true, offsets[graph], offsets.nodes(graph), threads);
+  pieces.sum(rows, generate);
+  write_wide(row, rows.features, pieces.whole());
 }
 
 template <class T>
-void weighted_sum(const WeightedSum<T>& call, const T* weight, bool shared, int threads) {
-  if (!weight)
-    sum_wide(call, Values<T>{}, threads);
-  else if (shared)
-    sum_wide(call, Products<T, true>{weight}, threads);
+void divide_by_total(const WeightedMean<T>& call, int64_t graph) {
+  double* mean = call.means + graph * call.features;
+  const double* total = call.totals + graph * call.weights;
+  for (int64_t feature = 0; feature < call.features; ++feature)
+    mean[feature] /= total[call.weights == 1 ? 0 : feature];
+}
+
+template <class T, bool kShared, class R>
+void weighted_mean(const WeightedMean<T>& call, const R& rows, const R& weights, int threads) {
+  Plan plan(call.offsets, threads);
+  Products<T, kShared> products{call.weight};
+  share_graphs(call.offsets, plan, [&](int64_t first, int64_t last) {
+    ControlWord word;
+    Scratch& scratch = thread_scratch(Work<double>::bytes(call.features) + Work<double>::bytes(call.weights));
+    Work<double> work(scratch, call.features, true), narrow(scratch, call.weights, true);
+    for (int64_t graph = first; graph < last; ++graph) {
+      int64_t begin = call.offsets[graph], end = call.offsets[graph + 1];
+      double *mean = call.means + graph * call.features, *total = call.totals + graph * call.weights;
+      if (end - begin > plan.limit) continue;
+      if (begin == end) {
+        std::fill_n(mean, call.features, 0.0);
+        std::fill_n(total, call.weights, 1.0);
+        continue;
+      }
+      sum_wide(weights, begin, end, Values<T>{}, narrow, total);
+      sum_wide(rows, begin, end, products, work, mean);
+      divide_by_total(call, graph);
+    }
+  });
+  for (int64_t graph = 0; plan.limit < call.nodes && graph < call.offsets.graphs; ++graph) {
+    if (call.offsets.nodes(graph) <= plan.limit) continue;
+    ControlWord word;
+    sum_pieces(weights, call.offsets, graph, Values<T>{}, threads, call.totals + graph * call.weights);
+    sum_pieces(rows, call.offsets, graph, products, threads, call.means + graph * call.features);
+    divide_by_total(call, graph);
+  }
+}
+
+// Write the exact sums of weights, 1 for no nodes, and those of weighted rows, divided by them.
+template <class T, bool kShared>
+void weighted_mean(const WeightedMean<T>& call, int threads) {
+  if (call.order)
+    weighted_mean<T, kShared>(call, Listed<T>{call.x, call.features, call.nodes, call.order, call.wrong},
+                              Listed<T>{call.weight, call.weights, call.nodes, call.order, call.wrong}, threads);
   else
-    sum_wide(call, Products<T, false>{weight}, threads);
+    weighted_mean<T, kShared>(call, Contiguous<T>{call.x, call.features}, Contiguous<T>{call.weight, call.weights},
+                              threads);
 }
 
 // A table of rows of graphs, and which one each node takes.
@@ -159,27 +185,32 @@ void weight_gradient(const Table& slopes, const double* means, const T* x, const
   }
 }
 
-// Write the inner product of each node's features and the row of its graph: eight partial sums, then a tree.
+// Write the inner product of each node's features and the slopes of its graph, less the mean of such products: the
+// gradient of a weight for all features, or of its logarithm where `weight` is there. Eight partial sums, then a tree.
 template <class T>
-void row_dot(const Table& table, const T* x, double* result, int64_t begin, int64_t end) {
+void shared_weight_gradient(const Table& slopes, const double* means, const T* x, const T* weight, T* result,
+                            int64_t begin, int64_t end) {
   ControlWord word;
   constexpr int kPartial = 8;
+  int64_t features = slopes.features;
   for (int64_t node = begin; node < end; ++node) {
-    const double* row = table.of(node);
-    const T* values = x + node * table.features;
+    const double* row = slopes.of(node);
+    const T* values = x + node * features;
     vd partial[kPartial / D] = {};
     int64_t at = 0;
-    for (; at + W <= table.features; at += W) {
+    for (; at + W <= features; at += W) {
       Doubles value = Number<T>::load_wide(values + at);
       for (int half = 0; half < 2; ++half)
         partial[(at / D + half) % (kPartial / D)] += value.v[half] * load_as<vd>(row + at + half * D);
     }
     double sums[kPartial];
     std::memcpy(sums, partial, sizeof(sums));
-    for (; at < table.features; ++at) sums[at % kPartial] += number_at(values + at) * row[at];
+    for (; at < features; ++at) sums[at % kPartial] += number_at(values + at) * row[at];
     for (int step = kPartial / 2; step > 0; step /= 2)
       for (int lane = 0; lane < step; ++lane) sums[lane] += sums[lane + step];
-    result[node] = sums[0];
+    double factor = weight ? number_at(weight + node) : 1.0;
+    double value = factor == 0.0 ? 0.0 : factor * (sums[0] - means[(row - slopes.rows) / features]);
+    store_block(result + node, Number<T>::narrow(Doubles{{fill<vd>(value), fill<vd>(value)}}), 1);
   }
 }
 

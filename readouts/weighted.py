@@ -137,9 +137,7 @@ class _WeightedMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
         weight = weights_below(readout(given, segments, "max"), given, segments) if softmax else given
-        layout = Layout(x, weight)
-        total = layout.sums(None, weight, segments)
-        out = layout.sums(x, weight, segments) / total
+        out, total = _means(x, weight, segments)
         ctx.save_for_backward(x, given, weight, out, total)
         ctx.segments, ctx.softmax = segments, softmax
         return out.to(x.dtype)
@@ -158,26 +156,19 @@ class _WeightedMean(torch.autograd.Function):
         return gradients[0] if for_x else None, gradients[1]() if for_given else None, None, None
 
 
-class Layout:
-    """How the weights of nodes lie beside their features: one for all, one for each, or broadcast."""
+def _means(x: Tensor, weight: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+    """Return weighted means [B, *features] and sums of weights, 1 for no nodes, in float64."""
+    if not (_is_shared(x, weight) or x.shape == weight.shape):
+        total = readout(weight.to(ops.wide_dtype(weight)), segments, "sum", empty=1)
+        return readout(ops.product(weight, x), segments, "sum") / total, total
+    kernel = ops.kernel_for(x.device, x.dtype, "weighted")
+    means, totals = kernel.weighted_mean(flat(x), flat(weight), segments.index, segments.ptr, segments.order)
+    return means.view(segments.size, *x.shape[1:]), totals.view(segments.size, *weight.shape[1:])
 
-    def __init__(self, x: Tensor, weight: Tensor) -> None:
-        """Take x [N, *features] and weights of as many dimensions."""
-        self.shape = torch.broadcast_shapes(x.shape, weight.shape)
-        self.is_shared = weight.numel() == len(x) and self.shape == x.shape
-        self.is_simple = self.is_shared or x.shape == weight.shape
 
-    def sums(self, x: Tensor | None, weight: Tensor, segments: Segments) -> Tensor:
-        """Return the exact float64 sums [B, *features] of weight * x, or of the weights, 1 for no nodes."""
-        groups = segments.index, segments.ptr, segments.order
-        kernel = ops.kernel_for(weight.device, weight.dtype, "weighted")
-        rows = flat(weight)
-        if x is None:
-            total = kernel.weighted_sum(rows, None, *groups)
-            return fill_empty(total.view(segments.size, *weight.shape[1:]), segments, 1)
-        if not self.is_simple:
-            return readout(ops.product(weight, x), segments, "sum")
-        return kernel.weighted_sum(flat(x), rows, *groups).view(segments.size, *x.shape[1:])
+def _is_shared(x: Tensor, weight: Tensor) -> bool:
+    """Return whether each node has one weight for all of its features."""
+    return x.dim() > 1 and weight.shape[1:].numel() == 1
 
 
 def average_gradients(
@@ -189,9 +180,9 @@ def average_gradients(
     w_i g / t, and w_i has (x_i . g - r . g) / t, where products are sums over the features that share a
     weight; a score has w_i times that.
     """
-    layout, index = Layout(x, weight), segments.index
+    index, is_shared = segments.index, _is_shared(x, weight)
     slope = grad.to(total.dtype) / total
-    if not layout.is_simple:
+    if not (is_shared or x.shape == weight.shape):
         slopes = slope.index_select(0, index)
         return ops.product(weight, slopes).sum_to_size(x.shape).to(x.dtype), lambda: _of_weights(
             (slopes * x).sum_to_size(weight.shape), slope, weight, out, index, softmax
@@ -200,11 +191,10 @@ def average_gradients(
     rows = flat(slope)
 
     def of_weights() -> Tensor:
-        if layout.is_shared:
-            inner = kernel.row_dot(flat(x), rows, index).view(weight.shape)
-            return _of_weights(inner, slope, weight, out, index, softmax)
         factor = flat(weight) if softmax else None
-        return kernel.weight_gradient(flat(x), factor, rows, flat(out), index).view(weight.shape)
+        mean = (rows * flat(out)).sum(1, keepdim=True) if is_shared else flat(out)
+        gradient = kernel.weight_gradient(flat(x), factor, rows, mean, index, shared=is_shared)
+        return gradient.view(weight.shape)
 
     return kernel.scale_rows(rows, flat(weight), index).view(x.shape), of_weights
 

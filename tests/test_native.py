@@ -195,24 +195,27 @@ def test_weighted_kernels_agree_with_the_portable_ones(dtype, features, shared):
     table, other = torch.randn(2, 7, features, dtype=torch.float64)
     for number in (1, 3):
         with tasks(number):
-            for weights in (weight, None):
-                actual = weighted.weighted_sum(x, weights, *groups)
-                assert_same_bits(actual, portable_weighted.weighted_sum(x, weights, *groups))
+            found, wanted = (
+                kernel.weighted_mean(x, weight, *groups) for kernel in (weighted, portable_weighted)
+            )
+            assert_same_bits(found[0], wanted[0])
+            assert_same_bits(found[1], wanted[1])
             actual = weighted.scale_rows(table, weight, index)
             assert_same_bits(actual, portable_weighted.scale_rows(table, weight, index))
-            actual = weighted.row_dot(x, table, index)
-            assert_same_bits(actual, portable_weighted.row_dot(x, table, index))
-            for weights in (None, None if shared else weight):
-                actual = weighted.weight_gradient(x, weights, table, other, index)
-                expected = portable_weighted.weight_gradient(x, weights, table, other, index)
+            mean = other[:, :1] if shared else other
+            for weights in (None, weight):
+                actual = weighted.weight_gradient(x, weights, table, mean, index, shared=shared)
+                expected = portable_weighted.weight_gradient(x, weights, table, mean, index, shared=shared)
                 assert_same_bits(actual, expected)
 
 
-def test_a_weighted_sum_is_exact_over_a_graph_that_every_thread_cuts():
-    x, weight = torch.randn(1001, 2), torch.randn(1001, 1)
+def test_a_weighted_mean_is_exact_over_a_graph_that_every_thread_cuts():
+    x, weight = torch.randn(1001, 2), torch.rand(1001, 1)
     groups = torch.zeros(1001, dtype=torch.int64), torch.tensor([0, 1001]), None
     with tasks(7):
-        actual = weighted.weighted_sum(x, weight, *groups)
+        means, totals = weighted.weighted_mean(x, weight, *groups)
     pairs = zip(x.tolist(), weight.tolist(), strict=True)
     products = [[Fraction(a) * Fraction(w) for a in row] for row, (w,) in pairs]
-    assert actual.tolist() == [[float(sum(column)) for column in zip(*products, strict=True)]]
+    total = float(sum(Fraction(w) for (w,) in weight.tolist()))
+    assert totals.tolist() == [[total]]
+    assert means.tolist() == [[float(sum(column)) / total for column in zip(*products, strict=True)]]

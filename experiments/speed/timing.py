@@ -64,10 +64,10 @@ class Samples:
     def take(self, call: Thunk, clock: Clock) -> None:
         """Measure once more.
 
-        A single call is made once before, untimed, unless it takes long: the system reclaims memory that lies
-        idle during the turns of others, and the first call to touch it again would pay for them.
+        A call is made once before, untimed, unless it takes long: memory and code that lie idle during the turns
+        of others leave the caches, and the first call to touch them again would pay for those turns.
         """
-        if self.repeats == 1 and (not self.seconds or self.seconds[0] < LONG):
+        if not self.seconds or self.seconds[0] < LONG:
             call()
         seconds = clock(call, self.repeats)
         self.seconds.append(seconds)

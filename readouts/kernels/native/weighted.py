@@ -16,22 +16,24 @@ def supports(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype in DTYPES and is_available()
 
 
-def weighted_sum(
-    x: Tensor, weight: Tensor | None, index: Tensor, ptr: Tensor, order: Tensor | None
-) -> Tensor:
-    """Return the exact sums [B, F] of weight * x in float64; see `readouts.kernels.portable.weighted`."""
-    (nodes, features), size = x.shape, ptr.shape[0] - 1
-    x, ptr = ready(x), ptr.contiguous()
-    weight = None if weight is None else ready(weight)
-    out = new_tensor(x, size, features, dtype=torch.float64)
+def weighted_mean(
+    x: Tensor, weight: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return weighted means and sums of weights in float64; see `readouts.kernels.portable.weighted`."""
+    (nodes, features), columns, size = x.shape, weight.shape[1], ptr.shape[0] - 1
+    x, weight, ptr = ready(x), ready(weight), ptr.contiguous()
+    means = new_tensor(x, size, features, dtype=torch.float64)
+    totals = new_tensor(x, size, columns, dtype=torch.float64)
+    if means.numel() == 0:
+        return means, totals.fill_(1)
     check(
-        core.weighted_sum(
+        core.weighted_mean(
             x.data_ptr(), DTYPES[x.dtype], nodes, features, ptr.data_ptr(), address(order), size,
-            address(weight), weight is not None and weight.shape[1] < features, out.data_ptr(),
+            weight.data_ptr(), columns < features, means.data_ptr(), totals.data_ptr(),
             threads_for(nodes * features),
         )
     )  # fmt: skip
-    return out
+    return means, totals
 
 
 def scale_rows(table: Tensor, weight: Tensor, index: Tensor) -> Tensor:
@@ -48,31 +50,21 @@ def scale_rows(table: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     return result
 
 
-def weight_gradient(x: Tensor, weight: Tensor | None, slope: Tensor, mean: Tensor, index: Tensor) -> Tensor:
-    """Return slope[index] * (x - mean[index]) [N, F], times the weight if there is one, rounded once."""
+def weight_gradient(
+    x: Tensor, weight: Tensor | None, slope: Tensor, mean: Tensor, index: Tensor, *, shared: bool
+) -> Tensor:
+    """Return the gradient of weights or scores; see `readouts.kernels.portable.weighted`."""
     nodes, features = x.shape
     x, slope, mean, index = ready(x), ready(slope), ready(mean), index.contiguous()
     weight = None if weight is None else ready(weight)
-    result = new_tensor(x, nodes, features)
+    result = new_tensor(x, nodes, 1 if shared else features)
+    if features == 0:
+        return result.zero_()
     check(
         core.weight_gradient(
             slope.data_ptr(), mean.data_ptr(), index.data_ptr(), slope.shape[0], x.data_ptr(),
-            address(weight), DTYPES[x.dtype], nodes, features, result.data_ptr(),
+            address(weight), DTYPES[x.dtype], shared, nodes, features, result.data_ptr(),
             threads_for(nodes * features),
-        )
-    )  # fmt: skip
-    return result
-
-
-def row_dot(x: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    """Return the inner products of x [N, F] and table[index], float64 [N, 1]."""
-    nodes, features = x.shape
-    x, table, index = ready(x), ready(table), index.contiguous()
-    result = new_tensor(x, nodes, 1, dtype=torch.float64)
-    check(
-        core.row_dot(
-            x.data_ptr(), DTYPES[x.dtype], nodes, features, table.data_ptr(), index.data_ptr(),
-            table.shape[0], result.data_ptr(), threads_for(nodes * features),
         )
     )  # fmt: skip
     return result
