@@ -34,7 +34,8 @@ from experiments.console import table, tracked
 from experiments.rows import Row, RowLog, pick
 from experiments.speed.timing import peak_beyond
 from readouts import distributed
-from readouts.kernels import wide
+from readouts.numerics import superaccumulator
+from readouts.ops.superaccumulator import sums
 
 PROCESSES = (1, 2, 4)
 LINES = {
@@ -74,12 +75,12 @@ def run(processes: int, readout: str, seed: int, nodes: int) -> dict[str, float]
     with tempfile.TemporaryDirectory() as folder:
         spawn(work, (processes, readout, seed, nodes, folder), processes)
         found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(processes)]
-    words = [span([f["windows"][power] for f in found]) for power in (0, 1)]
+    limbs = [span([f["windows"][power] for f in found]) for power in (0, 1)]
     return {
         "seconds": max(f["seconds"] for f in found),
         "messages": len(found[0]["sizes"]),
         "bytes counted": sum(found[0]["sizes"]),
-        "bytes computed": sum(WORD * size for size in messages(readout, GRAPHS, FEATURES, *words)),
+        "bytes computed": sum(WORD * size for size in messages(readout, GRAPHS, FEATURES, *limbs)),
         "memory": max(f["memory"] for f in found),
         "same bits": float(all(f["same"] for f in found)),
     }
@@ -148,27 +149,27 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def windows(x: Tensor, index: Tensor) -> list[tuple[int, int]]:
-    """Which words the exact sums over this process have, those of x and those of squared deviations."""
+    """Which limbs the exact sums over this process have, those of x and those of squared deviations."""
     mean = distributed.readout(x.double(), index, "mean", size=GRAPHS)
     squares = (x.double() - mean[index]).square()
-    return [wide.window(wide.sums(values, index, GRAPHS)) for values in (x, squares)]
+    return [superaccumulator.window(sums(values, index, GRAPHS)) for values in (x, squares)]
 
 
 def span(windows: Sequence[tuple[int, int]]) -> int:
-    """How many words hold all windows."""
+    """How many limbs hold all windows."""
     return max(high for _, high in windows) - min(low for low, _ in windows)
 
 
-def messages(readout: str, graphs: int, features: int, words: int, square_words: int) -> Iterator[int]:
+def messages(readout: str, graphs: int, features: int, limbs: int, square_limbs: int) -> Iterator[int]:
     """The integers in every message of a readout of float32 features, forward; backward has none."""
     names, cells = set(readout.split("+")), graphs * features
     yield from (HEAD, graphs)  # the calls are compared, the nodes counted
     if "max" in names:
         yield from (cells, cells)  # keys and ties
     if names & {"sum", "mean", "std"}:
-        yield from (SPAN, words * cells)
+        yield from (SPAN, limbs * cells)
     if "std" in names:
-        yield from (SPAN, square_words * cells)
+        yield from (SPAN, square_limbs * cells)
     if "median" in names:
         yield from (2 * cells, *[3 * 2 * cells] * BISECTIONS, 2 * cells)  # ends, pivots of two ranks, ties
 
@@ -183,7 +184,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     """What was measured, and apart from it what is computed."""
     columns = ("readout", "processes", "ms", "messages", "kB counted", "kB computed", "peak MB", "same bits")
     measured = f"Measured: forward and backward of {rows[0]['data']}, {GRAPHS} graphs, {FEATURES} features"
-    on_paper = f"Computed, not measured: {WIDTH} features, float32, sums of {PAPER_WORDS} words"
+    on_paper = f"Computed, not measured: {WIDTH} features, float32, sums of {PAPER_WORDS} limbs"
     paper = ("ranks", "nodes", "graphs", "features a rank [GB]", *(f"{name} [GB]" for name in PAPER_READOUTS))
     return [
         table(measured, columns, table_lines(rows), text_columns=1),

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from readouts import ops
-from readouts.functional import arranged, check_empty, check_x, segments_of
-from readouts.kernels import wide
-from readouts.kernels.portable.elementary import flip, keys_of, narrowed, sqrt, values_of
+from readouts.functional.checks import check_empty, check_x, segments_of
+from readouts.functional.elementary import arranged
+from readouts.numerics import superaccumulator as limbs
+from readouts.numerics.keys import flip, keys_of, values_of
+from readouts.numerics.rounding import narrowed, sqrt
+from readouts.ops.superaccumulator import add
 from readouts.reductions import ELEMENTARY, EXTREMES, result_dtype, tracks_squares, tracks_sums
 from readouts.segments import Segments, check_size
 
@@ -108,7 +111,7 @@ class Accumulator:
         self._make_room(len(rows))
         for name, (format, power) in self._formats().items():
             numbers = rows.double() if name == "float sum" else rows
-            wide.add(self._state[name], numbers, segments.index, format, power)
+            add(self._state[name], numbers, segments.index, format, power)
         self._state["count"] += segments.count
         self._compare(rows, segments)
 
@@ -175,8 +178,11 @@ class Accumulator:
         self._carry()
         parts = {}
         for name, tensor in self._state.items():
-            low, high = wide.window(tensor) if name in self._formats() else (0, 0)
-            parts[name] = (low, wide.cut(tensor, low, high) if name in self._formats() else tensor.clone())
+            low, high = limbs.window(tensor) if name in self._formats() else (0, 0)
+            parts[name] = (
+                low,
+                limbs.cut(tensor, low, high) if name in self._formats() else tensor.clone(),
+            )
         return {
             "reduce": self.reduce,
             "size": self.size,
@@ -196,7 +202,7 @@ class Accumulator:
         formats = self._formats()
         with torch.inference_mode(False):
             self._state = {
-                name: wide.pasted(tensor, low, formats[name][0]) if name in formats else tensor.clone()
+                name: limbs.pasted(tensor, low, formats[name][0]) if name in formats else tensor.clone()
                 for name, (low, tensor) in state["parts"].items()
             }
 
@@ -231,7 +237,7 @@ class Accumulator:
             cells = self.size, math.prod(features)
             with torch.inference_mode(False):  # of which the next update may know nothing
                 for part, (format, _) in self._formats().items():
-                    self._state[part] = wide.zeros(format, *cells, device)
+                    self._state[part] = limbs.zeros(format, *cells, device)
                 for part in self._extremes():
                     self._state[part] = torch.full(cells, _LOWEST, dtype=torch.int64, device=device)
                 self._state["count"] = torch.zeros(self.size, dtype=torch.int64, device=device)
@@ -243,15 +249,15 @@ class Accumulator:
         elif device != self._device:
             raise ValueError(f"{name}: expected the device of the first update, {self._device}, got {device}")
 
-    def _formats(self) -> dict[str, tuple[wide.Format, int]]:
+    def _formats(self) -> dict[str, tuple[limbs.Format, int]]:
         """Return format and power of every sum that is kept."""
         if self.dtype is None or not tracks_sums(self._elementary):
             return {}
-        formats = {"sum": (wide.format_of(self.dtype), 1)}
+        formats = {"sum": (limbs.format_of(self.dtype), 1)}
         if tracks_squares(self._elementary):
             if not self.dtype.is_floating_point:
                 formats["float sum"] = formats["sum"]  # of integers as variances see them
-            formats["squares"] = (wide.format_of(self.dtype, 2), 2)
+            formats["squares"] = (limbs.format_of(self.dtype, 2), 2)
         return formats
 
     def _extremes(self) -> list[str]:
@@ -269,13 +275,13 @@ class Accumulator:
 
     def _make_room(self, numbers: int) -> None:
         """Carry where so many numbers more might overflow a word."""
-        if self._pending + numbers > wide.ROOM:
+        if self._pending + numbers > limbs.ROOM:
             self._carry()
         self._pending += numbers
 
     def _carry(self) -> None:
         for name in self._formats():
-            wide.carry(self._state[name])
+            limbs.carry(self._state[name])
         self._pending = 0
 
     def _compare(self, rows: Tensor, segments: Segments) -> None:
@@ -307,7 +313,7 @@ class _Sums:
             case "max" | "min":
                 return self._extreme(name)
             case "sum":
-                return wide.rounded(self.state["sum"], wide.format_of(self.dtype), dtype)
+                return limbs.rounded(self.state["sum"], limbs.format_of(self.dtype), dtype)
             case "mean":
                 return self._mean(dtype)
             case "var":
@@ -318,7 +324,7 @@ class _Sums:
                 raise ValueError(f"reduce: expected one of {', '.join(REDUCTIONS)}, got {name!r}")
 
     def _mean(self, dtype: torch.dtype) -> Tensor:
-        return wide.rounded(self.state["sum"], wide.format_of(self.dtype), dtype, self.count)
+        return limbs.rounded(self.state["sum"], limbs.format_of(self.dtype), dtype, self.count)
 
     def _extreme(self, name: str) -> Tensor:
         value = values_of(self.state[name], self.dtype, flip(name))
@@ -329,8 +335,8 @@ class _Sums:
         mean, nodes = self._mean(torch.float64), self.count.unsqueeze(1).expand(-1, self.features)
         first = self.state["sum" if self.dtype.is_floating_point else "float sum"]
         finite = (first[-1] == 0) & (nodes > 0)
-        totals, unit = wide.integers(first[:, finite], wide.format_of(self.dtype))
-        squares, square = wide.integers(self.state["squares"][:, finite], wide.format_of(self.dtype, 2))
+        totals, unit = limbs.integers(first[:, finite], limbs.format_of(self.dtype))
+        squares, square = limbs.integers(self.state["squares"][:, finite], limbs.format_of(self.dtype, 2))
         cells = zip(totals, squares, mean[finite].tolist(), nodes[finite].tolist(), strict=True)
         found = [_variance(*cell, unit, square, dtype) for cell in cells]
         values = torch.where(nodes == 0, 0.0, torch.nan).double()
@@ -354,7 +360,7 @@ def _variance(
     place = min(unit, exponent, square // 2)  # all is in units of 2**place
     centre, total = numerator << (exponent - place), total << (unit - place)
     squares = (squares << (square - 2 * place)) - 2 * centre * total + nodes * centre * centre
-    return wide.nearest(*wide.ratio(squares, nodes, 2 * place), dtype)
+    return limbs.nearest(*limbs.ratio(squares, nodes, 2 * place), dtype)
 
 
 def _checked(reduce: str | Sequence[str]) -> str | tuple[str, ...]:

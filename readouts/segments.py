@@ -1,6 +1,8 @@
-"""`Segments`: which node belongs to which graph."""
+"""`Segments`: which node belongs to which graph, and the verbs that readouts are made of."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,6 +23,9 @@ class Segments:
             they are known to lie so already.
 
     Use `from_batch`, `from_ptr` or `single`; the bare constructor checks nothing.
+
+    Every readout is made of the verbs `nodes`, `count`, `reduce`, `greatest`, `select`, `midpoint`,
+    `trimmed_mean`, `weighted_mean` and `expand`. `readouts.distributed` has them for nodes on many processes.
     """
 
     def __init__(self, index: Tensor, ptr: Tensor, order: Tensor | None = None) -> None:
@@ -93,6 +98,62 @@ class Segments:
         """Number of nodes of every graph, int64 [B]; a graph without nodes has count 0."""
         return self.ptr.diff()
 
+    def nodes(self, x: Tensor) -> Tensor:
+        """Return the features of nodes [N, *features] as a readout takes them in, before all other verbs."""
+        return x
+
+    def reduce(self, rows: Tensor, names: Sequence[str]) -> Tensor:
+        """Reduce rows [N, F] to [B, R * F], a block for every elementary name; see `readouts.ops.reduce`."""
+        return ops.reduce_flat(rows, *self._groups, tuple(names))
+
+    def greatest(self, x: Tensor) -> Tensor:
+        """Return the maximum over the nodes of every graph, [B, *features], without a derivative."""
+        return self.reduce(flat(x.detach()), ("max",)).view(self.size, *x.shape[1:])
+
+    def select(self, rows: Tensor, ranks: Tensor) -> Tensor:
+        """Return order statistics [B, K, F] of rows [N, F] at ranks [B, K]; see `readouts.ops.select`."""
+        return ops.select(rows, *self._groups, ranks)
+
+    def midpoint(self, rows: Tensor) -> Tensor:
+        """Return the mean of the two middle values of rows [N, F], rounded once, as [B, F]."""
+        return ops.midpoint(rows, *self._groups)
+
+    def trimmed_mean(self, rows: Tensor, cut: Tensor) -> Tensor:
+        """Return the means [B, F] of rows [N, F] without the cut [B] least and greatest of every graph."""
+        ranks = torch.stack([cut, self.count - 1 - cut], dim=1)
+        bounds = ops.select(rows.detach(), *self._groups, ranks)
+        return ops.trimmed_mean(rows, bounds, *self._groups, cut)
+
+    def weighted_mean(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum_i w_i x_i / sum_i w_i and sum_i w_i, which is 1 without nodes; float64, no derivative.
+
+        x is [N, *features] and weight broadcasts to it, with as many dimensions.
+        """
+        if x.shape == weight.shape or has_one_weight(x, weight):
+            kernel = ops.kernel_for(x.device, x.dtype, "weighted")
+            means, totals = kernel.weighted_mean(flat(x), flat(weight), *self._groups)
+            return means.view(self.size, *x.shape[1:]), totals.view(self.size, *weight.shape[1:])
+        return self._divided(ops.product(weight, x), weight.to(ops.wide_dtype(weight)))
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Give every node the row of its graph, [B, *] -> [N, *]; backward is an exact sum."""
+        rows = flat(values).unsqueeze(1)
+        nodes = ops.reduce_backward(rows, None, None, *self._groups, ("sum",))
+        return nodes.reshape(self.num_nodes, *values.shape[1:])
+
+    @property
+    def _groups(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.index, self.ptr, self.order
+
+    def _divided(self, products: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of products over those of weights, and these."""
+        above, total = (
+            self.reduce(flat(values), ("sum",)).view(self.size, *values.shape[1:])
+            for values in (products, weight)
+        )
+        total = total.masked_fill((self.count == 0).view(-1, *[1] * (total.dim() - 1)), 1)
+        return above / total, total
+
     def check_unchanged(self) -> None:
         """Raise an IndexError if the batch vector has been written to since the segments were made."""
         if _version(self.index) != self._version:
@@ -108,6 +169,18 @@ class Segments:
     def __repr__(self) -> str:
         """Show the sizes."""
         return f"Segments(size={self.size}, num_nodes={self.num_nodes})"
+
+
+def flat(values: Tensor) -> Tensor:
+    """Return values [N, *features] as rows [N, F]."""
+    if values.dim() == 2:
+        return values
+    return values.flatten(1) if values.dim() > 2 else values.unsqueeze(1)
+
+
+def has_one_weight(x: Tensor, weight: Tensor) -> bool:
+    """Return whether every node has one weight for all of its features."""
+    return x.dim() > 1 and weight.shape[1:].numel() == 1
 
 
 def check_size(size: int | None, name: str = "size") -> None:

@@ -11,7 +11,7 @@ from bits import assert_same_bits
 
 from readouts import readout
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 NODES = 20_000
 
 

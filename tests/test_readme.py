@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text()
 
 
 def test_python_blocks_run_in_order():
@@ -23,6 +24,10 @@ def test_python_blocks_run_in_order():
     namespace["test_model"](namespace["pool"], namespace["x"], namespace["batch"], orders)
 
 
+def test_the_first_page_is_short():
+    assert len(README.splitlines()) <= 130
+
+
 def test_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE)  # code, not prose
@@ -31,7 +36,7 @@ def test_commands_exist():
         assert f"\n{target}:" in makefile
     command = [sys.executable, "-m", "experiments", "--help"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    commands = set(re.findall(r"python -m experiments ([\w-]+)", README))
+    commands = set(re.findall(r"python -m experiments ([\w-]+)", EXPERIMENTS))
     assert commands >= {"collisions", "tower", "copies", "demo"}
     assert all(command in run.stdout for command in commands)
 

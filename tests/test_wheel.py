@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 LIBRARY = "readouts/kernels/native/libreadouts_core.so"
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("cmake") and shutil.which("c++") and platform.machine() in ("x86_64", "aarch64")),

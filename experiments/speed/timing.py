@@ -64,8 +64,8 @@ class Samples:
     def take(self, call: Thunk, clock: Clock) -> None:
         """Measure once more.
 
-        A call is made once before, untimed, unless it takes long: memory and code that lie idle during the turns
-        of others leave the caches, and the first call to touch them again would pay for those turns.
+        A call is made once before, untimed, unless it takes long: memory and code that lie idle during the
+        turns of others leave the caches, and the first call to touch them again would pay for those turns.
         """
         if not self.seconds or self.seconds[0] < LONG:
             call()

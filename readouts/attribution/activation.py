@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from readouts.functional import segments_of
+from readouts.functional.checks import segments_of
 from readouts.segments import Segments
 
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from readouts.functional import check_x, readout, segments_of
-from readouts.nn import (
-    AttentionReadout,
-    MaxReadout,
-    MeanReadout,
-    MedianReadout,
-    MinReadout,
-    MultiReadout,
-    QuantileReadout,
-    SoftmaxReadout,
-    SumReadout,
-    TrimmedMeanReadout,
-    WeightedMeanReadout,
-)
-from readouts.nn.base import apply
+from readouts.functional.checks import check_x, segments_of
+from readouts.nn import MultiReadout, QuantileReadout, readout_resolver
+from readouts.nn.base import Readout
 from readouts.segments import Segments
-from readouts.weighted import computed, rounded, softmax_mean
 
-ELEMENTARY = ("sum", "mean", "max", "min")
-EXPECTED = "sum, mean, max, min, median, the module of an order statistic or of a weighted mean"
+NAMES = ("sum", "mean", "max", "min", "median")
+EXPECTED = "sum, mean, max, min, median, or a module of `readouts.nn`"
 
 
 def contributions(
@@ -103,40 +89,8 @@ def _ordinary(tensor: Tensor) -> Tensor:
 
 
 def _parts(reduce: str | nn.Module, x: Tensor, graphs: Segments, weight: Tensor | None) -> Tensor:
-    name = reduce.reduce if isinstance(reduce, SumReadout | MeanReadout | MaxReadout | MinReadout) else reduce
-    if name in ELEMENTARY:
-        return _elementary(name, x, graphs)
-    if name == "median":
-        return _linear(partial(readout, batch=graphs, reduce="median"), x)
-    if isinstance(reduce, MedianReadout | QuantileReadout | TrimmedMeanReadout):
-        return _linear(partial(reduce, index=graphs, dim=0), x)
-    if isinstance(reduce, WeightedMeanReadout):
-        weight = apply(reduce.gate, x, graphs) if weight is None and reduce.gate is not None else weight
-        return _linear(partial(reduce, index=graphs, dim=0, weight=weight), x)
-    if isinstance(reduce, SoftmaxReadout):
-        return _linear(partial(softmax_mean, scores=computed(x) * reduce.t, batch=graphs), x)
-    if isinstance(reduce, AttentionReadout):
-        scores, values = apply(reduce.gate_nn, x, graphs), apply(reduce.nn, x, graphs)
-        return _linear(partial(softmax_mean, scores=scores, batch=graphs), values)
-    raise ValueError(f"reduce: expected {EXPECTED}, got {reduce!r}")
-
-
-def _elementary(name: str, x: Tensor, graphs: Segments) -> Tensor:
-    if name == "sum":
-        return x.clone() if x.is_floating_point() else x.long()
-    if name == "mean":
-        count = graphs.count[graphs.index].view(-1, *[1] * (x.dim() - 1))
-        return rounded(computed(x) / count, x)
-    wins = (x == readout(x, graphs, name)[graphs.index]) | x.isnan()
-    return rounded(computed(x.where(wins, 0)) / readout(wins, graphs, "sum")[graphs.index], x)
-
-
-def _linear(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """Return values times the slopes of a function that is linear in them, or in pieces, block by block."""
-    leaf = computed(values).detach().requires_grad_()
-    with torch.enable_grad():
-        out = function(leaf)
-        blocks = [out] if leaf.dim() == 1 else out.split(max(leaf.shape[-1], 1), dim=-1)
-        slopes = [torch.autograd.grad(block.sum(), leaf, retain_graph=True)[0] for block in blocks]
-    parts = [torch.where(slope == 0, 0, leaf.detach() * slope) for slope in slopes]
-    return rounded(torch.cat(parts, dim=-1), values)
+    if isinstance(reduce, str) and reduce in NAMES:
+        reduce = readout_resolver(reduce)
+    if not isinstance(reduce, Readout):
+        raise ValueError(f"reduce: expected {EXPECTED}, got {reduce!r}")
+    return reduce.contribution(x, graphs, weight)

@@ -13,34 +13,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from readouts import ops, weighted
-from readouts.distributed import order
-from readouts.distributed.shard import Shard, first_derivative
+from readouts import ops
+from readouts.distributed.nodes import RankNodes, first_derivative
 from readouts.distributed.sums import sum_over
 from readouts.distributed.ties import count_ties, gradients, shares
-from readouts.functional import arranged, reduce_names
-from readouts.kernels.portable.elementary import flip, keys_of, narrowed, sqrt, values_of
+from readouts.numerics.keys import flip, keys_of, values_of
+from readouts.numerics.rounding import narrowed, sqrt
 from readouts.reductions import ELEMENTARY, EXTREMES, needs_x, result_dtype, tracks_squares
+from readouts.segments import Segments
 
 NOTHING = torch.iinfo(torch.int64).min  # the key of the greatest of no numbers
 
 
-def read(x: Tensor, shard: Shard, reduce: str | Sequence[str], empty: float = 0) -> Tensor:
-    """Return what `readouts.distributed.readout` does; medians are computed separately."""
-    names = reduce_names(reduce)
-    rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
-    fused = tuple(name for name in names if name != "median")
-    blocks = iter(_Reduce.apply(rows, shard, fused).unbind(1) if fused else ())
-    medians = [order.midpoint(rows, shard)] if "median" in names else []
-    out = torch.stack([medians[0] if name == "median" else next(blocks) for name in names], dim=1)
-    return arranged(out, x, shard.everywhere, isinstance(reduce, str), empty)
+def reduce(rows: Tensor, shard: RankNodes, names: tuple[str, ...]) -> Tensor:
+    """Reduce the rows [N, F] of all ranks to [B, R, F], a block for every elementary name."""
+    return _Reduce.apply(rows, shard, names)
 
 
 class _Reduce(torch.autograd.Function):
     """`reduce`, with the gradients of `readouts.kernels.reference`."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, shard: Shard, names: tuple[str, ...]) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, shard: RankNodes, names: tuple[str, ...]) -> Tensor:
         blocks: dict[str, Tensor] = {}
         values = ties = mean = std = None
         extremes = tuple(name for name in EXTREMES if name in names)
@@ -60,7 +54,7 @@ class _Reduce(torch.autograd.Function):
     @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         rows, values, ties, mean, std = ctx.saved_tensors
-        segments, nodes = ctx.shard.segments, ctx.shard.count.clamp(min=1).view(-1, 1)
+        nodes = ctx.shard.count.clamp(min=1).view(-1, 1)
         terms = []
         for block in sorted(range(len(ctx.names)), key=lambda block: ELEMENTARY.index(ctx.names[block])):
             name, slope = ctx.names[block], grad[:, block].double()
@@ -87,24 +81,24 @@ class _Reduce(torch.autograd.Function):
 
         if rows is None:  # every node of a graph has the same
             table = gradients(grad[:, 0], torch.arange(len(grad), device=grad.device), total)
-            return weighted.expand(table, segments), None, None
-        return gradients(rows, segments.index, total), None, None
+            return Segments.expand(ctx.shard, table), None, None
+        return gradients(rows, ctx.shard.index, total), None, None
 
 
-def extremes_of(rows: Tensor, shard: Shard, names: Sequence[str]) -> Tensor:
+def extremes_of(rows: Tensor, shard: RankNodes, names: Sequence[str]) -> Tensor:
     """Return greatest or least values of all ranks [B, K, F], without a derivative, in one message."""
-    local = ops.reduce(rows, *shard.groups, names)
+    local = ops.reduce(rows, shard.index, shard.ptr, shard.order, names)
     flips = torch.tensor([flip(name) for name in names], device=rows.device).view(-1, 1)
     keys = keys_of(local, flips)
-    (best,) = shard.ranks.max(keys.masked_fill((shard.segments.count == 0).view(-1, 1, 1), NOTHING))
+    (best,) = shard.ranks.max(keys.masked_fill((shard.count_here == 0).view(-1, 1, 1), NOTHING))
     return values_of(best, rows.dtype, flips).masked_fill((shard.count == 0).view(-1, 1, 1), 0)
 
 
 def _averages(
-    rows: Tensor, shard: Shard, names: Sequence[str]
+    rows: Tensor, shard: RankNodes, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
     """Return sums, means, var and std by name [B, F], and for the last two mean and std in float64."""
-    index, size, nodes = shard.segments.index, shard.segments.size, shard.count.clamp(min=1)
+    index, size, nodes = shard.index, shard.size, shard.count.clamp(min=1)
     dtypes = {name: result_dtype(name, rows.dtype) for name in names}
     sums = sum_over(shard.ranks, rows, index, size)
     blocks = {}

@@ -13,12 +13,18 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from readouts.distributed import average, elementary, order
+from readouts import functional
 from readouts.distributed.shard import meet
-from readouts.functional import check_empty, check_x, reduce_names
-from readouts.order_statistics import INTERPOLATIONS, MIDDLES, check_choice, check_proportion
+from readouts.functional.checks import check_empty, check_values, check_x, reduce_names
+from readouts.functional.order import (
+    INTERPOLATIONS,
+    MIDDLES,
+    check_choice,
+    check_proportion,
+    level_tensors,
+    levels_of,
+)
 from readouts.segments import Segments
-from readouts.weighted import check_values
 
 
 def readout(
@@ -67,7 +73,7 @@ def readout(
         return f"readout(reduce={reduce_names(reduce)}, empty={empty})"
 
     shard = meet(check, (x,), batch, ptr, size, group, ddp)
-    return elementary.read(shard.enter(x), shard, reduce, empty)
+    return functional.readout(x, shard, reduce, empty=empty)
 
 
 def median(
@@ -90,7 +96,7 @@ def median(
         return f"median(interpolation={interpolation}, empty={empty})"
 
     shard = meet(check, (x,), batch, ptr, size, group, ddp)
-    return order.median(shard.enter(x), shard, interpolation, empty)
+    return functional.median(x, shard, interpolation=interpolation, empty=empty)
 
 
 def quantile(
@@ -114,11 +120,11 @@ def quantile(
         check_x(x)
         check_empty(empty)
         check_choice("interpolation", interpolation, INTERPOLATIONS)
-        levels = [float(level) for level in order.levels_of(q)]
+        levels = [float(level) for level in (level_tensors(q) if isinstance(q, Tensor) else levels_of(q))]
         return f"quantile(q={levels}, interpolation={interpolation}, empty={empty})"
 
     shard = meet(check, (x,), batch, ptr, size, group, ddp, (q,) if isinstance(q, Tensor) else ())
-    return order.quantile(shard.enter(x), shard, q, interpolation, empty)
+    return functional.quantile(x, shard, q, interpolation=interpolation, empty=empty)
 
 
 def trimmed_mean(
@@ -141,7 +147,7 @@ def trimmed_mean(
         return f"trimmed_mean(proportion={proportion}, empty={empty})"
 
     shard = meet(check, (x,), batch, ptr, size, group, ddp)
-    return order.trimmed_mean(shard.enter(x), shard, proportion, empty)
+    return functional.trimmed_mean(x, shard, proportion, empty=empty)
 
 
 def weighted_mean(
@@ -163,7 +169,7 @@ def weighted_mean(
         return f"weighted_mean(empty={empty})"
 
     shard = meet(check, (x, weight), batch, ptr, size, group, ddp)
-    return average.weighted_mean(shard.enter(x), shard.enter(weight), shard, empty)
+    return functional.weighted_mean(x, weight, shard, empty=empty)
 
 
 def softmax_mean(
@@ -189,7 +195,7 @@ def softmax_mean(
         return f"softmax_mean(empty={empty})"
 
     shard = meet(check, (x, scores), batch, ptr, size, group, ddp)
-    return average.softmax_mean(shard.enter(x), shard.enter(scores), shard, empty)
+    return functional.softmax_mean(x, scores, shard, empty=empty)
 
 
 def logsumexp(
@@ -210,4 +216,4 @@ def logsumexp(
         return f"logsumexp(empty={empty})"
 
     shard = meet(check, (x,), batch, ptr, size, group, ddp)
-    return average.logsumexp(shard.enter(x), shard, empty)
+    return functional.logsumexp(x, shard, empty=empty)

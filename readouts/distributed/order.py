@@ -9,82 +9,23 @@ the number of nodes, for all quantiles of all graphs and features at once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from readouts import ops, order_statistics
-from readouts.distributed.shard import Shard, first_derivative
+from readouts.distributed.nodes import RankNodes, first_derivative
 from readouts.distributed.sums import Sums, local_sums, sum_over
 from readouts.distributed.ties import add_up, blocks, count_ties, gradients, is_tied, shares
-from readouts.functional import arranged
-from readouts.kernels import wide
-from readouts.kernels.portable.elementary import NAN_KEY, keys_of, unsorted
-from readouts.ops import wide_dtype
+from readouts.numerics.keys import NAN_KEY, keys_of, unsorted
+from readouts.numerics.superaccumulator import carry
 from readouts.reductions import result_dtype
-from readouts.segments import Segments
 
 MOST_NODES = 2**31
 NOTHING = torch.iinfo(torch.int64).min  # below and, inverted, above every key
 
 
-def midpoint(rows: Tensor, shard: Shard) -> Tensor:
-    """Return the means [B, F] of the two middle values of the rows [N, F] of all ranks, rounded once."""
-    n = shard.count
-    middle = select(rows, shard, torch.stack([(n - 1) // 2, n // 2], dim=1))
-    return ops.mean_of_two(*middle.unbind(1))
-
-
-def median(x: Tensor, shard: Shard, interpolation: str, empty: float) -> Tensor:
-    """Return what `readouts.distributed.median` does."""
-    rows, n = _rows(x), shard.count
-    if interpolation == "midpoint":
-        out = midpoint(rows, shard).unsqueeze(1)
-    else:
-        out = select(rows, shard, ((n - 1) // 2 if interpolation == "lower" else n // 2).unsqueeze(1))
-    return arranged(out, x, shard.everywhere, True, empty)
-
-
-def quantile(
-    x: Tensor, shard: Shard, q: float | Sequence[float] | Tensor, interpolation: str, empty: float
-) -> Tensor:
-    """Return what `readouts.distributed.quantile` does."""
-    single = q.dim() == 0 if isinstance(q, Tensor) else isinstance(q, int | float)
-    places = [order_statistics.position_of(shard.count, level, interpolation) for level in levels_of(q)]
-    positions = torch.stack(places, dim=1)
-    below, above = positions.detach().floor(), positions.detach().ceil()
-    match interpolation:
-        case "lower" | "higher" | "nearest":
-            chosen = {"lower": below, "higher": above, "nearest": positions.detach().round()}
-            out = select(_rows(x), shard, chosen[interpolation].long())
-        case "midpoint":
-            out = ops.mean_of_two(*_pairs(x, shard, below, above))
-        case _:
-            weight = (positions - below).unsqueeze(2)
-            out = order_statistics.between(*_pairs(x, shard, below, below + 1), weight)
-    return arranged(out, x, shard.everywhere, single, empty)
-
-
-def levels_of(q: float | Sequence[float] | Tensor) -> Sequence[float | Tensor]:
-    """Return one or several levels, whether numbers or tensors, as a sequence."""
-    if isinstance(q, Tensor):
-        return order_statistics.level_tensors(q)
-    return order_statistics.levels_of(q)
-
-
-def trimmed_mean(x: Tensor, shard: Shard, proportion: float, empty: float) -> Tensor:
-    """Return what `readouts.distributed.trimmed_mean` does."""
-    n = shard.count
-    if (n >= MOST_NODES).any():
-        raise ValueError(f"batch: expected fewer than 2^31 nodes in a trimmed graph, got {int(n.max())}")
-    cut = torch.minimum((n.to(wide_dtype(n)) * proportion).long(), ((n - 1) // 2).clamp(min=0))
-    out = _TrimmedMean.apply(_rows(x), shard, cut)
-    return arranged(out.unsqueeze(1), x, shard.everywhere, True, empty)
-
-
-def select(rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
+def select(rows: Tensor, shard: RankNodes, ranks: Tensor) -> Tensor:
     """Return the order statistics [B, K, F] with these ranks [B, K] of the rows [N, F] of all ranks.
 
     Values, gradients, and ranks that are not there: see `readouts.ops.select`. Messages: the least
@@ -93,21 +34,19 @@ def select(rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
     return _Select.apply(rows, shard, ranks)
 
 
-def _rows(x: Tensor) -> Tensor:
-    return x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
-
-
-def _pairs(x: Tensor, shard: Shard, below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the values at two ranks of every level, [B, Q, F] twice."""
-    low, high = select(_rows(x), shard, torch.cat([below, above], dim=1).long()).chunk(2, dim=1)
-    return low, high
+def trimmed_mean(rows: Tensor, shard: RankNodes, cut: Tensor) -> Tensor:
+    """Return the means [B, F] of the rows of all ranks without the cut [B] least and greatest."""
+    most = shard.count.amax() if shard.size else 0
+    if most >= MOST_NODES:
+        raise ValueError(f"batch: expected fewer than 2^31 nodes in a trimmed graph, got {int(most)}")
+    return _TrimmedMean.apply(rows, shard, cut)
 
 
 class _Select(torch.autograd.Function):
     """`select`; the nodes that have a value share its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, shard: RankNodes, ranks: Tensor) -> Tensor:
         values = _bisect(rows, shard, ranks)
         ties = count_ties(rows, values, shard) if shard.watched else None
         ctx.shard = shard
@@ -126,26 +65,26 @@ class _Select(torch.autograd.Function):
                 result += shares(rows, index, value, slope)
             return result
 
-        return gradients(rows, ctx.shard.segments.index, total), None, None
+        return gradients(rows, ctx.shard.index, total), None, None
 
 
 class _TrimmedMean(torch.autograd.Function):
     """`trimmed_mean`; nodes that tie for the first or last value that is kept share what these get."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, shard: Shard, cut: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, shard: RankNodes, cut: Tensor) -> Tensor:
         kept = (shard.count - 2 * cut).clamp(min=1)
         low, high = _bisect(rows, shard, torch.stack([cut, shard.count - 1 - cut], dim=1)).unbind(1)
-        index, size = shard.segments.index, len(cut)
+        index, size = shard.index, len(cut)
         inner = torch.where(_is_inside(rows, low[index], high[index]), rows, 0)
-        words, format = sum_over(shard.ranks, inner, index, size)
+        limbs, format = sum_over(shard.ranks, inner, index, size)
         (numbers,) = shard.ranks.sum(_numbers(rows, low, high, shard))
         copies = _copies(low, high, numbers, kept.view(-1, 1), cut.view(-1, 1))
         for bound, number in zip((low, high), copies, strict=True):
             one = local_sums(bound, torch.arange(size, device=index.device), size)
-            words[:-1] += one.words[:-1] * number
-            wide.carry(words)
-        means = Sums(words, format).rounded(result_dtype("mean", rows.dtype), kept)
+            limbs[:-1] += one.limbs[:-1] * number
+            carry(limbs)
+        means = Sums(limbs, format).rounded(result_dtype("mean", rows.dtype), kept)
         special = low.double() + high.double()  # of infinities and NaN
         ctx.shard = shard
         ctx.save_for_backward(rows, low, high, numbers, kept, cut)
@@ -166,17 +105,17 @@ class _TrimmedMean(torch.autograd.Function):
             result = torch.where(is_tied(rows, last), ends[1][index], result)
             return torch.where(is_tied(rows, first), ends[0][index], result)
 
-        return gradients(rows, ctx.shard.segments.index, total), None, None
+        return gradients(rows, ctx.shard.index, total), None, None
 
 
 def _is_inside(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return (rows > low) & (rows < high)
 
 
-def _numbers(rows: Tensor, low: Tensor, high: Tensor, shard: Shard) -> Tensor:
+def _numbers(rows: Tensor, low: Tensor, high: Tensor, shard: RankNodes) -> Tensor:
     """Count the nodes of this rank that tie with either bound, lie below and lie beyond: [4, B, F]."""
     numbers = torch.zeros(4, *low.shape, dtype=torch.int64, device=low.device)
-    for some, graphs in blocks(rows, shard.segments.index):
+    for some, graphs in blocks(rows, shard.index):
         first, last = low[graphs], high[graphs]
         masks = is_tied(some, first), is_tied(some, last), some < first, some > last
         for number, mask in zip(numbers, masks, strict=True):
@@ -194,10 +133,10 @@ def _copies(low: Tensor, high: Tensor, numbers: Tensor, kept: Tensor, cut: Tenso
     )
 
 
-def _bisect(rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
+def _bisect(rows: Tensor, shard: RankNodes, ranks: Tensor) -> Tensor:
     """Return the order statistics with these ranks, without a derivative."""
-    ptr, keys = shard.segments.ptr, _sorted_keys(rows, shard.segments)
-    nobody = (shard.segments.count == 0).view(-1, 1)
+    ptr, keys = shard.ptr, _sorted_keys(rows, shard)
+    nobody = (shard.count_here == 0).view(-1, 1)
     ends = keys[ptr[1:] - 1], ~keys[ptr[:-1]]
     top, bottom = shard.ranks.max(*(end.masked_fill(nobody, NOTHING) for end in ends))
     shape = *ranks.shape, rows.shape[1]
@@ -205,7 +144,7 @@ def _bisect(rows: Tensor, shard: Shard, ranks: Tensor) -> Tensor:
     unordered = (high == NAN_KEY) & rows.is_floating_point()
     low = torch.where(unordered, high, ~bottom.unsqueeze(1))
     wanted = torch.minimum(ranks.clamp(min=0), shard.count.view(-1, 1) - 1).unsqueeze(2) + 1
-    begin, end = (border.view(-1, 1, 1) for border in (ptr[:-1], ptr[1:]))
+    begin, end = (offsets.view(-1, 1, 1) for offsets in (ptr[:-1], ptr[1:]))
     first, last = begin.expand(shape), end.expand(shape)  # between which keys lie from low to high
     while (low < high).any():
         middle = _half(low, high)
@@ -225,16 +164,16 @@ def _half(low: Tensor, high: Tensor) -> Tensor:
     return (low & high) + ((low ^ high) >> 1)
 
 
-def _sorted_keys(rows: Tensor, segments: Segments) -> Tensor:
+def _sorted_keys(rows: Tensor, shard: RankNodes) -> Tensor:
     """Return the rows [N, F] as integers, sorted graph by graph, NaN last; and a row more, of zeros."""
-    index, order, ptr = segments.index, segments.order, segments.ptr
+    index, order, ptr = shard.index, shard.order, shard.ptr
     rows, index = (rows, index) if order is None else (rows[order], index[order])
     keys = torch.zeros(rows.shape[1], len(rows) + 1, dtype=torch.int64, device=rows.device)
     table = keys[:, :-1]
     table.copy_(keys_of(rows).t())
     if keys.device.type == "cpu":  # NumPy sorts faster, but one graph after the other
-        columns, borders = table.numpy(), ptr.tolist()
-        for begin, end in itertools.pairwise(borders):
+        columns, offsets = table.numpy(), ptr.tolist()
+        for begin, end in itertools.pairwise(offsets):
             columns[:, begin:end].sort(axis=1)
     else:
         by_value = table.argsort(1)

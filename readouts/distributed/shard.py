@@ -1,9 +1,8 @@
-"""`Shard`: the nodes of this rank among the graphs of all ranks."""
+"""`Shard`: `Segments` for nodes on many ranks, and how the ranks of a call meet."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,37 +10,24 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from readouts import weighted
+from readouts import ops
+from readouts.distributed import elementary, order
+from readouts.distributed.nodes import RankNodes, first_derivative
 from readouts.distributed.ranks import Ranks
 from readouts.distributed.sums import sum_over
-from readouts.functional import segments_of
-from readouts.segments import Segments
+from readouts.functional.checks import segments_of
+from readouts.segments import Segments, flat
 
 
-class Shard:
-    """The nodes of this rank, and the graphs that all ranks have agreed on.
-
-    Attributes:
-        segments: the graphs of the nodes of this rank, all B of them.
-        everywhere: `Segments` whose counts are those of all ranks; its nodes are nowhere.
-        count: number of nodes of every graph on all ranks, int64 [B].
-        watched: whether some rank wants gradients.
-        scale: what gradients of nodes are multiplied with.
-    """
+class Shard(RankNodes):
+    """The nodes of this rank, with verbs that answer for the nodes of all ranks."""
 
     def __init__(self, segments: Segments, ranks: Ranks, watched: bool, scale: int) -> None:
-        """Count the nodes of every graph, in one message."""
-        self.segments, self.ranks, self.watched, self.scale = segments, ranks, watched, scale
-        (self.count,) = ranks.sum(segments.count)
-        borders = torch.nn.functional.pad(self.count.cumsum(0), (1, 0))
-        self.everywhere = Segments(segments.index, borders)
+        """Count the nodes of every graph; gradients of nodes are multiplied with `scale`."""
+        super().__init__(segments, ranks, watched)
+        self.scale = scale
 
-    @property
-    def groups(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Index, ptr and order of the nodes of this rank, as operators take them."""
-        return self.segments.index, self.segments.ptr, self.segments.order
-
-    def enter(self, x: Tensor) -> Tensor:
+    def nodes(self, x: Tensor) -> Tensor:
         """Return values of nodes [N, ...], with their gradient to be scaled, and wanted if any rank does.
 
         So a rank without parameters before the readout makes the same messages backward as all others.
@@ -52,12 +38,34 @@ class Shard:
             x = x.detach().requires_grad_()
         return x if self.scale == 1 else _Scale.apply(x, self.scale)
 
-    def expand(self, values: Tensor) -> Tensor:
-        """Give every node the row of its graph, [B, ...] -> [N, ...].
+    def reduce(self, rows: Tensor, names: Sequence[str]) -> Tensor:
+        """Reduce rows [N, F] of all ranks to [B, R * F]."""
+        return elementary.reduce(rows, self, tuple(names)).flatten(1)
 
-        Backward is the exact sum over the nodes of all ranks, in two messages.
-        """
-        return _Expand.apply(values, self) if values.requires_grad else weighted.expand(values, self.segments)
+    def greatest(self, x: Tensor) -> Tensor:
+        """Return the maximum over the nodes of all ranks, [B, *features], without a derivative."""
+        return elementary.extremes_of(flat(x.detach()), self, ("max",)).view(self.size, *x.shape[1:])
+
+    def select(self, rows: Tensor, ranks: Tensor) -> Tensor:
+        """Return order statistics [B, K, F] of rows [N, F] of all ranks."""
+        return order.select(rows, self, ranks)
+
+    def midpoint(self, rows: Tensor) -> Tensor:
+        """Return the mean [B, F] of the two middle values of all ranks, rounded once."""
+        middle = self.select(rows, torch.stack([(self.count - 1) // 2, self.count // 2], dim=1))
+        return ops.mean_of_two(*middle.unbind(1))
+
+    def trimmed_mean(self, rows: Tensor, cut: Tensor) -> Tensor:
+        """Return the means [B, F] of the rows of all ranks without the least and greatest."""
+        return order.trimmed_mean(rows, self, cut)
+
+    def weighted_mean(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weighted means over all ranks, and sums of weights, without a derivative."""
+        return self._divided(ops.product(weight, x), weight.to(ops.wide_dtype(weight)))
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Give every node the row of its graph; backward is the exact sum over all ranks, in two messages."""
+        return _Expand.apply(values, self) if values.requires_grad else super().expand(values)
 
 
 def meet(
@@ -92,8 +100,8 @@ def meet(
     most = 0 if segments is None else segments.size
     most, watched = ranks.agree(call, problem, device, most, wanted)
     assert segments is not None
-    borders = torch.nn.functional.pad(segments.ptr, (0, most - segments.size), value=segments.num_nodes)
-    segments = Segments(segments.index, borders, segments.order)
+    ptr = torch.nn.functional.pad(segments.ptr, (0, most - segments.size), value=segments.num_nodes)
+    segments = Segments(segments.index, ptr, segments.order)
     return Shard(segments, ranks, bool(watched), ranks.number if ddp else 1)
 
 
@@ -119,18 +127,6 @@ def _in_words(
     return f"{text} of {shapes}{default}, size={size}{', ddp=True' if ddp else ''}"
 
 
-def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a backward that raises a RuntimeError where it is to be differentiated in turn."""
-
-    @functools.wraps(backward)
-    def checked(ctx: Any, *grads: Tensor) -> Any:
-        if torch.is_grad_enabled():
-            raise RuntimeError("readouts.distributed: expected a first derivative, got create_graph=True")
-        return backward(ctx, *grads)
-
-    return checked
-
-
 class _Scale(torch.autograd.Function):
     """The values as they are, their gradient times a number."""
 
@@ -150,12 +146,11 @@ class _Expand(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, shard: Shard) -> Tensor:
         ctx.shard = shard
-        return weighted.expand(values, shard.segments)
+        return Segments.expand(shard, values)
 
     @staticmethod
     @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        segments = ctx.shard.segments
-        rows = grad.flatten(1) if grad.dim() > 1 else grad.unsqueeze(1)
-        total = sum_over(ctx.shard.ranks, rows, segments.index, segments.size).rounded(grad.dtype)
-        return total.view(segments.size, *grad.shape[1:]), None
+        shard = ctx.shard
+        total = sum_over(shard.ranks, flat(grad), shard.index, shard.size).rounded(grad.dtype)
+        return total.view(shard.size, *grad.shape[1:]), None

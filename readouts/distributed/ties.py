@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from readouts.distributed.shard import Shard
-from readouts.kernels.portable.elementary import narrowed
+from readouts.distributed.nodes import RankNodes
+from readouts.numerics.rounding import narrowed
 
 ELEMENTS = 2**17  # that are worked on at once, in the cache
 
 
-def count_ties(rows: Tensor, values: Tensor, shard: Shard) -> Tensor:
+def count_ties(rows: Tensor, values: Tensor, shard: RankNodes) -> Tensor:
     """Count the nodes of all ranks that have the values [B, K, F] of their graphs, in one message."""
     ties = torch.zeros(values.shape, dtype=torch.int64, device=values.device)
-    for some, graphs in blocks(rows, shard.segments.index):
+    for some, graphs in blocks(rows, shard.index):
         for number, block in zip(ties.unbind(1), values.unbind(1), strict=True):
             add_up(number, is_tied(some, block[graphs]), graphs)
     return shard.ranks.sum(ties)[0]

@@ -1,13 +1,16 @@
 """Readouts as modules, in the protocol of PyG's `Aggregation`."""
 
 from readouts.nn.attention import AttentionReadout, MultiheadAttentionReadout, Set2SetReadout
-from readouts.nn.deep_sets import DeepSetsReadout
-from readouts.nn.distribution import MomentReadout, SizeAwareMeanReadout, SortReadout
+from readouts.nn.compose import (
+    DeepSetsReadout,
+    MultiReadout,
+    PartialReadout,
+    SqueezeExcitation,
+    readout_resolver,
+)
 from readouts.nn.elementary import MaxReadout, MeanReadout, MinReadout, StdReadout, SumReadout, VarReadout
-from readouts.nn.multi import MultiReadout, readout_resolver
-from readouts.nn.order import MedianReadout, QuantileReadout, TrimmedMeanReadout
-from readouts.nn.partial import PartialReadout
-from readouts.nn.squeeze import SqueezeExcitation
+from readouts.nn.moments import MomentReadout, SizeAwareMeanReadout
+from readouts.nn.order import MedianReadout, QuantileReadout, SortReadout, TrimmedMeanReadout
 from readouts.nn.weighted import LogSumExpReadout, PowerMeanReadout, SoftmaxReadout, WeightedMeanReadout
 
 __all__ = [

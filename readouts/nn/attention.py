@@ -8,9 +8,10 @@ from torch.nn import LayerNorm, Linear, LSTMCell, Module, Parameter
 from torch.nn.functional import linear
 from torch_geometric.nn.inits import reset
 
-from readouts.nn.base import Readout, apply
+from readouts.functional.checks import check_features, fill_empty
+from readouts.functional.weighted import per_graph, softmax_averaged, softmax_mean
+from readouts.nn.base import Readout, apply, slopes_times_values
 from readouts.segments import Segments
-from readouts.weighted import check_features, expand, fill_empty, per_graph, softmax_mean
 
 
 class AttentionReadout(Readout):
@@ -42,6 +43,11 @@ class AttentionReadout(Readout):
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
         scores = apply(self.gate_nn, x, segments)
         return softmax_mean(apply(self.nn, x, segments), scores, segments, empty=self.empty)
+
+    def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return a_i nn(x_i), the weight times the value."""
+        scores, values = apply(self.gate_nn, x, segments), apply(self.nn, x, segments)
+        return slopes_times_values(lambda values: softmax_mean(values, scores, segments), values)
 
     def _settings(self) -> list[str]:
         return [f"gate_nn={self.gate_nn}", f"nn={self.nn}", *super()._settings()]
@@ -101,9 +107,9 @@ class MultiheadAttentionReadout(Readout):
         queries = self.query(self.seed).unflatten(-1, split) / split[1] ** 0.5
         keys, values = (layer.weight.unflatten(0, split) for layer in (self.key, self.value))
         directions = torch.einsum("shd,hdc->shc", queries, keys).flatten(0, 1)
-        nodes = x.unsqueeze(-2)
-        scores = (nodes * expand(per_graph(directions, nodes, segments), segments)).sum(-1, keepdim=True)
-        pooled = softmax_mean(nodes, scores, segments).unflatten(-2, (self.seeds, self.heads))
+        nodes = segments.nodes(x).unsqueeze(-2)
+        scores = (nodes * segments.expand(per_graph(directions, nodes, segments))).sum(-1, keepdim=True)
+        pooled = softmax_averaged(nodes, scores, segments).unflatten(-2, (self.seeds, self.heads))
         heads = torch.einsum("...shc,hdc->...shd", pooled, values).flatten(-2) + self.value.bias
         out = self.seed + self.out(heads)
         out = out if self.norm1 is None else self.norm1(out)
@@ -144,12 +150,13 @@ class Set2SetReadout(Readout):
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.in_channels:
             raise ValueError(f"x: expected node features [N, {self.in_channels}], got {tuple(x.shape)}")
+        x = segments.nodes(x)
         query = memory = x.new_zeros(segments.size, self.in_channels)
         out = x.new_zeros(segments.size, 2 * self.in_channels)
         for _ in range(self.processing_steps):
             query, memory = self._ask(out, query, memory)
-            scores = (x * expand(query, segments)).sum(-1, keepdim=True)
-            out = torch.cat([query, softmax_mean(x, scores, segments)], dim=-1)
+            scores = (x * segments.expand(query)).sum(-1, keepdim=True)
+            out = torch.cat([query, softmax_averaged(x, scores, segments)], dim=-1)
         return fill_empty(out, segments, self.empty)
 
     def _ask(self, out: Tensor, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

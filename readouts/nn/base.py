@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 from torch_geometric.nn import MLP
 from torch_geometric.nn.aggr import Aggregation
 
-from readouts.functional import check_empty, check_x, segments_of
+from readouts.functional.checks import check_empty, check_x, computed, rounded, segments_of
 from readouts.segments import Segments
 
 
 class Readout(Aggregation):
-    """A readout in PyG's protocol; a subclass computes `_read`, nodes first: [N, ..., F] -> [B, ..., *]."""
+    """A readout in PyG's protocol; a subclass computes `_read`, nodes first: [N, ..., F] -> [B, ..., *].
+
+    Attributes:
+        undistributed: why nodes on other processes cannot be read out, in one sentence; empty where they can.
+    """
+
+    undistributed = ""
 
     def __init__(self, *, empty: float = 0) -> None:
         """Set the value of an empty graph."""
@@ -56,6 +64,14 @@ class Readout(Aggregation):
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
         raise NotImplementedError
 
+    def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return what every node gave to the output, nodes first; see `readouts.attribution.contributions`.
+
+        Raises:
+            ValueError: the output is no sum of what nodes give.
+        """
+        raise ValueError(f"reduce: expected a readout that is a sum of what its nodes give, got {self!r}")
+
     def _settings(self) -> list[str]:
         return [] if self.empty == 0 else [f"empty={self.empty}"]
 
@@ -82,3 +98,14 @@ def call(readout: Aggregation, x: Tensor, segments: Segments) -> Tensor:
     if isinstance(readout, Readout):
         return readout(x, segments, dim=0)
     return readout(x, segments.index, dim_size=segments.size, dim=0)
+
+
+def slopes_times_values(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Return values times the slopes of a function that is linear in them, or in pieces, block by block."""
+    leaf = computed(values).detach().requires_grad_()
+    with torch.enable_grad():
+        out = function(leaf)
+        blocks = [out] if leaf.dim() == 1 else out.split(max(leaf.shape[-1], 1), dim=-1)
+        slopes = [torch.autograd.grad(block.sum(), leaf, retain_graph=True)[0] for block in blocks]
+    parts = [torch.where(slope == 0, 0, leaf.detach() * slope) for slope in slopes]
+    return rounded(torch.cat(parts, dim=-1), values)

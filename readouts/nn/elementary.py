@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from readouts.functional import readout
-from readouts.nn.base import Readout, nodes_first
+from readouts.functional.checks import computed, rounded
+from readouts.functional.elementary import readout
+from readouts.nn.base import Readout
 from readouts.segments import Segments
 
 
@@ -22,19 +23,13 @@ class _ElementaryReadout(Readout):
         dim_size: int | None = None,
         dim: int = -2,
     ) -> Tensor:
-        """Reduce x along `dim`, the dimension of the nodes; see `readouts.readout`.
+        """Reduce x along `dim`, the dimension of the nodes; see `readouts.readout` and `Readout.forward`."""
+        if isinstance(index, Tensor) and x.dim() == 2 and dim in (0, -2):  # without `Segments` in between
+            return readout(x, index, self.reduce, size=dim_size, empty=self.empty)
+        return super().forward(x, index, ptr, dim_size, dim)
 
-        Args:
-            x: node features [..., N, ...].
-            index: graph of every node, int64 or int32 [N], in any order, or `Segments`.
-            ptr: offsets of sorted graphs, int64 or int32 [B + 1]; not needed where `index` is given.
-            dim_size: number of graphs B.
-            dim: dimension of the nodes.
-        """
-        x, back = nodes_first(x, dim)
-        ptr = ptr if index is None else None
-        out = readout(x, index, self.reduce, ptr=ptr, size=dim_size, empty=self.empty)
-        return out if back is None else out.movedim(0, back)
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        return readout(x, segments, self.reduce, empty=self.empty)
 
 
 class SumReadout(_ElementaryReadout):
@@ -45,6 +40,10 @@ class SumReadout(_ElementaryReadout):
 
     reduce = "sum"
 
+    def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return x_i."""
+        return x.clone() if x.is_floating_point() else x.long()
+
 
 class MeanReadout(_ElementaryReadout):
     """sum_i x_i / n: sees the proportion of each kind of node, not the size. Empty graph: `empty`.
@@ -54,14 +53,26 @@ class MeanReadout(_ElementaryReadout):
 
     reduce = "mean"
 
+    def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return x_i / n."""
+        count = segments.count[segments.index].view(-1, *[1] * (x.dim() - 1))
+        return rounded(computed(x) / count, x)
 
-class MaxReadout(_ElementaryReadout):
+
+class _ExtremeReadout(_ElementaryReadout):
+    def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return the extreme value over the number of nodes that have it, for each of these."""
+        wins = (x == readout(x, segments, self.reduce)[segments.index]) | x.isnan()
+        return rounded(computed(x.where(wins, 0)) / readout(wins, segments, "sum")[segments.index], x)
+
+
+class MaxReadout(_ExtremeReadout):
     """max_i x_i: sees which kinds of nodes are there. Tied nodes share the gradient. Empty graph: `empty`."""
 
     reduce = "max"
 
 
-class MinReadout(_ElementaryReadout):
+class MinReadout(_ExtremeReadout):
     """min_i x_i. Tied nodes share the gradient. Empty graph: `empty`."""
 
     reduce = "min"

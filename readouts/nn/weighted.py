@@ -7,16 +7,16 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch_geometric.nn.inits import reset
 
-from readouts import weighted
-from readouts.functional import segments_of
-from readouts.nn.base import Readout, apply
+from readouts.functional import weighted
+from readouts.functional.checks import check_clamp_min, check_power, computed, segments_of
+from readouts.nn.base import Readout, apply, slopes_times_values
 from readouts.segments import Segments
 
 
 class WeightedMeanReadout(Readout):
     """sum_i w_i x_i / sum_i w_i, with weights given or from a gate: [N, F] -> [B, F]. Empty graph: `empty`.
 
-    Sees the weighted proportion of each kind of node, not the size; see `readouts.weighted.weighted_mean`.
+    Sees the weighted proportion of each kind of node, not the size; see `readouts.weighted_mean`.
 
     Args:
         gate: network from x [N, F] to weights [N, 1] or [N, F], such as one that ends in Softplus; used
@@ -60,6 +60,12 @@ class WeightedMeanReadout(Readout):
         else:
             raise ValueError("weight: expected weights of the nodes, for there is no gate, got None")
         return weighted.weighted_mean(x, weight, segments, empty=self.empty).movedim(0, dim)
+
+    def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return a_i x_i, the weight times the value."""
+        if weight is None and self.gate is not None:
+            weight = apply(self.gate, x, segments)
+        return slopes_times_values(lambda values: self(values, segments, dim=0, weight=weight), x)
 
     def _settings(self) -> list[str]:
         return [*([] if self.gate is None else [f"gate={self.gate}"]), *super()._settings()]
@@ -124,19 +130,21 @@ class SoftmaxReadout(_NumberedReadout):
         super().__init__(t, learn, channels, empty)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        wide, t = weighted.computed(x), self.number_for(x)
-        if isinstance(t, Tensor):
-            scores = wide * weighted.expand(weighted.per_graph(t, x, segments), segments)
-        else:
-            scores = wide * t
-        return weighted.softmax_mean(x, scores, segments, empty=self.empty)
+        x, t = segments.nodes(x), self.number_for(x)
+        factor = segments.expand(weighted.per_graph(t, x, segments)) if isinstance(t, Tensor) else t
+        return weighted.softmax_averaged(x, computed(x) * factor, segments, self.empty)
+
+    def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return a_i x_i, the weight times the value."""
+        scores = computed(x) * self.t
+        return slopes_times_values(lambda values: weighted.softmax_mean(values, scores, segments), x)
 
 
 class PowerMeanReadout(_NumberedReadout):
     """(sum_i x_i^p / n)^(1/p), feature by feature: [N, F] -> [B, F]. Empty graph: `empty`.
 
     p = 1 is the mean, 0 the geometric mean, -1 the harmonic mean; the greater p, the nearer to max; size
-    does not show. See `readouts.weighted.power_mean`.
+    does not show. See `readouts.power_mean`.
 
     Args:
         p: the power, or its first value.
@@ -166,8 +174,8 @@ class PowerMeanReadout(_NumberedReadout):
     ) -> None:
         """Set p, whether and for how many channels it is learned, the clamp, the value of an empty graph."""
         super().__init__(p, learn, channels, empty)
-        weighted.check_clamp_min(clamp_min)
-        weighted.check_power(p)
+        check_clamp_min(clamp_min)
+        check_power(p)
         self.clamp_min = clamp_min
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
@@ -183,7 +191,7 @@ class LogSumExpReadout(Readout):
     """log sum_i exp(x_i), feature by feature: [N, F] -> [B, F]. Empty graph: `empty`, not -inf.
 
     A smooth maximum, between max and max + log n: k copies of a graph add log k. The gradient of node i is
-    exp(x_i) / sum_j exp(x_j). See `readouts.weighted.logsumexp`.
+    exp(x_i) / sum_j exp(x_j). See `readouts.logsumexp`.
 
     Source: Pinheiro and Collobert, arXiv 1411.6228.
     """

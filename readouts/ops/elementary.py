@@ -130,6 +130,18 @@ def reduce_backward(
     return _REDUCE_BACKWARD(grad, x, out, index, ptr, order, names)
 
 
+def share_among_ties(
+    grad: Tensor, x: Tensor, values: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None
+) -> Tensor:
+    """Return the gradient [N, F] for x of values [B, K, F] of its graphs: equal shares for nodes that tie."""
+    return reduce_backward(grad, x, values, index, ptr, order, extremes(values.shape[1]))
+
+
+def extremes(number: int) -> tuple[str, ...]:
+    """Return reductions that share gradients among ties; kernels are fastest with one of each."""
+    return ("max", "min")[:number] if number <= 2 else ("max",) * number
+
+
 class Derivatives:
     """First and second directional derivatives, in terms of operators that can be differentiated again.
 
@@ -164,8 +176,9 @@ class Derivatives:
                 return self._over_graphs(v, name)
             case "max" | "min":
                 assert self.out is not None
+                assert self.x is not None
                 winner = self.out[:, block : block + 1]
-                shares = reduce_backward(torch.ones_like(winner), self.x, winner, *self.groups, (name,))
+                shares = share_among_ties(torch.ones_like(winner), self.x, winner, *self.groups)
                 return self._over_graphs(wide * shares, "sum")
             case "var":
                 return 2 * self._over_graphs(wide * self._deviations)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable.order import mean_of_two
-from readouts.ops.elementary import Derivatives, reduce, reduce_backward
+from readouts.ops.elementary import Derivatives, extremes, reduce, share_among_ties
 from readouts.ops.grouping import expand_ptr
 from readouts.ops.registry import Operator, is_transforming, kernel_for
 from readouts.reductions import result_dtype
@@ -68,8 +68,7 @@ def _save_selection(inputs: tuple[Any, ...], output: Tensor) -> tuple[tuple[Any,
 def _selection_backward(
     grad: Tensor, x: Tensor, out: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None
 ) -> tuple[Tensor]:
-    names = _names_of_shares(out.shape[1])
-    return (reduce_backward(grad, x, out.detach(), index, ptr, order, names),)
+    return (share_among_ties(grad, x, out.detach(), index, ptr, order),)
 
 
 def _selection_jvp(
@@ -81,15 +80,7 @@ def _selection_jvp(
     order: Tensor | None,
 ) -> Tensor:
     assert tangents[0] is not None
-    return Derivatives(x, out, index, ptr, order, _names_of_shares(out.shape[1])).jvp(tangents[0])
-
-
-def _names_of_shares(number: int) -> tuple[str, ...]:
-    """Return names whose gradients go in equal shares to the nodes that have the values of `out`.
-
-    That of a maximum does, and that of a minimum; kernels are fastest with one of each.
-    """
-    return ("max", "min")[:number] if number <= 2 else ("max",) * number
+    return Derivatives(x, out, index, ptr, order, extremes(out.shape[1])).jvp(tangents[0])
 
 
 def _midpoint(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -123,7 +114,7 @@ def _midpoint_backward(
     if grad is None:
         return (None,)
     halves = (grad / 2).unsqueeze(1).expand(values.shape)
-    return (reduce_backward(halves, x, values.detach(), index, ptr, order, _names_of_shares(2)),)
+    return (share_among_ties(halves, x, values.detach(), index, ptr, order),)
 
 
 def _trimmed_mean(

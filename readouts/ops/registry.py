@@ -19,13 +19,21 @@ from readouts.kernels.devices import through_cpu
 from readouts.kernels.native import elementary as native_elementary
 from readouts.kernels.native import grouping as native_grouping
 from readouts.kernels.native import order as native_order
+from readouts.kernels.native import superaccumulator as native_superaccumulator
 from readouts.kernels.native import weighted as native_weighted
-from readouts.kernels.portable import elementary, grouping, order, weighted
+from readouts.kernels.portable import elementary, grouping, order, superaccumulator, weighted
 from readouts.kernels.triton import elementary as triton
 
-Family = Literal["grouping", "elementary", "order", "weighted"]
+Family = Literal["grouping", "elementary", "order", "weighted", "superaccumulator"]
 Derivative = Callable[..., tuple[Tensor | None, ...]]
 Save = Callable[[tuple[Any, ...], Any], tuple[tuple[Tensor | None, ...], tuple[Any, ...]]]
+_MODULES: dict[Family, tuple[Any, Any]] = {
+    "grouping": (grouping, native_grouping),
+    "elementary": (elementary, native_elementary),
+    "order": (order, native_order),
+    "weighted": (weighted, native_weighted),
+    "superaccumulator": (superaccumulator, native_superaccumulator),
+}
 _PLAIN = (Tensor, torch.nn.Parameter)
 _library = torch.library.Library("readouts", "DEF")
 _chosen: dict[tuple[str, torch.dtype, Family], Any] = {}  # no functools.cache: torch.compile warns of it
@@ -225,27 +233,14 @@ def kernel_for(device: torch.device, dtype: torch.dtype, family: Family) -> Any:
 
 def _kernels(device: str, family: Family) -> tuple[Any, ...]:
     """Return the modules with kernels of a family for a device, the fastest first."""
+    portable, native = _MODULES[family]
     match device, family:
-        case "cpu", "grouping":
-            return native_grouping, grouping
-        case "cpu", "elementary":
-            return native_elementary, elementary
-        case "cpu", "order":
-            return native_order, order
-        case "cpu", "weighted":
-            return native_weighted, weighted
+        case "cpu", _:
+            return native, portable
         case "cuda", "elementary":
-            return triton, elementary
-        case _, "grouping":
-            return (grouping,)
-        case _, "elementary":
-            return (elementary,)
-        case _, "order":
-            return (order,)
-        case _, "weighted":
-            return (weighted,)
+            return triton, portable
         case _:
-            raise ValueError(f"family: expected grouping, elementary, order or weighted, got {family!r}")
+            return (portable,)
 
 
 def is_eager(*tensors: Tensor | None) -> bool:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from readouts.kernels.portable.limbs import exact_sums, rounded, segment_sum
+from readouts.numerics.keys import flip, keys_of, values_of
+from readouts.numerics.limbs import exact_sums, rounded, segment_sum
+from readouts.numerics.rounding import narrowed, sqrt
 from readouts.reductions import ELEMENTARY, result_dtype
-
-NAN_KEY = torch.iinfo(torch.int64).max
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def supports(dtype: torch.dtype) -> bool:
@@ -127,39 +125,6 @@ def _extreme(name: str, x: Tensor, index: Tensor, count: Tensor) -> Tensor:
     return values_of(best, x.dtype, flip(name)).masked_fill(count.view(-1, 1) == 0, 0)
 
 
-def flip(name: str) -> int:
-    """Return the mask, for `^`, that inverts the order of keys for a minimum."""
-    return -1 if name == "min" else 0
-
-
-def keys_of(x: Tensor, flip: int | Tensor = 0) -> Tensor:
-    """Map numbers to int64 keys in the same order, inverted by a flip of -1; NaN is the greatest."""
-    keys = sortable(x) ^ flip
-    return keys.masked_fill(x.isnan(), NAN_KEY) if x.is_floating_point() else keys
-
-
-def values_of(keys: Tensor, dtype: torch.dtype, flip: int | Tensor = 0) -> Tensor:
-    """Undo `keys_of`."""
-    values = unsorted(keys ^ flip, dtype)
-    return values.masked_fill(keys == NAN_KEY, torch.nan) if dtype.is_floating_point else values
-
-
-def sortable(x: Tensor) -> Tensor:
-    """Map numbers to int64 such that order is kept, with -0 below +0."""
-    if not x.is_floating_point():
-        return x.long()
-    bits = x.view(_BITS[x.element_size()])
-    return torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits).long()
-
-
-def unsorted(keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """Undo `sortable`."""
-    if not dtype.is_floating_point:
-        return keys.to(dtype)
-    bits = keys.to(_BITS[dtype.itemsize])
-    return torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits).view(dtype)
-
-
 def _sensitivity(name: str, grad: Tensor, winners: Tensor | None, sums: _Sums) -> Tensor:
     """Return what one reduction's gradient [B, F] adds to the gradient [N, F] of x, in float64."""
     index, nodes = sums.index, sums.count.clamp(min=1).view(-1, 1)
@@ -181,23 +146,3 @@ def _sensitivity(name: str, grad: Tensor, winners: Tensor | None, sums: _Sums) -
             return torch.where((sums.std == 0)[index], 0, slope)
         case _:
             raise ValueError(f"reduce: expected one of {', '.join(ELEMENTARY)}, got {name!r}")
-
-
-def sqrt(x: Tensor) -> Tensor:
-    """Round the square root correctly; PyTorch's own is off by a unit now and then on the CPU."""
-    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
-
-
-def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round float64 once to `dtype`; a zero is +0, NaN is the default NaN.
-
-    PyTorch converts float64 to the 16-bit dtypes by way of float32, which rounds twice; rounding
-    to the float32 with an odd last bit first ("round to odd") makes the second rounding the right one.
-    """
-    result = x.float() if dtype.itemsize == 2 else x.to(dtype)
-    if dtype.itemsize == 2:
-        even = result.view(torch.int32) % 2 == 0
-        inexact = result.isfinite() & (result.double() != x)
-        toward = torch.where(x > result.double(), torch.inf, -torch.inf).float()
-        result = torch.where(even & inexact, result.nextafter(toward), result)
-    return result.masked_fill(x.isnan(), torch.nan).to(dtype) + 0.0

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from readouts.kernels.devices import wide_dtype
-from readouts.kernels.portable.elementary import NAN_KEY, narrowed, sortable, unsorted
-from readouts.kernels.portable.limbs import segment_sum
+from readouts.numerics.keys import NAN_KEY, sortable, unsorted
+from readouts.numerics.limbs import segment_sum
+from readouts.numerics.rounding import narrowed
 from readouts.reductions import result_dtype
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable import elementary
-from readouts.kernels.portable.elementary import narrowed
+from readouts.numerics.rounding import narrowed
 
 _PARTIAL = 8  # partial sums of an inner product
 
@@ -53,8 +53,8 @@ def weight_gradient(
 ) -> Tensor:
     """Return the gradient of the weights of x [N, F], or, times the weight, that of scores; rounded once.
 
-    Weights of single features have slope[index] * (x - mean[index]), [N, F]. Those that all features share have
-    <x, slope[index]> - mean[index], [N, 1], with one mean for each graph.
+    Weights of single features have slope[index] * (x - mean[index]), [N, F]. Those that all features share
+    have <x, slope[index]> - mean[index], [N, 1], with one mean for each graph.
     """
     rows = slope[index]
     if shared:

@@ -1,0 +1,164 @@
+"""Checks of arguments, and dtypes to compute in: shared by functions, modules and distributed readouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from readouts import ops
+from readouts.reductions import ELEMENTARY, result_dtype
+from readouts.segments import Segments, check_size
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+REDUCTIONS = (*ELEMENTARY, "median")
+
+
+def check_x(x: Tensor) -> None:
+    """Raise unless x is a dense tensor of node features with a real dtype."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATS + INTEGERS:
+        raise TypeError(f"x: expected a real dtype, one of {listed(FLOATS + INTEGERS)}, got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(f"x: expected a dense tensor, got layout {x.layout}")
+    if x.dim() == 0:
+        raise ValueError("x: expected node features [N, *features], got a scalar")
+
+
+def reduce_names(reduce: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of reductions as a tuple; raise if there are none, or unknown ones."""
+    names = (reduce,) if isinstance(reduce, str) else reduce
+    if not isinstance(names, tuple | list):
+        raise TypeError(f"reduce: expected a name or a sequence of names, got {type(reduce).__name__}")
+    if not names:
+        raise ValueError(f"reduce: expected at least one of {listed(REDUCTIONS)}, got none")
+    for name in names:
+        if name not in REDUCTIONS:
+            raise ValueError(f"reduce: expected one of {listed(REDUCTIONS)}, got {name!r}")
+    return tuple(names)
+
+
+def segments_of(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None) -> Segments:
+    """Return the graphs of x, however they are given; raise where they do not fit it."""
+    check_size(size)
+    if batch is not None and ptr is not None:
+        raise ValueError("batch, ptr: expected one of the two, got both")
+    if ptr is not None:
+        segments = Segments.from_ptr(ptr, x.shape[0])
+    elif isinstance(batch, Segments):
+        segments = batch
+        segments.check_unchanged()
+    elif batch is not None:
+        segments = Segments.from_batch(batch, size)
+    else:
+        segments = Segments.single(x.shape[0], x.device)
+    if segments.num_nodes != x.shape[0]:
+        raise ValueError(
+            f"batch: expected one graph index for each of the {x.shape[0]} nodes, got {segments.num_nodes}"
+        )
+    if segments.index.device != x.device:
+        raise ValueError(
+            f"batch: expected a tensor on the device of x, {x.device}, got {segments.index.device}"
+        )
+    if size is not None and segments.size != size:
+        raise ValueError(f"size: expected {segments.size}, the number of graphs, got {size}")
+    return segments
+
+
+def graphs_of(
+    x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None, empty: float
+) -> Segments:
+    """Return the graphs of x; raise where x, they, or the value of an empty graph cannot be used."""
+    check_x(x)
+    check_empty(empty)
+    return segments_of(x, batch, ptr, size)
+
+
+def averaged_graphs_of(
+    x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None, empty: float
+) -> Segments:
+    """Return the same for a readout of the dtype of a mean."""
+    segments = graphs_of(x, batch, ptr, size, empty)
+    check_fits(empty, result_dtype("mean", x.dtype))
+    return segments
+
+
+def check_empty(empty: float) -> None:
+    """Raise unless `empty` is a real number."""
+    if not isinstance(empty, int | float):
+        raise TypeError(f"empty: expected a real number, got {type(empty).__name__}")
+
+
+def check_fits(empty: float, dtype: torch.dtype) -> None:
+    """Raise unless a number of this dtype is, or for floats is next to, `empty`."""
+    if dtype.is_floating_point:
+        fits = not math.isfinite(empty) or abs(empty) <= torch.finfo(dtype).max
+    elif dtype == torch.bool:
+        fits = empty in (0, 1)
+    else:
+        limits = torch.iinfo(dtype)
+        fits = math.isfinite(empty) and empty == int(empty) and limits.min <= empty <= limits.max
+    if not fits:
+        raise ValueError(f"empty: expected a value of dtype {dtype}, got {empty}")
+
+
+def listed(names: Sequence[object]) -> str:
+    """Return names as in a sentence."""
+    return ", ".join(str(name) for name in names)
+
+
+def check_values(name: str, values: Tensor, x: Tensor) -> None:
+    """Raise unless there are values for the nodes of x, one for each or in a shape like that of x."""
+    check_x(x)
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(values).__name__}")
+    if values.is_complex():
+        raise TypeError(f"{name}: expected a real dtype, got {values.dtype}")
+    fits = all(
+        own == theirs or 1 in (own, theirs) for own, theirs in zip(values.shape, x.shape, strict=False)
+    )
+    if values.dim() == 0 or values.dim() > x.dim() or values.shape[0] != x.shape[0] or not fits:
+        expected = f"one for each of the {x.shape[0]} nodes, or a shape like that of x"
+        raise ValueError(f"{name}: expected {expected}, {tuple(x.shape)}, got {tuple(values.shape)}")
+
+
+def check_clamp_min(clamp_min: float) -> None:
+    """Raise unless the least number that power means look at is positive."""
+    if not clamp_min > 0:
+        raise ValueError(f"clamp_min: expected a positive number, got {clamp_min}")
+
+
+def check_power(p: float | Tensor) -> None:
+    """Raise unless a power is a finite number; tensors are taken as they are."""
+    if not isinstance(p, Tensor) and not math.isfinite(p):
+        raise ValueError(f"p: expected a finite number, got {p}; max and min are readouts of their own")
+
+
+def check_features(x: Tensor, features: int | None = None) -> None:
+    """Raise unless x has a dimension of features beside that of the nodes, as many as there have to be."""
+    if x.dim() < 2 or features not in (None, x.shape[-1]):
+        wanted = "F" if features is None else features
+        raise ValueError(f"x: expected node features [N, {wanted}], got shape {tuple(x.shape)}")
+
+
+def computed(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
+    """Return x in the dtype to compute in: floats at least `least` wide, integers in the default dtype."""
+    if not x.is_floating_point():
+        x = x.to(torch.get_default_dtype())
+    least = torch.float32 if ops.wide_dtype(x) == torch.float32 else least
+    return x.to(torch.promote_types(x.dtype, least))
+
+
+def rounded(out: Tensor, x: Tensor) -> Tensor:
+    """Return a result in the dtype of x, or the default float dtype if x has integers."""
+    return out.to(result_dtype("mean", x.dtype))
+
+
+def fill_empty(out: Tensor, segments: Segments, empty: float) -> Tensor:
+    """Set the rows of graphs without nodes to `empty`."""
+    shape = segments.size, *[1] * (out.dim() - 1)
+    return out.masked_fill((segments.count == 0).view(shape), empty)

@@ -1,0 +1,141 @@
+"""Sum, mean, max, min, variance, standard deviation and median of every graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from readouts import ops
+from readouts.functional.checks import check_empty, check_fits, check_x, reduce_names, segments_of
+from readouts.segments import Segments, flat
+
+
+def readout(
+    x: Tensor,
+    batch: Tensor | Segments | None = None,
+    reduce: str | Sequence[str] = "mean",
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    empty: float = 0,
+) -> Tensor:
+    r"""Reduce the nodes of every graph to one row: the same bits for every order of the nodes.
+
+    With n the number of nodes of a graph and mu the float64 mean:
+
+    - ``sum``: sum_i x_i, ``mean``: sum_i x_i / n; the exact values, rounded once to the dtype of x;
+    - ``max``, ``min``: the extreme value as it is, with -0 below +0;
+    - ``var``: sum_i (x_i - mu)^2 / n, the exact mean of the float64 squares, rounded once (ddof = 0);
+    - ``std``: the square root of ``var`` in float64, rounded once;
+    - ``median``: the middle value, or the mean of the two middle values, rounded once.
+
+    NaN makes its graph and feature NaN and nothing else; infinities follow IEEE 754; a sum that is
+    zero is +0. Gradients flow to first and second order; ties of max, min and median share theirs equally,
+    and the gradient of ``std`` is 0 where ``std`` is 0.
+
+    Args:
+        x: node features [N, *features], any real dtype. float16 and bfloat16 are accumulated
+            without loss and rounded once.
+        batch: graph of every node, int64 or int32 [N], in any order, or `Segments` to share among
+            readouts; None, with `ptr` None, for one graph.
+        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, ``"median"``, or several
+            of them, all but the median made in one pass over x.
+        ptr: offsets of sorted graphs, int64 or int32 [B + 1], instead of `batch`.
+        size: number of graphs B; by default taken from `batch`, which makes a GPU wait.
+        empty: value of a graph without nodes.
+
+    Returns:
+        [B, *features]; for several reductions [B, *features[:-1], R * features[-1]] (and [B, R] for
+        one-dimensional x), blocks in the order given. The dtype is that of x; integers and bool give
+        int64 sums and mean, var, std and median in the default float dtype.
+
+    Raises:
+        TypeError: an argument has a type or dtype that cannot be used.
+        ValueError: an argument has a value or shape that cannot be used.
+        IndexError: `batch` names a graph that is not there.
+
+    Source: Xu et al., "How powerful are graph neural networks?" (arXiv 1810.00826) for what sum, mean
+    and max can tell apart.
+
+    Example:
+        >>> x = torch.tensor([[1.0], [2.0], [4.0]])
+        >>> readout(x, torch.tensor([0, 0, 1]), reduce=("sum", "mean", "max"))
+        tensor([[3.0000, 1.5000, 2.0000],
+                [4.0000, 4.0000, 4.0000]])
+    """
+    check_x(x)
+    names = reduce_names(reduce)
+    check_empty(empty)
+    if isinstance(batch, Tensor) and x.dim() == 2 and ptr is None and empty == 0 and "median" not in names:
+        out = ops.reduce_batch(x, batch, size, names)
+        if out is not None:
+            return out
+    segments = segments_of(x, batch, ptr, size)
+    return reduced(segments.nodes(x), segments, reduce, empty)
+
+
+def reduced(x: Tensor, segments: Segments, reduce: str | Sequence[str], empty: float = 0) -> Tensor:
+    """Return `readout` of values that `Segments.nodes` has taken in."""
+    names, rows = (reduce,) if isinstance(reduce, str) else tuple(reduce), flat(x)
+    if "median" in names:
+        blocks = _with_medians(rows, segments, names)
+    elif x.dim() == 2 and empty == 0:
+        return segments.reduce(rows, names)
+    else:
+        blocks = segments.reduce(rows, names).view(segments.size, len(names), rows.shape[1])
+    return arranged(blocks, x, segments, isinstance(reduce, str), empty)
+
+
+def _with_medians(rows: Tensor, segments: Segments, names: tuple[str, ...]) -> Tensor:
+    """Return a block for every name, [B, R, F]: one pass for the medians, one for all others."""
+    others = tuple(name for name in names if name != "median")
+    blocks = iter(segments.reduce(rows, others).chunk(len(others), dim=1) if others else ())
+    medians = segments.midpoint(rows)
+    return torch.stack([medians if name == "median" else next(blocks) for name in names], dim=1)
+
+
+def arranged(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: float) -> Tensor:
+    """Fill empty graphs of blocks [B, R, F], restore the feature shape of x, concatenate the blocks."""
+    if empty != 0:
+        check_fits(empty, out.dtype)
+        out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
+    if x.dim() == 2:
+        return out.flatten(1)
+    out = out.unflatten(2, x.shape[1:]) if x.dim() > 1 else out
+    if single:
+        return out.squeeze(1).squeeze(1) if x.dim() == 1 else out.squeeze(1)
+    return out.movedim(1, -2).flatten(-2)
+
+
+def global_add_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
+    """Sum the nodes of every graph; the signature of `torch_geometric.nn.global_add_pool`.
+
+    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    """
+    return _global_pool(x, batch, size, "sum")
+
+
+def global_mean_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
+    """Average the nodes of every graph; the signature of `torch_geometric.nn.global_mean_pool`.
+
+    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    """
+    return _global_pool(x, batch, size, "mean")
+
+
+def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
+    """Take the maximum over the nodes of every graph; the signature of `torch_geometric.nn.global_max_pool`.
+
+    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    """
+    return _global_pool(x, batch, size, "max")
+
+
+def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str) -> Tensor:
+    check_x(x)
+    dim = -1 if x.dim() == 1 else -2
+    size = None if batch is None else size  # PyG, too, looks at the size of a batch only
+    out = readout(x.movedim(dim, 0), batch, reduce, size=size).movedim(0, dim)
+    return out.squeeze(dim) if batch is None and x.dim() > 2 else out

@@ -1,0 +1,284 @@
+"""Weighted averages of nodes, as functions: mathematics and validation.
+
+Whatever adds up nodes here is an exact sum of one number per node, rounded once, and those numbers
+come from arithmetic, exp and log of the node alone. So the bits, also of the gradients, do not depend
+on the order of the nodes. float16 and bfloat16 are computed in float32 (power means and moments: all
+in float64, where the device has it) and rounded at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from readouts import ops
+from readouts.functional.checks import (
+    averaged_graphs_of,
+    check_clamp_min,
+    check_power,
+    check_values,
+    computed,
+    fill_empty,
+    rounded,
+)
+from readouts.functional.elementary import reduced
+from readouts.segments import Segments, flat, has_one_weight
+
+LEAST_POWER = 1e-8  # learned powers nearer to 0 than this would lose half the digits of their gradient
+
+
+def weighted_mean(
+    x: Tensor,
+    weight: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    empty: float = 0,
+) -> Tensor:
+    """Average the nodes of every graph with given weights: sum_i w_i x_i / sum_i w_i.
+
+    Args:
+        x: node features [N, *features].
+        weight: [N] for a weight per node, or a shape that broadcasts to that of x. Weights may be
+            negative; a weight of 0 leaves its node out, whatever stands in it. Where weights add up to 0 the
+            value is that of IEEE 754, NaN or infinite.
+        batch, ptr, size: as for `readouts.readout`.
+        empty: value of a graph without nodes.
+
+    Returns:
+        [B, *features] in the dtype of x.
+
+    Raises:
+        TypeError, ValueError, IndexError: an argument cannot be used, such as a `weight` with another number
+            of nodes or more dimensions than x; see `readouts.readout`.
+
+    Source: the weighted average pooling of Horvitz and Thompson (1952) and Hajek (1971).
+    """
+    check_values("weight", weight, x)
+    segments = averaged_graphs_of(x, batch, ptr, size, empty)
+    return _averaged(segments.nodes(x), segments.nodes(weight), segments, False, empty)
+
+
+def softmax_mean(
+    x: Tensor,
+    scores: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    empty: float = 0,
+) -> Tensor:
+    """Average the nodes of every graph with weights that are the softmax of scores over the graph.
+
+    sum_i exp(s_i - m) x_i / sum_i exp(s_i - m), where m is the greatest score of the graph; both sums are
+    exact in float64. An infinite m gives NaN, as in `torch.softmax`; a score of -inf beside others, or so
+    low that its weight is 0, leaves its node out, whatever stands in it.
+
+    Args:
+        x: node features [N, *features].
+        scores: [N] for a score per node, or of the shape of x, or with 1 in the place of some features.
+        batch, ptr, size: as for `readouts.readout`.
+        empty: value of a graph without nodes.
+
+    Returns:
+        [B, *features], or the shape that x and scores broadcast to, in the dtype of x.
+
+    Raises:
+        TypeError, ValueError, IndexError: an argument cannot be used, such as `scores` with another number
+            of nodes or more dimensions than x; see `readouts.readout`.
+
+    Source: Bahdanau et al., arXiv 1409.0473; on graphs Li et al., arXiv 1511.05493.
+    """
+    check_values("scores", scores, x)
+    segments = averaged_graphs_of(x, batch, ptr, size, empty)
+    return softmax_averaged(segments.nodes(x), segments.nodes(scores), segments, empty)
+
+
+def softmax_averaged(x: Tensor, scores: Tensor, segments: Segments, empty: float = 0) -> Tensor:
+    """Return `softmax_mean` of values that `Segments.nodes` has taken in."""
+    return _averaged(x, scores, segments, True, empty)
+
+
+def _averaged(x: Tensor, given: Tensor, segments: Segments, softmax: bool, empty: float) -> Tensor:
+    """Return weighted means of x; `given` are the weights, or scores whose softmax is the weights."""
+    values, given = alike(x, given)
+    if ops.is_eager(values, given):
+        out = _WeightedMean.apply(values, given, segments, softmax)
+    else:
+        out = _step_by_step(values, given, segments, softmax)
+    return rounded(fill_empty(out, segments, empty) if empty != 0 or not softmax else out, x)
+
+
+def _step_by_step(x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
+    """Return the same from operators that can be compiled, mapped and differentiated again."""
+    weight = _weights(given, segments) if softmax else given
+    total = reduced(weight.to(ops.wide_dtype(weight)), segments, "sum", empty=1)
+    return (reduced(ops.product(weight, x), segments, "sum") / total).to(x.dtype)
+
+
+def _weights(scores: Tensor, segments: Segments) -> Tensor:
+    """Return exp(s_i - m), m the greatest score of the graph, in the memory of one tensor."""
+    top = segments.greatest(scores)
+    return (-top).index_select(0, segments.index).add_(scores).exp_()
+
+
+class _WeightedMean(torch.autograd.Function):
+    """Weighted means with their gradients in closed form, step by step if these are to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
+        weight = _weights(given, segments) if softmax else given
+        out, total = segments.weighted_mean(x, weight)
+        ctx.save_for_backward(x, given, weight, out, total)
+        ctx.segments, ctx.softmax = segments, softmax
+        return out.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, given, weight, out, total = ctx.saved_tensors
+        for_x, for_given, *_ = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            x, given = x.view_as(x), given.view_as(given)  # scores may be made of x
+            wanted = [tensor for tensor in (x, given) if tensor.requires_grad]
+            result = _step_by_step(x, given, ctx.segments, ctx.softmax)
+            found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
+            return next(found) if for_x else None, next(found) if for_given else None, None, None
+        gradients = _gradients(grad, x, weight, out, total, ctx.segments, ctx.softmax)
+        return gradients[0] if for_x else None, gradients[1]() if for_given else None, None, None
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, out: Tensor, total: Tensor, segments: Segments, softmax: bool
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """Return the gradient of x, and a function that computes that of the weights, or of their scores.
+
+    With w_i the weight of node i, t the sum of the weights, r the result and g its gradient: x_i has
+    w_i g / t, and w_i has (x_i . g - r . g) / t, where products are sums over the features that share a
+    weight; a score has w_i times that.
+    """
+    index, is_shared = segments.index, has_one_weight(x, weight)
+    slope = grad.to(total.dtype) / total
+    if not (is_shared or x.shape == weight.shape):
+        slopes = slope.index_select(0, index)
+        return ops.product(weight, slopes).sum_to_size(x.shape).to(x.dtype), lambda: _of_weights(
+            (slopes * x).sum_to_size(weight.shape), slope, weight, out, index, softmax
+        )
+    kernel = ops.kernel_for(x.device, x.dtype, "weighted")
+    rows = flat(slope)
+
+    def of_weights() -> Tensor:
+        factor = flat(weight) if softmax else None
+        mean = (rows * flat(out)).sum(1, keepdim=True) if is_shared else flat(out)
+        gradient = kernel.weight_gradient(flat(x), factor, rows, mean, index, shared=is_shared)
+        return gradient.view(weight.shape)
+
+    return kernel.scale_rows(rows, flat(weight), index).view(x.shape), of_weights
+
+
+def _of_weights(
+    inner: Tensor, slope: Tensor, weight: Tensor, out: Tensor, index: Tensor, softmax: bool
+) -> Tensor:
+    """Return the gradient of weights that several features share, from x_i . g / t."""
+    average = (slope * out).sum_to_size(len(slope), *weight.shape[1:]).index_select(0, index)
+    gradient = inner - average
+    return (ops.product(weight, gradient) if softmax else gradient).to(weight.dtype)
+
+
+def logsumexp(
+    x: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    empty: float = 0,
+) -> Tensor:
+    """Return log sum_i exp(x_i) of every graph [B, *features], without overflow: a smooth maximum.
+
+    The gradient of node i is exp(x_i) / sum_j exp(x_j); it is 0 where all nodes are -inf. The sum over
+    no nodes would be -inf, and `empty`, 0 unless set, takes its place. For the arguments see `softmax_mean`.
+
+    Source: Pinheiro and Collobert, arXiv 1411.6228.
+    """
+    segments = averaged_graphs_of(x, batch, ptr, size, empty)
+    wide = computed(segments.nodes(x))
+    top = _finite(segments.greatest(wide))
+    total = reduced((wide - segments.expand(top)).exp(), segments, "sum", empty=1)
+    nothing = total == 0
+    out = top + torch.where(nothing, 1, total).log()
+    return rounded(fill_empty(out.masked_fill(nothing, -torch.inf), segments, empty), x)
+
+
+def power_mean(
+    x: Tensor,
+    p: float | Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    clamp_min: float = 1e-4,
+    empty: float = 0,
+) -> Tensor:
+    """Return the power mean (sum_i x_i^p / n)^(1/p) of every graph [B, *features]; at p = 0 exp(mean log x).
+
+    p = 1 is the mean, 2 the root of the mean square, -1 the harmonic mean, 0 the geometric; -inf and inf
+    would be min and max. It is computed from logarithms in float64, so that no power overflows.
+
+    Args:
+        x: node features [N, *features]. Power means are defined for positive numbers: what is below
+            `clamp_min`, 0 and negative numbers too, counts as `clamp_min` and has gradient 0.
+        p: a finite number, or a tensor that broadcasts to the features of a node. A learned p nearer
+            to 0 than 1e-8 counts as 1e-8.
+        batch, ptr, size: as for `readouts.readout`.
+        clamp_min: a positive number.
+        empty: value of a graph without nodes.
+
+    Raises:
+        TypeError, ValueError, IndexError: an argument cannot be used, such as a `clamp_min` that is not
+            positive or a power that is not finite; see `readouts.readout`.
+
+    Source: Radenovic et al., arXiv 1711.02512 ("GeM"); on graphs Li et al., arXiv 2006.07739.
+    """
+    check_clamp_min(clamp_min)
+    check_power(p)
+    segments = averaged_graphs_of(x, batch, ptr, size, empty)
+    logs = computed(segments.nodes(x), torch.float64).clamp(min=clamp_min).log()
+    least = LEAST_POWER if isinstance(p, Tensor) else 1e-30
+    rows = torch.as_tensor(p, device=x.device).to(logs.dtype)
+    rows = rows + (torch.where(rows.abs() < least, least, rows) - rows).detach()
+    rows = per_graph(rows, x, segments)
+    powers = segments.expand(rows) if rows.requires_grad else rows[:1]
+    scaled = powers * logs
+    top = _finite(segments.greatest(scaled))
+    excess = reduced((scaled - segments.expand(top)).expm1(), segments, "mean")
+    return rounded(fill_empty(((top + excess.log1p()) / rows).exp(), segments, empty), x)
+
+
+def aligned(values: Tensor, x: Tensor) -> Tensor:
+    """Give values [N, ...] of nodes as many dimensions as x has."""
+    return values.view(values.shape + (1,) * (x.dim() - values.dim()))
+
+
+def alike(x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x and the scores of its nodes with as many dimensions, in one dtype to compute in."""
+    wide, scores = computed(x), aligned(computed(scores), x)
+    dtype = torch.promote_types(wide.dtype, scores.dtype)
+    return wide.to(dtype), scores.to(dtype)
+
+
+def per_graph(parameter: Tensor, x: Tensor, segments: Segments) -> Tensor:
+    """Repeat a parameter that broadcasts to the features of a node for every graph.
+
+    Expanded to the nodes from there, its gradient is an exact sum for each graph, and these are added up
+    in the order of the graphs.
+    """
+    lead = (1,) * (x.dim() - 1 - parameter.dim())
+    return parameter.view(lead + parameter.shape).expand(segments.size, *lead, *parameter.shape)
+
+
+def _finite(top: Tensor) -> Tensor:
+    """Return what to subtract before exp: the greatest value, 0 where it is infinite."""
+    return torch.where(top.isinf(), 0, top)

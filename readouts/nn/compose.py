@@ -1,0 +1,335 @@
+"""Readouts made of networks and other readouts, and readouts by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Linear, Module, ModuleList
+from torch_geometric.nn.aggr import Aggregation
+from torch_geometric.nn.inits import reset
+
+from readouts import ops
+from readouts.functional.checks import check_features, reduce_names, segments_of
+from readouts.functional.elementary import readout
+from readouts.nn.attention import AttentionReadout, MultiheadAttentionReadout, Set2SetReadout
+from readouts.nn.base import Readout, apply, call
+from readouts.nn.elementary import MaxReadout, MeanReadout, MinReadout, StdReadout, SumReadout, VarReadout
+from readouts.nn.moments import MomentReadout, SizeAwareMeanReadout
+from readouts.nn.order import MedianReadout, QuantileReadout, SortReadout, TrimmedMeanReadout
+from readouts.nn.weighted import LogSumExpReadout, PowerMeanReadout, SoftmaxReadout, WeightedMeanReadout
+from readouts.segments import Segments
+
+
+class DeepSetsReadout(Readout):
+    """global_nn(sum_i local_nn(x_i)): [N, F] -> [B, F']. Empty graph: global_nn of a row of `empty`.
+
+    With networks wide enough it can learn every continuous function of bounded sets. The sum keeps its bits
+    under every order of the nodes; a local network may change a row's last bits with its place, as matrix
+    products do.
+
+    Args:
+        local_nn: network of the nodes, [N, F] -> [N, H]; None for x itself.
+        global_nn: network of the graphs, [B, H] -> [B, F']; None for the sums themselves.
+        reduce: ``"sum"``, or another name that `readouts.readout` takes.
+        empty: value of the sum of an empty graph.
+
+    Source: Zaheer et al., "Deep sets" (arXiv 1703.06114); on graphs Buterez et al., arXiv 2211.04952.
+    """
+
+    def __init__(
+        self,
+        local_nn: Module | None = None,
+        global_nn: Module | None = None,
+        reduce: str = "sum",
+        *,
+        empty: float = 0,
+    ) -> None:
+        """Set the networks, the readout between them and its value of an empty graph."""
+        super().__init__(empty=empty)
+        (self.reduce,) = reduce_names((reduce,))
+        self.local_nn = local_nn
+        self.global_nn = global_nn
+
+    def reset_parameters(self) -> None:
+        """Reset the networks."""
+        reset(self.local_nn)
+        reset(self.global_nn)
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        out = readout(apply(self.local_nn, x, segments), segments, self.reduce, empty=self.empty)
+        if self.global_nn is None:
+            return out
+        return self.global_nn(out)
+
+    def _settings(self) -> list[str]:
+        settings = [f"local_nn={self.local_nn}", f"global_nn={self.global_nn}"]
+        settings += [] if self.reduce == "sum" else [f"reduce={self.reduce!r}"]
+        return [*settings, *super()._settings()]
+
+
+ELEMENTARY = (SumReadout, MeanReadout, MaxReadout, MinReadout, VarReadout, StdReadout)
+OTHERS = (
+    AttentionReadout,
+    DeepSetsReadout,
+    LogSumExpReadout,
+    MedianReadout,
+    MomentReadout,
+    MultiheadAttentionReadout,
+    PowerMeanReadout,
+    QuantileReadout,
+    Set2SetReadout,
+    SizeAwareMeanReadout,
+    SoftmaxReadout,
+    SortReadout,
+    TrimmedMeanReadout,
+    WeightedMeanReadout,
+)
+CLASSES: dict[str, type[Readout]] = {
+    kind.__name__.removesuffix("Readout").lower(): kind for kind in (*ELEMENTARY, *OTHERS)
+} | {"add": SumReadout}
+
+
+def readout_resolver(query: str | Aggregation, **options: Any) -> Aggregation:
+    """Return a readout by its name, like `torch_geometric.nn.resolver.aggregation_resolver`.
+
+    Args:
+        query: the name of a class, with or without "Readout", in any case, with or without hyphens and
+            underscores: ``"mean"``, ``"logsumexp"``, ``"size_aware_mean"``; ``"add"`` is sum. A module
+            comes back as it is.
+        options: arguments of the class.
+
+    Raises:
+        TypeError: `query` is neither a name nor an aggregation, or the class needs other options.
+        ValueError: there is no readout of that name.
+    """
+    return query if isinstance(query, Aggregation) else _made(query, options)
+
+
+def _made(query: str, options: dict[str, Any]) -> Readout:
+    """Make a readout by its name; raise where it needs other options."""
+    kind = _named(query)
+    try:
+        inspect.signature(kind).bind(**options)
+    except TypeError as problem:
+        raise TypeError(f"readout: {query!r} needs other options ({problem}) or a module") from None
+    return kind(**options)
+
+
+def _named(query: str) -> type[Readout]:
+    if not isinstance(query, str):
+        raise TypeError(f"readout: expected a name or an aggregation, got {type(query).__name__}")
+    name = query.lower().translate(str.maketrans("", "", "-_ ")).removesuffix("readout")
+    if name not in CLASSES:
+        raise ValueError(f"readout: expected one of {', '.join(CLASSES)}, got {query!r}")
+    return CLASSES[name]
+
+
+class MultiReadout(Readout):
+    """Several readouts side by side: [N, F] -> [B, F_1 + F_2 + ...], blocks in the order given.
+
+    Sum, mean, max, min, var and std among them are made in one pass over x; all share the bookkeeping of
+    the batch. As `aggr=` of a convolution it widens the messages, which most convolutions do not expect;
+    where PyG takes a list, ``aggr=[SumReadout(), MaxReadout()]`` fits. Empty graph: that of each readout.
+
+    Args:
+        reduce: names such as ``["sum", "mean", "max"]``, see `readout_resolver`, and modules: readouts, or
+            aggregations of PyG's.
+        empty: value of an empty graph of readouts given by name.
+
+    Raises:
+        TypeError, ValueError: there are no readouts, or names that are unknown.
+    """
+
+    def __init__(self, reduce: str | Sequence[str | Aggregation], *, empty: float = 0) -> None:
+        """Set the readouts and the value of an empty graph."""
+        super().__init__(empty=empty)
+        queries = [reduce] if isinstance(reduce, str) else reduce
+        if not isinstance(queries, list | tuple):
+            raise TypeError(f"reduce: expected a name or a sequence of readouts, got {type(reduce).__name__}")
+        if not queries:
+            raise ValueError(f"reduce: expected at least one of {', '.join(CLASSES)}, got none")
+        members: list[Any] = [self._member(query) for query in queries]
+        self.readouts = ModuleList(members)
+        self._names = [query if isinstance(query, str) else None for query in queries]
+        self._fused: dict[float, list[int]] = {}
+        for place, member in enumerate(members):
+            if type(member) in ELEMENTARY:
+                self._fused.setdefault(member.empty, []).append(place)
+
+    def _member(self, query: str | Aggregation) -> Aggregation:
+        if isinstance(query, Aggregation):
+            return query
+        options: dict[str, Any] = {} if self.empty == 0 else {"empty": self.empty}
+        return _made(query, options)
+
+    def reset_parameters(self) -> None:
+        """Reset every readout."""
+        for member in self.readouts:
+            reset(member)
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        members: list[Any] = list(self.readouts)
+        parts: dict[int, Tensor] = {}
+        for empty, places in self._fused.items():
+            names = [members[place].reduce for place in places]
+            out = readout(x, segments, names, empty=empty)
+            if len(places) == len(members):
+                return out
+            parts.update(zip(places, out.chunk(len(places), dim=-1), strict=True))
+        check_features(x)
+        for place, member in enumerate(members):
+            if place not in parts:
+                parts[place] = call(member, x, segments)
+        return torch.cat([parts[place] for place in range(len(members))], dim=-1)
+
+    def _settings(self) -> list[str]:
+        members = zip(self._names, self.readouts, strict=True)
+        shown = ", ".join(repr(member if name is None else name) for name, member in members)
+        return [f"[{shown}]", *super()._settings()]
+
+
+class PartialReadout(Readout):
+    """In training, the readout of m of the n nodes of every graph; in evaluation, that of all of them.
+
+    For the mean and a random choice it is unbiased: its expectation is the mean of all nodes, its variance
+    S^2 (1 - m / n) / m, where S^2 = sum_i (x_i - mu)^2 / (n - 1). Other readouts are those of a smaller
+    graph: a sum is m / n times the whole on average, a maximum is too low.
+
+    ``"random"`` draws m nodes without replacement, each set of m as likely as any other, so that permuting
+    the nodes permutes the distribution: `check_permutation_invariance` says "random" of a model in training.
+    ``"strided"`` takes the nodes at the places p = 0 ... n - 1 of the graph where floor((p + 1) m / n)
+    exceeds floor(p m / n), the last of every n / m: that depends on the order of the nodes, is biased unless
+    the order is random, and the check says "broken". In evaluation both have the bits of the readout itself.
+
+    Args:
+        readout: a readout or its name, see `readout_resolver`.
+        share: m is the integer nearest to share * n, at least 1; 0 < share <= 1.
+        count: m is count, or n if that is less. Give one of the two.
+        mode: ``"random"`` or ``"strided"``.
+
+    Raises:
+        ValueError: not exactly one of `share` and `count` is given, or one of them or `mode` has a value
+            that cannot be used.
+
+    Source: Cochran, "Sampling techniques" (1977), section 2.
+    """
+
+    undistributed = "which nodes it takes depends on all of them"
+
+    def __init__(
+        self,
+        readout: str | Aggregation = "mean",
+        share: float | None = None,
+        *,
+        count: int | None = None,
+        mode: Literal["random", "strided"] = "random",
+    ) -> None:
+        """Set the readout, how many nodes it takes, and how they are chosen."""
+        super().__init__()
+        if (share is None) == (count is None):
+            raise ValueError(f"share, count: expected one of the two, got {share} and {count}")
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(f"share: expected a number above 0 and at most 1, got {share}")
+        if count is not None and count < 1:
+            raise ValueError(f"count: expected at least 1, got {count}")
+        if mode not in ("random", "strided"):
+            raise ValueError(f"mode: expected 'random' or 'strided', got {mode!r}")
+        self.readout = readout_resolver(readout)
+        self.share, self.count, self.mode = share, count, mode
+
+    def reset_parameters(self) -> None:
+        """Reset the readout."""
+        self.readout.reset_parameters()
+
+    def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        if self.training:
+            kept = self._chosen(segments)
+            x, segments = x[kept], Segments.from_batch(segments.index[kept], segments.size)
+        return call(self.readout, x, segments)
+
+    def _chosen(self, segments: Segments) -> Tensor:
+        """Return the nodes to read, int64 [M], every node at most once."""
+        index, ptr, size = segments.index, segments.ptr, segments.size
+        nodes = torch.arange(len(index), device=index.device)
+        shuffled = torch.randperm(len(index), device=index.device) if self.mode == "random" else nodes
+        order = shuffled[ops.group(index[shuffled], size)[1]]
+        graph = index[order]
+        place, n, m = nodes - ptr[graph], segments.count[graph], self._numbers(segments.count)[graph]
+        if self.mode == "random":
+            return order[place < m]
+        return order[(place + 1) * m // n > place * m // n]
+
+    def _numbers(self, n: Tensor) -> Tensor:
+        """Return how many of the n nodes of every graph are read."""
+        if self.count is not None:
+            return n.clamp(max=self.count)
+        assert self.share is not None
+        return (n.double() * self.share + 0.5).floor().long().clamp(min=1)
+
+    def _settings(self) -> list[str]:
+        number = f"share={self.share}" if self.count is None else f"count={self.count}"
+        return [str(self.readout), number, f"mode={self.mode!r}"]
+
+
+class SqueezeExcitation(Module):
+    """x_i * sigmoid(W_2 relu(W_1 z + b_1) + b_2), z the readout of the graph of i: [N, F] -> [N, F].
+
+    It stands between convolutions and lets a node know its whole graph. Matrix products run over graphs only,
+    so permuting the nodes permutes the result and its gradients, bit for bit. Nothing is made of an empty
+    graph. The result has the dtype of x and the layers.
+
+    Args:
+        channels: F.
+        reduction: the gate has max(1, F // reduction) hidden units.
+        squeeze: a readout or its name, see `readout_resolver`.
+        squeeze_channels: width of the readout's output; None for F.
+
+    Raises:
+        ValueError: `reduction` is below 1, or there is no readout of that name.
+
+    Source: Hu et al., "Squeeze-and-excitation networks" (arXiv 1709.01507).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 4,
+        squeeze: str | Aggregation = "mean",
+        squeeze_channels: int | None = None,
+    ) -> None:
+        """Set the sizes and the readout."""
+        super().__init__()
+        if reduction < 1:
+            raise ValueError(f"reduction: expected at least 1, got {reduction}")
+        hidden = max(1, channels // reduction)
+        self.channels, self.reduction = channels, reduction
+        self.squeeze = readout_resolver(squeeze)
+        self.lin1 = Linear(channels if squeeze_channels is None else squeeze_channels, hidden)
+        self.lin2 = Linear(hidden, channels)
+
+    def reset_parameters(self) -> None:
+        """Reset the readout and the gate."""
+        for layer in self.children():
+            reset(layer)
+
+    def forward(
+        self, x: Tensor, batch: Tensor | Segments | None = None, batch_size: int | None = None
+    ) -> Tensor:
+        """Rescale the channels of x.
+
+        Args:
+            x: node features [N, F].
+            batch: graph of every node, int64 or int32 [N], in any order, `Segments`, or None for one graph.
+            batch_size: number of graphs B.
+        """
+        check_features(x, self.channels)
+        segments = segments_of(x, batch, None, batch_size)
+        squeezed = call(self.squeeze, x, segments)
+        return x * segments.expand(self.lin2(self.lin1(squeezed).relu()).sigmoid())
+
+    def __repr__(self) -> str:
+        return f"SqueezeExcitation({self.channels}, reduction={self.reduction}, squeeze={self.squeeze})"

@@ -1,0 +1,497 @@
+"""Accuracy: batches and networks against PyG, folds and rows, statistics, and sets that are hard to take."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import GCNConv, GINConv, SAGEConv
+
+from datasets import GraphSet, load
+from datasets.collisions import colours, separation
+from datasets.splits import Split
+from experiments.__main__ import BAD_INPUT, main
+from experiments.accuracy import cluster, figure, measure, statistics, tables, training
+from experiments.accuracy.jobs import Job, Plan, list_jobs
+from experiments.accuracy.networks import READOUTS, Network
+from experiments.accuracy.products import SparseMatrix
+from experiments.accuracy.resident import NETWORKS, reside
+from experiments.console import UserError
+from experiments.rows import RowLog, read_rows
+from readouts import readout
+
+ROOT = Path(__file__).parents[2]
+SHORT = training.Settings(learning_rates=(0.01,), epochs=3)
+PLAN = Plan(("gin",), ("sum", "mean"), folds=2, settings=SHORT)
+
+
+def random_graph(generator, nodes, label, attributes=0):
+    """A random simple graph with every edge in both directions; few or no edges where it is small."""
+    upper = torch.triu(torch.rand(nodes, nodes, generator=generator) < 0.4, diagonal=1)
+    edge_index = (upper | upper.T).nonzero().T.contiguous()
+    kinds = torch.randint(3, (nodes,), generator=generator)
+    graph = Data(x=torch.eye(3)[kinds], node_label=kinds, edge_index=edge_index, y=torch.tensor([label]))
+    if attributes:
+        graph.node_attr = torch.randn(nodes, attributes, generator=generator)
+    return graph
+
+
+def random_set(seed=0, graphs=24, classes=2, attributes=0, sizes=range(1, 9)):
+    generator = torch.Generator().manual_seed(seed)
+    made = [
+        random_graph(generator, sizes[place % len(sizes)], place % classes, attributes)
+        for place in range(graphs)
+    ]
+    return GraphSet("RANDOM", tuple(made), classes)
+
+
+def run(folder, plan=PLAN, graphs=None, jobs=1, scheduler=None):
+    with RowLog(folder, "accuracy") as log:
+        return measure.measure([graphs or random_set()], log, plan, "cpu", jobs, scheduler)
+
+
+def results(rows):
+    """Rows without what differs between two runs of the same work: when, and at which commit."""
+    kept = [{key: row[key] for key in row if key not in ("commit", "date")} for row in rows]
+    return sorted(json.dumps(row, sort_keys=True) for row in kept)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("accuracy"))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_product_is_that_of_a_dense_matrix_in_both_directions(weighted):
+    ptr, column = torch.tensor([0, 2, 2, 5]), torch.tensor([3, 1, 0, 3, 3])
+    weight = torch.randn(5) if weighted else None
+    dense = torch.zeros(3, 4)
+    entries = torch.ones(5) if weight is None else weight
+    dense.index_put_((torch.tensor([0, 0, 2, 2, 2]), column), entries, accumulate=True)
+    x, gradient = torch.randn(4, 6, requires_grad=True), torch.randn(3, 6)
+    out = SparseMatrix(ptr, column, 4, weight) @ x
+    torch.testing.assert_close(out, dense @ x)
+    (found,) = torch.autograd.grad(out, x, gradient)
+    torch.testing.assert_close(found, dense.T @ gradient)
+
+
+@pytest.mark.parametrize("attributes", [False, True])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_are_those_of_pyg(network, attributes):
+    """Output and gradients, on graphs of one node up, in any order and some twice, with PyG's own layers."""
+    graphs = random_set(attributes=2 if attributes else 0)
+    resident = reside(graphs, network, 3, attributes)
+    torch.manual_seed(0)
+    ours = Network(network, "mean", resident.x.shape[1], 2)
+    positions = [5, 0, 23, 7, 7, 16, 1]
+    features = resident.x.split([graph.num_nodes for graph in graphs])
+    batch = Batch.from_data_list(
+        [Data(x=features[place], edge_index=graphs[place].edge_index) for place in positions]
+    )
+
+    def states(x):
+        for layer in ours.rounds:
+            if network == "gin":
+                x = GINConv(layer.mlp)(x, batch.edge_index)
+            elif network == "sage":
+                conv = SAGEConv(layer.own.in_features, 32)
+                conv.lin_l, conv.lin_r = layer.neighbours, layer.own
+                x = conv(x, batch.edge_index)
+            else:
+                conv = GCNConv(layer.linear.in_features, 32)
+                conv.lin.weight, conv.bias = layer.linear.weight, layer.linear.bias
+                x = conv(x, batch.edge_index)
+            x = x.relu()
+        return x
+
+    expected = ours.head(readout(states(batch.x), batch.batch, "mean"))
+    found = ours(resident.batch(positions))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    weights = list(ours.parameters())
+    for mine, theirs in zip(
+        torch.autograd.grad(found.square().sum(), weights),
+        torch.autograd.grad(expected.square().sum(), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+    assert torch.equal(resident.batch(positions).y, torch.tensor([graphs[place].y for place in positions]))
+
+
+def test_a_batch_has_one_row_for_each_colour():
+    rings = load("rings")
+    cycloalkanes = [place for place, graph in enumerate(rings) if graph.family == "cycloalkane"]
+    batch = reside(rings, "gin", 3).batch(cycloalkanes)  # all carbons are alike, and all hydrogens
+    assert [len(batch.x), *(len(matrices[0].forward[1]) - 1 for matrices in batch.rounds)] == [2, 2, 2, 2]
+    assert batch.graphs.num_nodes == sum(rings[place].num_nodes for place in cycloalkanes)
+
+
+@pytest.mark.parametrize(("network", "aggregation"), [("gin", "sum"), ("sage", "mean")])
+@pytest.mark.parametrize("view", ["sum", "mean", "max"])
+def test_ceiling_is_that_of_the_collisions(network, aggregation, view):
+    graphs = load("rings")
+    labels = [int(graph.y) for graph in graphs]
+    expected = separation(colours(graphs, 3, aggregation)[3], labels, view).ceiling
+    assert reside(graphs, network, 3).ceiling(view, range(len(graphs))) == float(expected)
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_train_accuracy_stays_below_the_ceiling(name):
+    """Rings that mean and max cannot tell apart, of two classes: a network learns them all or one half."""
+    rings = [graph for graph in load("rings") if graph.family == "cycloalkane"]
+    relabelled = [
+        Data(**graph.to_dict() | {"y": torch.tensor([place % 2])}) for place, graph in enumerate(rings)
+    ]
+    graphs = GraphSet("CYCLES", tuple(relabelled), 2)
+    resident = reside(graphs, "gin", 2)
+    everything = tuple(range(len(graphs)))
+    split = Split(everything, everything, everything)
+    settings = replace(SHORT, rounds=2, epochs=40)
+    found = training.train_and_judge(resident, split, name, settings, seed=0)
+    majority = max(np.bincount([int(graph.y) for graph in graphs])) / len(graphs)
+    size_blind = READOUTS[name].view != "sum"
+    assert found["train ceiling"] == (majority if size_blind else 1.0)
+    assert found["train accuracy"] <= found["train ceiling"]
+    assert found["train accuracy"] == found["accuracy"] == found["validation accuracy"]
+
+
+def test_accuracy_above_the_ceiling_is_a_bug(monkeypatch):
+    resident = reside(random_set(), "gin", 3)
+    monkeypatch.setattr(type(resident), "ceiling", lambda *arguments: 0.1)
+    split = Split(tuple(range(12)), tuple(range(12, 18)), tuple(range(18, 24)))
+    with pytest.raises(RuntimeError, match=r"RANDOM, gin, sum: train accuracy .* above 0\.1, the ceiling"):
+        training.train_and_judge(resident, split, "sum", SHORT, seed=0)
+
+
+def test_every_method_gets_the_same_folds_and_seeds(measured):
+    jobs = list(list_jobs(random_set(), PLAN))
+    splits = {}
+    for job in jobs:
+        splits.setdefault((job.work["seed"], job.work["fold"]), set()).add((job.split, job.seed))
+    assert len(splits) == 2
+    assert all(len(shared) == 1 for shared in splits.values())
+    assert {job.method for job in jobs} == {"sum", "mean", "majority class", "size only", "counts only"}
+    assert sorted(place for (fold,) in splits.values() for place in fold[0].test) == list(range(24))
+    assert len(measured) == 2 * (2 * len(training.METRICS) + 3 * 2) + 2
+
+
+def test_batches_are_the_training_graphs_each_epoch():
+    resident = reside(random_set(), "gin", 3)
+    settings = replace(SHORT, batch_size=5, redraw=2)
+    drawn = training.epochs(resident, range(3, 20), settings, seed=1)
+    sizes = resident.node_ptr.diff()
+    seen = []
+    for _ in range(4):
+        batches = next(drawn)
+        assert sorted(len(batch.y) for batch in batches) == [4, 4, 4, 5]
+        found = torch.cat([batch.graphs.count for batch in batches])
+        assert torch.equal(found.sort().values, sizes[3:20].sort().values)
+        seen.append(sorted(tuple(batch.graphs.count.tolist()) for batch in batches))
+    assert seen[0] == seen[1]
+    assert seen[1] != seen[2]
+
+
+def test_early_stopping_keeps_the_best_epoch(monkeypatch):
+    script = iter([(0.5, 1.0), (0.75, 0.9), (0.75, 0.8), (0.75, 0.8), (0.7, 0.1)])
+    monkeypatch.setattr(training, "judge", lambda network, batch: next(script))
+    resident = reside(random_set(), "gin", 3)
+    settings = replace(SHORT, epochs=50, patience=2)
+    best, trained = training.train(resident, range(12), None, "mean", settings, 0.01, seed=0)
+    assert (best.score, best.epoch, trained) == ((0.75, -0.8), 3, 5)
+
+
+def test_rerun_repeats_nothing_and_processes_give_the_same_bits(measured, tmp_path, monkeypatch):
+    parallel = run(tmp_path, jobs=2)
+    assert results(parallel) == results(measured)
+    monkeypatch.setattr(Job, "run", lambda *arguments: pytest.fail("measured again"))
+    assert run(tmp_path) == parallel
+    assert len(list(read_rows(tmp_path / "accuracy.jsonl"))) == len(parallel)
+
+
+def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
+    def command(out):
+        line = f"accuracy --readout sum --folds 2 --epochs 8 --jobs 2 --device cpu --out {out}"
+        return [sys.executable, "-m", "experiments", *line.split()]
+
+    out = tmp_path / "killed" / "accuracy.jsonl"
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL}
+    process = subprocess.Popen(command(out.parent), start_new_session=True, **quiet)
+    deadline = time.monotonic() + 60
+    while (not out.exists() or b"best epoch" not in out.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = list(read_rows(out))
+    wait_for_the_end_of(process.pid)
+    subprocess.run(command(out.parent), check=True, timeout=200, **quiet)
+    assert main(command(tmp_path / "undisturbed")[3:]) == 0
+    after = list(read_rows(out))
+    assert after[: len(before)] == before
+    assert len(before) < len(after)
+    undisturbed = list(read_rows(tmp_path / "undisturbed" / "accuracy.jsonl"))
+    assert results(after) == results(undisturbed)
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a cluster of two processes, which gives a job up when it has killed two."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        pytest.importorskip("dask").config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local,
+    ):
+        yield local.scheduler_address
+
+
+def test_a_cluster_gives_the_rows_of_a_local_run(measured, scheduler, tmp_path):
+    rows = run(tmp_path, scheduler=scheduler)
+    assert results(rows) == results(measured)
+    assert run(tmp_path, scheduler="nowhere") == rows  # nothing is left to do
+
+
+def test_a_lost_worker_changes_nothing(scheduler, tmp_path):
+    plan = replace(PLAN, folds=4, settings=replace(SHORT, epochs=30))
+    out = tmp_path / "cluster" / "accuracy.jsonl"
+    with cluster.connected(scheduler) as client:
+        victim, _ = client.run(os.getpid).values()
+
+    def kill():
+        deadline = time.monotonic() + 120
+        while (not out.exists() or b"best epoch" not in out.read_bytes()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(victim, signal.SIGKILL)
+        return len(list(read_rows(out)))
+
+    with ThreadPoolExecutor() as pool:
+        rows_before = pool.submit(kill)
+        rows = run(out.parent, plan, scheduler=scheduler)
+    assert rows_before.result() < 0.8 * len(rows)
+    with cluster.connected(scheduler) as client:
+        assert victim not in client.run(os.getpid).values()
+    assert results(rows) == results(run(tmp_path / "local", plan))
+
+
+def test_a_job_that_kills_its_workers_ends_the_run(scheduler):
+    with (
+        pytest.raises(UserError, match="workers died, one after the other, at one job"),
+        cluster.connected(scheduler) as client,
+        joblib.parallel_config(cluster.backend(client)),
+    ):
+        joblib.Parallel()([joblib.delayed(os._exit)(1)])
+
+
+def test_jobs_take_the_threads_of_a_worker_in_turns_and_their_own_random_numbers(measured, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    threads = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**threads) as local:
+        assert results(run(tmp_path, scheduler=local.scheduler_address)) == results(measured)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "carrier-pigeon://127.0.0.1:8786", "nonsense"])
+def test_an_address_without_a_scheduler_is_one_sentence(address, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    assert main(["accuracy", "--quick", "--scheduler", address, "--out", str(tmp_path)]) == BAD_INPUT
+    sentence = capsys.readouterr().err
+    assert sentence.startswith(f"--scheduler: no Dask scheduler answers at {address}: ")
+    assert sentence.count("\n") == 1
+
+
+def test_a_cluster_without_workers_is_one_sentence(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as local,
+        pytest.raises(UserError, match="has no worker, after 1 s"),
+    ):
+        run(tmp_path, scheduler=local.scheduler_address)
+
+
+def test_a_cluster_that_does_not_know_this_clone_is_one_sentence(scheduler):
+    """A worker and a scheduler say so in two ways; a fault of a job stays what it is."""
+    missing, told, fault = (
+        ModuleNotFoundError("No module named 'experiments'"),
+        RuntimeError(),
+        RuntimeError(),
+    )
+    told.__cause__ = missing
+    for problem, expected in ((missing, UserError), (told, UserError), (fault, RuntimeError)):
+        with pytest.raises(expected) as found, cluster.connected(scheduler):
+            raise problem
+        assert ("have to find this clone" in str(found.value)) == (expected is UserError)
+
+
+def test_without_dask_the_option_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match="--scheduler needs Dask: pip install"):
+        run(tmp_path, scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_worker_with_other_code_or_versions_is_refused():
+    other = cluster.stamp() | {"torch": "1.0"}
+    with pytest.raises(UserError, match=r"--scheduler: a worker has torch .* in the place of 1\.0"):
+        cluster.on_worker(None, 0, None, SHORT, "cpu", other)
+
+
+def wait_for_the_end_of(session):
+    """Processes whose parent was killed leave by themselves."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(session, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("processes outlive their parent")
+
+
+@pytest.mark.parametrize("where", ["here", "processes", "cluster"])
+def test_a_fold_that_fails_stops_the_run_and_is_kept(tmp_path, where, request):
+    """A learning rate that makes the loss infinite; in processes the fault is real, too."""
+    plan = replace(PLAN, settings=replace(SHORT, learning_rates=(1e30,), epochs=5))
+    scheduler = request.getfixturevalue("scheduler") if where == "cluster" else None
+    with pytest.raises(FloatingPointError, match=r"RANDOM, gin, (sum|mean): loss"):
+        run(tmp_path, plan, jobs=2 if where == "processes" else 1, scheduler=scheduler)
+    text = (tmp_path / measure.FAILURE).read_text()
+    assert "Traceback" in text
+    assert "in train\n" in text
+    assert not [row for row in read_rows(tmp_path / "accuracy.jsonl") if row["network"] and row["fold"] == 0]
+    run(tmp_path)
+    assert not (tmp_path / measure.FAILURE).exists()
+
+
+def test_nadeau_bengio_by_hand():
+    """Differences of 0, 2, ..., 18 points on 10 folds: mean 9, variance 36.67, error sqrt((.1 + 1/9) var)."""
+    differences = np.arange(0, 20, 2) / 100
+    mean, low, high, p = statistics.interval(differences, 1 / 9)
+    error = ((1 / 10 + 1 / 9) * 36.666667) ** 0.5 / 100
+    assert mean == pytest.approx(0.09)
+    assert (high - low) / 2 == pytest.approx(2.262157 * error, rel=1e-6)  # t of 9 degrees of freedom, .975
+    assert 0.01 < p < 0.0105  # mean / error is 3.235, and t tables have 3.250 for p = 0.01
+    plain = statistics.interval(differences, 0)
+    assert plain[2] - plain[1] < 0.7 * (high - low)
+
+
+def test_differences_without_spread_prove_nothing_but_equality():
+    assert statistics.interval(np.zeros(4), 1 / 3) == (0, 0, 0, 1)
+    assert statistics.interval(np.full(4, 0.3), 1 / 3) == (pytest.approx(0.3), -1, 1, 1)
+
+
+def test_holm_by_hand():
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.6, 0.7]) == [1, 1]
+    assert statistics.holm([]) == []
+
+
+@pytest.mark.skipif("READOUTS_TU_MIRROR" not in os.environ, reason="needs MUTAG.zip in READOUTS_TU_MIRROR")
+def test_known_numbers_of_mutag():
+    """Ceilings after one round, and ten cross-validations of one threshold on the number of nodes."""
+    graphs = load("MUTAG")
+    resident = reside(graphs, "gin", 1)
+    ceilings = [resident.ceiling(view, range(len(graphs))) for view in ("sum", "mean", "max")]
+    assert [round(ceiling, 3) for ceiling in ceilings] == [0.957, 0.957, 0.899]
+    plan = replace(PLAN, folds=10, repeats=10)
+    jobs = [job for job in list_jobs(graphs, plan) if job.method == "size only"]
+    found = [job.run(resident, SHORT)["accuracy"] for job in jobs]
+    assert np.mean(found) == pytest.approx(0.832, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "difference", "expected"),
+    [
+        (0.02, 0.05, 0.01, 0.035, "better by over 1 point"),
+        (-0.05, -0.02, 0.01, -0.035, "worse by over 1 point"),
+        (0.001, 0.05, 0.01, 0.02, "better"),
+        (-0.05, -0.001, 0.01, -0.02, "worse"),
+        (-0.009, 0.009, 0.9, 0.0, "equivalent"),
+        (-0.011, 0.009, 0.9, 0.0, "undecided"),
+        (0.02, 0.05, 0.06, 0.035, "undecided"),
+    ],
+)
+def test_verdicts(low, high, p, difference, expected):
+    assert statistics.verdict(low, high, p, difference) == expected
+
+
+def test_compare_needs_the_same_folds():
+    with pytest.raises(ValueError, match="expected 2 folds of sum, got 1"):
+        statistics.compare({"mean": [0.5, 0.5], "sum": [0.5]}, "mean", 2)
+
+
+def test_tables_sentences_and_figure_come_from_rows(measured, tmp_path):
+    from rich.console import Console
+
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(*tables.tables(measured))
+    text = console.export_text()
+    assert "counts only" in text
+    assert "Paired differences to mean" in text
+    (sentence,) = tables.sentences(measured)
+    assert sentence.startswith("RANDOM, gin, against mean: ")
+    assert all(f" {name}" in sentence for name in ("sum", "majority class", "size only", "counts only"))
+    assert all(path.stat().st_size > 0 for path in figure.figure(measured, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("graphs", "attributes"),
+    [
+        (random_set(sizes=[2]), False),
+        (random_set(attributes=3), True),
+        (random_set(sizes=[1]), False),
+        (random_set(classes=3), False),
+    ],
+    ids=["two nodes", "attributes", "no edges", "three classes"],
+)
+def test_sets_that_are_hard_to_take(graphs, attributes, tmp_path):
+    plan = replace(PLAN, networks=tuple(NETWORKS), readouts=("std", "size-aware mean"), attributes=attributes)
+    rows = run(tmp_path, plan, graphs)
+    found = tables.per_fold(rows, data="RANDOM", metric="accuracy")
+    assert len(found) == 2 * (3 * 2 + 3)
+    assert all(0 <= value <= 1 for value in found)
+
+
+def test_attributes_are_seen():
+    graphs = random_set(attributes=2, sizes=[1])
+    everything = range(len(graphs))
+    assert reside(graphs, "gin", 1, attributes=True).ceiling("max", everything) == 1
+    assert reside(graphs, "gin", 1).ceiling("max", everything) < 1
+
+
+@pytest.mark.parametrize(
+    ("graphs", "changes", "message"),
+    [
+        (random_set(classes=1), {}, "RANDOM: all 24 graphs are of one class; accuracy needs two"),
+        (random_set(), {"attributes": True}, "--attributes: RANDOM has no node attributes"),
+        (random_set(sizes=[0]), {}, "RANDOM: expected graphs with nodes, got none"),
+        (random_set(), {"folds": 13}, "at most 12, the number of graphs in its smallest class"),
+    ],
+)
+def test_what_has_no_answer_is_refused(graphs, changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, replace(PLAN, **changes), graphs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--network", "gin", "transformer"], "--network: expected one of gin, sage, gcn, got transformer."),
+        (["--readout", "sum", "best"], "--readout: expected one of sum, mean"),
+        (["--folds", "1"], "--folds"),
+        (["--jobs", "0"], "--jobs"),
+    ],
+)
+def test_bad_options_are_one_sentence(arguments, word, tmp_path, capsys):
+    assert main(["accuracy", *arguments, "--out", str(tmp_path)]) == BAD_INPUT
+    sentence = capsys.readouterr().err
+    assert word in sentence
+    assert sentence.count("\n") == 1
