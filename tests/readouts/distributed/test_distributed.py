@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import Linear, Module, Parameter, ReLU, Sequential
 from torch.nn.parallel import DistributedDataParallel
+from torch_geometric.nn import MeanAggregation
 
 import readouts
 from readouts import Segments, distributed
@@ -26,10 +27,14 @@ from readouts.functional.order import INTERPOLATIONS, MIDDLES
 from readouts.nn import (
     AttentionReadout,
     DeepSetsReadout,
+    MultiheadAttentionReadout,
     MultiReadout,
+    PartialReadout,
+    PowerMeanReadout,
     QuantileReadout,
     Set2SetReadout,
     SoftmaxReadout,
+    SortReadout,
     SumReadout,
     TrimmedMeanReadout,
     WeightedMeanReadout,
@@ -225,14 +230,20 @@ MODULES = {
     "quantiles": lambda: QuantileReadout([0.2, 0.9], learnable=True),
     "softmax": lambda: SoftmaxReadout(0.5, learn=True, channels=FEATURES),
     "size": lambda: MultiReadout(["size_aware_mean", SumReadout(empty=2), "min", "std"]),
+    "moments": lambda: MultiReadout(["moment", WeightedMeanReadout(Gate())]),
+    "power means": lambda: PowerMeanReadout(2.0, learn=True, channels=FEATURES),
+    "multihead": lambda: MultiheadAttentionReadout(FEATURES, heads=3, seeds=2, layer_norm=True),
+    "set2set": lambda: Set2SetReadout(FEATURES, 2, empty=5),
 }
-WHOLE = ("quantiles", "softmax")  # parameters of the graphs have whole gradients on every rank
+# parameters of the graphs have whole gradients on every rank
+WHOLE = ("quantiles", "softmax", "power means", "multihead", "set2set")
 
 
 def check_module(group, name):
     index, owners = partitions(group.size())
     x = features(torch.float32, FEATURES)
     x = torch.where(x.isfinite(), x, 1) / 100
+    torch.manual_seed(0)
     several = DistributedReadout(MODULES[name](), group)
     single = several.readout
     for owner in (owners["random"], owners["one rank"]):
@@ -253,17 +264,18 @@ def check_module(group, name):
                 assert_same_bits(one, other)
 
 
+@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", MODULES)
-def test_modules(processes, name):
-    processes.run(3, check_module, name)
+def test_modules(processes, name, world):
+    processes.run(world, check_module, name)
 
 
 @pytest.mark.parametrize(
     ("reduce", "message"),
     [
-        (Set2SetReadout(3, 2), "expected one of SumReadout"),
-        ("moment", "expected one of SumReadout"),
-        (["sum", "moment"], "expected one of SumReadout"),
+        (SortReadout(3), "it returns whole nodes"),
+        (["sum", PartialReadout("mean", 0.5)], "which nodes it takes depends on all of them"),
+        (MeanAggregation(), "it is none of"),
         ("weighted_mean", "with a gate"),
         ("nothing", "expected one of"),
     ],
@@ -289,25 +301,31 @@ class Model(Module):
         return self.graphs(self.readout(self.nodes(x), index, dim_size=SIZE))
 
 
+def inner_readouts():
+    """Readouts with parameters before and after the sums over nodes, 15 features from 5."""
+    gate, softmax = Linear(5, 1), SoftmaxReadout(0.5, learn=True)
+    yield MultiReadout(["mean", AttentionReadout(gate), softmax])
+    yield MultiReadout([MultiheadAttentionReadout(5), Set2SetReadout(5, 2)])
+
+
 def check_ddp(group):
     """Under DistributedDataParallel with ddp=True, gradients are those of one process."""
     index, owners = partitions(group.size())
     x = torch.randn(NODES, FEATURES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.manual_seed(0)
-    gate, softmax = Linear(5, 1), SoftmaxReadout(0.5, learn=True)
-    inner = MultiReadout(["mean", AttentionReadout(gate), softmax])
-    single = Model(inner).double()
-    loss(single(x, index)).backward()
-    expected = {name: parameter.grad.clone() for name, parameter in single.named_parameters()}
-    for owner in (owners["random"], owners["one rank"]):
-        single.zero_grad()
-        mine = owner == group.rank()
-        single.readout = DistributedReadout(inner, group, ddp=True)
-        model = DistributedDataParallel(single, process_group=group)
-        loss(model(x[mine], index[mine])).backward()
-        for name, gradient in expected.items():
-            actual = single.get_parameter(name.replace("readout.", "readout.readout."))
-            torch.testing.assert_close(actual.grad, gradient, rtol=1e-11, atol=1e-11)
+    for inner in inner_readouts():
+        single = Model(inner).double()
+        loss(single(x, index)).backward()
+        expected = {name: parameter.grad.clone() for name, parameter in single.named_parameters()}
+        for owner in (owners["random"], owners["one rank"]):
+            single.zero_grad()
+            mine = owner == group.rank()
+            single.readout = DistributedReadout(inner, group, ddp=True)
+            model = DistributedDataParallel(single, process_group=group)
+            loss(model(x[mine], index[mine])).backward()
+            for name, gradient in expected.items():
+                actual = single.get_parameter(name.replace("readout.", "readout.readout.", 1))
+                torch.testing.assert_close(actual.grad, gradient, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -334,9 +352,13 @@ def test_a_rank_may_want_no_gradients(processes):
     processes.run(3, check_a_rank_without_gradients)
 
 
+def softmax_of_itself(x, batch, group):
+    return distributed.softmax_mean(x, x, batch, group=group)
+
+
 def check_twice(group):
     x = torch.ones(2, 1, requires_grad=True)
-    for several in (distributed.readout, distributed.median, distributed.logsumexp):
+    for several in (distributed.readout, distributed.median, distributed.logsumexp, softmax_of_itself):
         with pytest.raises(RuntimeError, match="expected a first derivative, got create_graph=True"):
             torch.autograd.grad(several(x, None, group=group).sum(), x, create_graph=True)
 
