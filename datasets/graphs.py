@@ -1,4 +1,4 @@
-"""A named list of graphs, and the door through which every data set is loaded."""
+"""A named list of graphs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,3 @@ class GraphSet:
 
     def __iter__(self) -> Iterator[Data]:
         return iter(self.graphs)
-
-
-def load(name: str, mirror: str | None = None) -> GraphSet:
-    """Load the embedded `"rings"` or any TU set by name.
-
-    `mirror` is a folder or URL with `NAME.zip` files, for TU sets only; see `datasets.tu.load`.
-    """
-    from datasets import rings, tu
-
-    return rings.load() if name == "rings" else tu.load(name, mirror=mirror)

@@ -1,6 +1,7 @@
 """The order of the house: arrows between modules, weight of the import, public names, documentation."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import subprocess
@@ -71,6 +72,12 @@ def test_imports_point_one_way(path):
         if name.partition(".")[0] in ("readouts", "datasets", "experiments"):
             assert floor(name) is not None, f"{path} imports {name}, which is on no floor"
             assert floor(name) <= level, f"{path} imports {name} from a floor above"
+
+
+def test_no_import_circles():
+    graph = {module_name(path): set(imported_modules(path)) for path in SOURCES}
+    order = graphlib.TopologicalSorter({name: found & graph.keys() - {name} for name, found in graph.items()})
+    order.prepare()  # raises a CycleError that names the circle
 
 
 def test_import_is_light():

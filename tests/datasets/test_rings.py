@@ -9,7 +9,7 @@ import torch
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from datasets import covers, graphs, rings
+from datasets import covers, rings
 from datasets.collisions import colours, keys, separations
 
 MEMBERS = [(family, units) for family, kind in rings.FAMILIES.items() for units in kind.members]
@@ -116,7 +116,7 @@ def test_load_is_the_set_that_the_interface_promises():
 
 
 def test_load_through_the_common_door():
-    assert [data.name for data in graphs.load("rings")] == [data.name for data in rings.load()]
+    assert [data.name for data in datasets.load("rings")] == [data.name for data in rings.load()]
 
 
 @pytest.mark.parametrize(
