@@ -116,7 +116,7 @@ def test_load_is_the_set_that_the_interface_promises():
 
 
 def test_load_through_the_common_door():
-    assert [data.name for data in datasets.load("rings")] == [data.name for data in rings.load()]
+    assert [data.name for data in load("rings")] == [data.name for data in rings.load()]
 
 
 @pytest.mark.parametrize(
