@@ -9,7 +9,7 @@ import torch
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from datasets import covers, rings
+from datasets import covers, load, rings
 from datasets.collisions import colours, keys, separations
 
 MEMBERS = [(family, units) for family, kind in rings.FAMILIES.items() for units in kind.members]
