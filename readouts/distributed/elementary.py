@@ -22,6 +22,7 @@ from readouts.numerics.rounding import narrowed, sqrt
 from readouts.reductions import ELEMENTARY, EXTREMES, needs_x, result_dtype, tracks_squares
 from readouts.segments import Segments
 
+KNOWN = {"sum", "mean", "max", "min", "var", "std"}
 NOTHING = torch.iinfo(torch.int64).min  # the key of the greatest of no numbers
 
 
@@ -98,6 +99,10 @@ def _averages(
     rows: Tensor, shard: RankNodes, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
     """Return sums, means, var and std by name [B, F], and for the last two mean and std in float64."""
+    unknown = set(names) - KNOWN
+    if unknown:
+        known = ", ".join(sorted(KNOWN))
+        raise ValueError(f"reduce: expected one of {known} on many processes, got {sorted(unknown)}")
     index, size, nodes = shard.index, shard.size, shard.count.clamp(min=1)
     dtypes = {name: result_dtype(name, rows.dtype) for name in names}
     sums = sum_over(shard.ranks, rows, index, size)

@@ -17,7 +17,7 @@ from readouts.functional.checks import check_features, reduce_names, segments_of
 from readouts.functional.elementary import readout
 from readouts.nn.attention import AttentionReadout, MultiheadAttentionReadout, Set2SetReadout
 from readouts.nn.base import Readout, apply, call
-from readouts.nn.elementary import MaxReadout, MeanReadout, MinReadout, StdReadout, SumReadout, VarReadout
+from readouts.nn.elementary import ELEMENTARY, SumReadout
 from readouts.nn.moments import MomentReadout, SizeAwareMeanReadout
 from readouts.nn.order import MedianReadout, QuantileReadout, SortReadout, TrimmedMeanReadout
 from readouts.nn.weighted import LogSumExpReadout, PowerMeanReadout, SoftmaxReadout, WeightedMeanReadout
@@ -71,7 +71,6 @@ class DeepSetsReadout(Readout):
         return [*settings, *super()._settings()]
 
 
-ELEMENTARY = (SumReadout, MeanReadout, MaxReadout, MinReadout, VarReadout, StdReadout)
 OTHERS = (
     AttentionReadout,
     DeepSetsReadout,

@@ -91,3 +91,6 @@ class StdReadout(_ElementaryReadout):
     """
 
     reduce = "std"
+
+
+ELEMENTARY = (SumReadout, MeanReadout, MaxReadout, MinReadout, VarReadout, StdReadout)

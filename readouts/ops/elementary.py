@@ -13,6 +13,7 @@ from readouts.kernels.devices import wide_dtype
 from readouts.kernels.native import elementary as native
 from readouts.kernels.native import grouping as native_grouping
 from readouts.kernels.native.library import core
+from readouts.kernels.portable import elementary as portable
 from readouts.ops.grouping import group
 from readouts.ops.registry import Operator, is_plain, kernel_for, needs_grad
 from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
@@ -44,6 +45,7 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, .
         and batch.dim() == 1
         and batch.shape[0] == x.shape[0]
         and x.numel() > 0
+        and native.NAMES.issuperset(names)
         and (size is None or (type(size) is int and size > 0))
         and batch.layout == torch.strided
     ):
@@ -61,7 +63,8 @@ def reduce_flat(
     x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: tuple[str, ...]
 ) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R * F], a block for every name in ELEMENTARY."""
-    if is_plain(x) and needs_grad(x) and native.supports(x.dtype) and x.numel() > 0 and ptr.shape[0] > 1:
+    fits = native.supports(x.dtype) and native.NAMES.issuperset(names)
+    if is_plain(x) and needs_grad(x) and fits and x.numel() > 0 and ptr.shape[0] > 1:
         return _apply_flat(x, index, ptr, order, ptr.shape[0] - 1, names)
     return reduce(x, index, ptr, order, names).flatten(1)
 
@@ -234,7 +237,13 @@ class Derivatives:
 def _reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
     if x.numel() == 0 or len(ptr) == 1:
         return _reduce_shape(x, index, ptr, order, names).zero_()
-    return kernel_for(x.device, x.dtype, "elementary").reduce(x, index, ptr, order, names)
+    return _kernel(x.device, x.dtype, names).reduce(x, index, ptr, order, names)
+
+
+def _kernel(device: torch.device, dtype: torch.dtype, names: Sequence[str]) -> Any:
+    """Return the fastest module that computes all of the reductions."""
+    kernel = kernel_for(device, dtype, "elementary")
+    return kernel if kernel.NAMES.issuperset(names) else portable
 
 
 def _reduce_shape(
@@ -271,8 +280,7 @@ def _reduce_backward(
 ) -> Tensor:
     if grad.numel() == 0 or len(index) == 0:
         return _reduce_backward_shape(grad, x, out, index, ptr, order, names)
-    kernel = kernel_for(grad.device, grad.dtype, "elementary")
-    return kernel.reduce_backward(grad, x, out, index, ptr, order, names)
+    return _kernel(grad.device, grad.dtype, names).reduce_backward(grad, x, out, index, ptr, order, names)
 
 
 def _reduce_backward_shape(

@@ -12,7 +12,10 @@ from readouts.kernels.native.grouping import check
 from readouts.kernels.native.library import DTYPES, core, is_available
 from readouts.kernels.native.memory import new_tensor, ready, threads_for
 from readouts.kernels.portable import elementary as portable
-from readouts.reductions import ELEMENTARY, result_dtype
+from readouts.reductions import result_dtype
+
+KINDS = ("sum", "mean", "max", "min", "var", "std")  # in the order of the core's numbers
+NAMES = frozenset(KINDS)
 
 
 def supports(dtype: torch.dtype) -> bool:
@@ -59,7 +62,7 @@ def _reduce_integers(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None
     check(
         core.reduce_integers(
             x.data_ptr(), DTYPES[x.dtype], DTYPES[out.dtype], nodes, features, ptr.data_ptr(), address(order),
-            size, ELEMENTARY.index(name), out.data_ptr(), threads_for(nodes * features),
+            size, KINDS.index(name), out.data_ptr(), threads_for(nodes * features),
         )
     )  # fmt: skip
     return out
@@ -116,7 +119,7 @@ def address(tensor: Tensor | None) -> int | None:
 
 @functools.cache
 def _entries(names: tuple[str, ...]) -> tuple[int, int, Tensor]:
-    """Return the addresses of the reductions' places in ELEMENTARY, ascending, and of their blocks."""
-    places = sorted((ELEMENTARY.index(name), block) for block, name in enumerate(names))
+    """Return the addresses of the reductions' numbers, ascending, and of their blocks."""
+    places = sorted((KINDS.index(name), block) for block, name in enumerate(names))
     table = torch.tensor(list(zip(*places, strict=True)), dtype=torch.int64)
     return table[0].data_ptr(), table[1].data_ptr(), table

@@ -13,6 +13,8 @@ from readouts.numerics.limbs import exact_sums, rounded, segment_sum
 from readouts.numerics.rounding import narrowed, sqrt
 from readouts.reductions import ELEMENTARY, result_dtype
 
+NAMES = frozenset(ELEMENTARY)
+
 
 def supports(dtype: torch.dtype) -> bool:
     """Return True: every dtype of a readout is supported."""

@@ -54,6 +54,8 @@ _ONLY_SQUARES: dict[str, Any] = {
 }
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
+NAMES = frozenset(("sum", "mean", "max", "min", "var", "std"))
+
 
 def supports(dtype: torch.dtype) -> bool:
     """Return whether this file computes readouts of this dtype: it does if Triton is installed."""
