@@ -41,7 +41,7 @@ class _Reduce(torch.autograd.Function):
         extremes = tuple(name for name in EXTREMES if name in names)
         if extremes:
             values = extremes_of(rows, shard, extremes)
-            ties = count_ties(rows, values, shard) if shard.watched else None
+            ties = count_ties(rows, values, shard) if shard.wants_grad else None
             blocks |= zip(extremes, values.unbind(1), strict=True)
         if set(names) - set(extremes):
             averages, mean, std = _averages(rows, shard, names)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from readouts import functional
-from readouts.distributed.shard import meet
+from readouts.distributed.shard import agree_on_call
 from readouts.functional.checks import check_empty, check_values, check_x, reduce_names
 from readouts.functional.order import (
     INTERPOLATIONS,
@@ -72,7 +72,7 @@ def readout(
         check_empty(empty)
         return f"readout(reduce={reduce_names(reduce)}, empty={empty})"
 
-    shard = meet(check, (x,), batch, ptr, size, group, ddp)
+    shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp)
     return functional.readout(x, shard, reduce, empty=empty)
 
 
@@ -95,7 +95,7 @@ def median(
         check_choice("interpolation", interpolation, MIDDLES)
         return f"median(interpolation={interpolation}, empty={empty})"
 
-    shard = meet(check, (x,), batch, ptr, size, group, ddp)
+    shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp)
     return functional.median(x, shard, interpolation=interpolation, empty=empty)
 
 
@@ -123,7 +123,7 @@ def quantile(
         levels = [float(level) for level in (level_tensors(q) if isinstance(q, Tensor) else levels_of(q))]
         return f"quantile(q={levels}, interpolation={interpolation}, empty={empty})"
 
-    shard = meet(check, (x,), batch, ptr, size, group, ddp, (q,) if isinstance(q, Tensor) else ())
+    shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp, (q,) if isinstance(q, Tensor) else ())
     return functional.quantile(x, shard, q, interpolation=interpolation, empty=empty)
 
 
@@ -146,7 +146,7 @@ def trimmed_mean(
         check_proportion(proportion)
         return f"trimmed_mean(proportion={proportion}, empty={empty})"
 
-    shard = meet(check, (x,), batch, ptr, size, group, ddp)
+    shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp)
     return functional.trimmed_mean(x, shard, proportion, empty=empty)
 
 
@@ -168,7 +168,7 @@ def weighted_mean(
         check_empty(empty)
         return f"weighted_mean(empty={empty})"
 
-    shard = meet(check, (x, weight), batch, ptr, size, group, ddp)
+    shard = agree_on_call(check, (x, weight), batch, ptr, size, group, ddp)
     return functional.weighted_mean(x, weight, shard, empty=empty)
 
 
@@ -194,7 +194,7 @@ def softmax_mean(
         check_empty(empty)
         return f"softmax_mean(empty={empty})"
 
-    shard = meet(check, (x, scores), batch, ptr, size, group, ddp)
+    shard = agree_on_call(check, (x, scores), batch, ptr, size, group, ddp)
     return functional.softmax_mean(x, scores, shard, empty=empty)
 
 
@@ -215,5 +215,5 @@ def logsumexp(
         check_empty(empty)
         return f"logsumexp(empty={empty})"
 
-    shard = meet(check, (x,), batch, ptr, size, group, ddp)
+    shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp)
     return functional.logsumexp(x, shard, empty=empty)

@@ -10,7 +10,7 @@ from torch.nn import Module
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.nn.inits import reset
 
-from readouts.distributed.shard import meet
+from readouts.distributed.shard import agree_on_call
 from readouts.functional.checks import check_x
 from readouts.nn import MultiReadout, WeightedMeanReadout, readout_resolver
 from readouts.nn.base import Readout
@@ -79,7 +79,9 @@ class DistributedReadout(Module):
             return repr(self.readout)
 
         ptr = ptr if index is None else None
-        shard = meet(check, (x,), index, ptr, dim_size, self.group, self.ddp, tuple(self.parameters()))
+        shard = agree_on_call(
+            check, (x,), index, ptr, dim_size, self.group, self.ddp, tuple(self.parameters())
+        )
         return self.readout(x, shard, dim=0)
 
     def __repr__(self) -> str:

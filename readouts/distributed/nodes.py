@@ -19,13 +19,13 @@ class RankNodes(Segments):
     Attributes:
         index, ptr, order: as in `Segments`, of the nodes of this rank; there are B graphs on all ranks.
         ranks: the processes.
-        watched: whether some rank wants gradients.
+        wants_grad: whether some rank wants gradients.
     """
 
-    def __init__(self, segments: Segments, ranks: Ranks, watched: bool) -> None:
+    def __init__(self, segments: Segments, ranks: Ranks, wants_grad: bool) -> None:
         """Count the nodes of every graph, in one message."""
         super().__init__(segments.index, segments.ptr, segments.order)
-        self.ranks, self.watched = ranks, watched
+        self.ranks, self.wants_grad = ranks, wants_grad
         (self._count,) = ranks.sum(self.count_here)
 
     @property

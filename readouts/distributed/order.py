@@ -48,7 +48,7 @@ class _Select(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, shard: RankNodes, ranks: Tensor) -> Tensor:
         values = _bisect(rows, shard, ranks)
-        ties = count_ties(rows, values, shard) if shard.watched else None
+        ties = count_ties(rows, values, shard) if shard.wants_grad else None
         ctx.shard = shard
         ctx.save_for_backward(rows, values, ties)
         return values

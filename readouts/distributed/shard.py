@@ -22,9 +22,9 @@ from readouts.segments import Segments, flat
 class Shard(RankNodes):
     """The nodes of this rank, with verbs that answer for the nodes of all ranks."""
 
-    def __init__(self, segments: Segments, ranks: Ranks, watched: bool, scale: int) -> None:
+    def __init__(self, segments: Segments, ranks: Ranks, wants_grad: bool, scale: int) -> None:
         """Count the nodes of every graph; gradients of nodes are multiplied with `scale`."""
-        super().__init__(segments, ranks, watched)
+        super().__init__(segments, ranks, wants_grad)
         self.scale = scale
 
     def nodes(self, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Shard(RankNodes):
         """
         if not torch.is_grad_enabled() or not x.is_floating_point():
             return x
-        if self.watched and not x.requires_grad:
+        if self.wants_grad and not x.requires_grad:
             x = x.detach().requires_grad_()
         return x if self.scale == 1 else _Scale.apply(x, self.scale)
 
@@ -68,7 +68,7 @@ class Shard(RankNodes):
         return _Expand.apply(values, self) if values.requires_grad else super().expand(values)
 
 
-def meet(
+def agree_on_call(
     check: Callable[[], str],
     tensors: tuple[Any, ...],
     batch: Tensor | Segments | None,
@@ -98,11 +98,11 @@ def meet(
     involved = [tensor for tensor in (*tensors, *parameters) if isinstance(tensor, Tensor)]
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in involved)
     most = 0 if segments is None else segments.size
-    most, watched = ranks.agree(call, problem, device, most, wanted)
+    most, wants_grad = ranks.agree(call, problem, device, most, wanted)
     assert segments is not None
     ptr = torch.nn.functional.pad(segments.ptr, (0, most - segments.size), value=segments.num_nodes)
     segments = Segments(segments.index, ptr, segments.order)
-    return Shard(segments, ranks, bool(watched), ranks.number if ddp else 1)
+    return Shard(segments, ranks, bool(wants_grad), ranks.number if ddp else 1)
 
 
 def _device(tensors: tuple[Any, ...], group: ProcessGroup | None) -> torch.device:

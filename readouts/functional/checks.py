@@ -145,7 +145,7 @@ def check_features(x: Tensor, features: int | None = None) -> None:
         raise ValueError(f"x: expected node features [N, {wanted}], got shape {tuple(x.shape)}")
 
 
-def computed(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
+def to_compute_dtype(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
     """Return x in the dtype to compute in: floats at least `least` wide, integers in the default dtype."""
     if not x.is_floating_point():
         x = x.to(torch.get_default_dtype())
@@ -153,7 +153,7 @@ def computed(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
     return x.to(torch.promote_types(x.dtype, least))
 
 
-def rounded(out: Tensor, x: Tensor) -> Tensor:
+def cast_back(out: Tensor, x: Tensor) -> Tensor:
     """Return a result in the dtype of x, or the default float dtype if x has integers."""
     return out.to(result_dtype("mean", x.dtype))
 

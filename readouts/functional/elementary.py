@@ -85,7 +85,7 @@ def reduced(x: Tensor, segments: Segments, reduce: str | Sequence[str], empty: f
         return segments.reduce(rows, names)
     else:
         blocks = segments.reduce(rows, names).view(segments.size, len(names), rows.shape[1])
-    return arranged(blocks, x, segments, isinstance(reduce, str), empty)
+    return finish(blocks, x, segments, isinstance(reduce, str), empty)
 
 
 def _with_medians(rows: Tensor, segments: Segments, names: tuple[str, ...]) -> Tensor:
@@ -96,7 +96,7 @@ def _with_medians(rows: Tensor, segments: Segments, names: tuple[str, ...]) -> T
     return torch.stack([medians if name == "median" else next(blocks) for name in names], dim=1)
 
 
-def arranged(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: float) -> Tensor:
+def finish(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: float) -> Tensor:
     """Fill empty graphs of blocks [B, R, F], restore the feature shape of x, concatenate the blocks."""
     if empty != 0:
         check_fits(empty, out.dtype)

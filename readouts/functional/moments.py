@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from readouts.functional.checks import averaged_graphs_of, computed, fill_empty, rounded
+from readouts.functional.checks import averaged_graphs_of, cast_back, fill_empty, to_compute_dtype
 from readouts.functional.elementary import reduced
 from readouts.segments import Segments
 
@@ -29,11 +29,11 @@ def moments(
     """
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
     x = x.unsqueeze(1) if x.dim() == 1 else x
-    wide = computed(segments.nodes(x), torch.float64)
+    wide = to_compute_dtype(segments.nodes(x), torch.float64)
     mean, std = reduced(wide, segments, ("mean", "std")).chunk(2, dim=-1)
     flat = std == 0
     inverse = torch.where(flat, 0, 1 / torch.where(flat, 1, std))
     scores = (wide - segments.expand(mean)) * segments.expand(inverse)
     cubes = scores * scores * scores
     shape = reduced(torch.cat([cubes, cubes * scores], dim=-1), segments, "mean")
-    return rounded(fill_empty(torch.cat([mean, std, shape], dim=-1), segments, empty), x)
+    return cast_back(fill_empty(torch.cat([mean, std, shape], dim=-1), segments, empty), x)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from readouts import ops
 from readouts.functional.checks import graphs_of
-from readouts.functional.elementary import arranged
+from readouts.functional.elementary import finish
 from readouts.ops import wide_dtype
 from readouts.reductions import result_dtype
 from readouts.segments import Segments, flat
@@ -75,7 +75,7 @@ def median(
     else:
         rank = (n - 1) // 2 if interpolation == "lower" else n // 2
         out = segments.select(rows, rank.unsqueeze(1))
-    return arranged(out, x, segments, True, empty)
+    return finish(out, x, segments, True, empty)
 
 
 def quantile(
@@ -123,7 +123,7 @@ def quantile(
     segments = graphs_of(x, batch, ptr, size, empty)
     out = _quantiles(flat(segments.nodes(x)), segments, levels, interpolation)
     single = q.dim() == 0 if isinstance(q, Tensor) else isinstance(q, int | float)
-    return arranged(out, x, segments, single, empty)
+    return finish(out, x, segments, single, empty)
 
 
 def trimmed_mean(
@@ -160,7 +160,7 @@ def trimmed_mean(
     n = segments.count
     cut = torch.minimum((n.to(wide_dtype(n)) * proportion).long(), ((n - 1) // 2).clamp(min=0))
     out = segments.trimmed_mean(flat(segments.nodes(x)), cut)
-    return arranged(out.unsqueeze(1), x, segments, True, empty)
+    return finish(out.unsqueeze(1), x, segments, True, empty)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -17,12 +17,12 @@ from torch import Tensor
 from readouts import ops
 from readouts.functional.checks import (
     averaged_graphs_of,
+    cast_back,
     check_clamp_min,
     check_power,
     check_values,
-    computed,
     fill_empty,
-    rounded,
+    to_compute_dtype,
 )
 from readouts.functional.elementary import reduced
 from readouts.segments import Segments, flat, has_one_weight
@@ -105,12 +105,12 @@ def softmax_averaged(x: Tensor, scores: Tensor, segments: Segments, empty: float
 
 def _averaged(x: Tensor, given: Tensor, segments: Segments, softmax: bool, empty: float) -> Tensor:
     """Return weighted means of x; `given` are the weights, or scores whose softmax is the weights."""
-    values, given = alike(x, given)
+    values, given = promote(x, given)
     if ops.is_eager(values, given):
         out = _WeightedMean.apply(values, given, segments, softmax)
     else:
         out = _step_by_step(values, given, segments, softmax)
-    return rounded(fill_empty(out, segments, empty) if empty != 0 or not softmax else out, x)
+    return cast_back(fill_empty(out, segments, empty) if empty != 0 or not softmax else out, x)
 
 
 def _step_by_step(x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
@@ -204,12 +204,12 @@ def logsumexp(
     Source: Pinheiro and Collobert, arXiv 1411.6228.
     """
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
-    wide = computed(segments.nodes(x))
+    wide = to_compute_dtype(segments.nodes(x))
     top = _finite(segments.greatest(wide))
     total = reduced((wide - segments.expand(top)).exp(), segments, "sum", empty=1)
     nothing = total == 0
     out = top + torch.where(nothing, 1, total).log()
-    return rounded(fill_empty(out.masked_fill(nothing, -torch.inf), segments, empty), x)
+    return cast_back(fill_empty(out.masked_fill(nothing, -torch.inf), segments, empty), x)
 
 
 def power_mean(
@@ -245,7 +245,7 @@ def power_mean(
     check_clamp_min(clamp_min)
     check_power(p)
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
-    logs = computed(segments.nodes(x), torch.float64).clamp(min=clamp_min).log()
+    logs = to_compute_dtype(segments.nodes(x), torch.float64).clamp(min=clamp_min).log()
     least = LEAST_POWER if isinstance(p, Tensor) else 1e-30
     rows = torch.as_tensor(p, device=x.device).to(logs.dtype)
     rows = rows + (torch.where(rows.abs() < least, least, rows) - rows).detach()
@@ -254,17 +254,17 @@ def power_mean(
     scaled = powers * logs
     top = _finite(segments.greatest(scaled))
     excess = reduced((scaled - segments.expand(top)).expm1(), segments, "mean")
-    return rounded(fill_empty(((top + excess.log1p()) / rows).exp(), segments, empty), x)
+    return cast_back(fill_empty(((top + excess.log1p()) / rows).exp(), segments, empty), x)
 
 
-def aligned(values: Tensor, x: Tensor) -> Tensor:
+def unsqueeze_like(values: Tensor, x: Tensor) -> Tensor:
     """Give values [N, ...] of nodes as many dimensions as x has."""
     return values.view(values.shape + (1,) * (x.dim() - values.dim()))
 
 
-def alike(x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+def promote(x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return x and the scores of its nodes with as many dimensions, in one dtype to compute in."""
-    wide, scores = computed(x), aligned(computed(scores), x)
+    wide, scores = to_compute_dtype(x), unsqueeze_like(to_compute_dtype(scores), x)
     dtype = torch.promote_types(wide.dtype, scores.dtype)
     return wide.to(dtype), scores.to(dtype)
 

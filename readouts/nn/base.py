@@ -11,7 +11,7 @@ from torch.nn import Module
 from torch_geometric.nn import MLP
 from torch_geometric.nn.aggr import Aggregation
 
-from readouts.functional.checks import check_empty, check_x, computed, rounded, segments_of
+from readouts.functional.checks import cast_back, check_empty, check_x, segments_of, to_compute_dtype
 from readouts.segments import Segments
 
 
@@ -102,10 +102,10 @@ def call(readout: Aggregation, x: Tensor, segments: Segments) -> Tensor:
 
 def slopes_times_values(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     """Return values times the slopes of a function that is linear in them, or in pieces, block by block."""
-    leaf = computed(values).detach().requires_grad_()
+    leaf = to_compute_dtype(values).detach().requires_grad_()
     with torch.enable_grad():
         out = function(leaf)
         blocks = [out] if leaf.dim() == 1 else out.split(max(leaf.shape[-1], 1), dim=-1)
         slopes = [torch.autograd.grad(block.sum(), leaf, retain_graph=True)[0] for block in blocks]
     parts = [torch.where(slope == 0, 0, leaf.detach() * slope) for slope in slopes]
-    return rounded(torch.cat(parts, dim=-1), values)
+    return cast_back(torch.cat(parts, dim=-1), values)

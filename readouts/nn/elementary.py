@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from readouts.functional.checks import computed, rounded
+from readouts.functional.checks import cast_back, to_compute_dtype
 from readouts.functional.elementary import readout
 from readouts.nn.base import Readout
 from readouts.segments import Segments
@@ -56,14 +56,16 @@ class MeanReadout(_ElementaryReadout):
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return x_i / n."""
         count = segments.count[segments.index].view(-1, *[1] * (x.dim() - 1))
-        return rounded(computed(x) / count, x)
+        return cast_back(to_compute_dtype(x) / count, x)
 
 
 class _ExtremeReadout(_ElementaryReadout):
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return the extreme value over the number of nodes that have it, for each of these."""
         wins = (x == readout(x, segments, self.reduce)[segments.index]) | x.isnan()
-        return rounded(computed(x.where(wins, 0)) / readout(wins, segments, "sum")[segments.index], x)
+        return cast_back(
+            to_compute_dtype(x.where(wins, 0)) / readout(wins, segments, "sum")[segments.index], x
+        )
 
 
 class MaxReadout(_ExtremeReadout):

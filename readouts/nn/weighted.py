@@ -8,7 +8,7 @@ from torch.nn import Module, Parameter
 from torch_geometric.nn.inits import reset
 
 from readouts.functional import weighted
-from readouts.functional.checks import check_clamp_min, check_power, computed, segments_of
+from readouts.functional.checks import check_clamp_min, check_power, segments_of, to_compute_dtype
 from readouts.nn.base import Readout, apply, slopes_times_values
 from readouts.segments import Segments
 
@@ -132,11 +132,11 @@ class SoftmaxReadout(_NumberedReadout):
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
         x, t = segments.nodes(x), self.number_for(x)
         factor = segments.expand(weighted.per_graph(t, x, segments)) if isinstance(t, Tensor) else t
-        return weighted.softmax_averaged(x, computed(x) * factor, segments, self.empty)
+        return weighted.softmax_averaged(x, to_compute_dtype(x) * factor, segments, self.empty)
 
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return a_i x_i, the weight times the value."""
-        scores = computed(x) * self.t
+        scores = to_compute_dtype(x) * self.t
         return slopes_times_values(lambda values: weighted.softmax_mean(values, scores, segments), x)
 
 
