@@ -122,8 +122,11 @@ void spread_linear(const Backward<T>& call, int threads) {
   if (!copies) {
     scratch.reserve(call.offsets.graphs * call.features * sizeof(T));
     T* rows = scratch.take<T>(call.offsets.graphs * call.features);
-    ControlWord word;
-    for (int64_t graph = 0; graph < call.offsets.graphs; ++graph) write_row(call, graph, rows + graph * call.features);
+    parallel(plan.threads, [&](int part) {
+      ControlWord word;
+      int64_t begin = call.offsets.graphs * part / plan.threads, end = call.offsets.graphs * (part + 1) / plan.threads;
+      for (int64_t graph = begin; graph < end; ++graph) write_row(call, graph, rows + graph * call.features);
+    });
     table = rows;
   }
   parallel(plan.threads, [&](int part) {

@@ -251,6 +251,15 @@ class Reducer {
       finish(rows_, begin, end, Values<T>{}, work_, means_ || squares_);
       write_sums(call_, graph, work_.sum, work_.mean);
       if (!squares_) return;
+      if (end - begin == 1) {  // one node deviates by nothing; an infinity by NaN
+        for (int64_t slot = 0; slot < slots_; slot += D) {
+          vd mean = load_as<vd>(work_.mean64 + slot);
+          store_as(work_.mean + slot, mean - mean);
+          store_as(work_.mean64 + slot, mean - mean);
+        }
+        write_squares(call_, graph, work_);
+        return;
+      }
       std::memcpy(work_.centre, work_.mean64, slots_ * sizeof(double));
       gather_values(rows_, begin, end, work_, Squares<T>{work_.centre});
       conclude_squares(graph);
