@@ -37,6 +37,14 @@ int readouts_keep(const void* x, int64_t dtype, int64_t nodes, int64_t features,
 int readouts_trim_backward(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
                            const int64_t* order, int64_t graphs, const void* bounds, const int64_t* cut,
                            const void* grad, void* result, int64_t threads);
+int readouts_weighted_mean(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+                           const int64_t* order, int64_t graphs, const void* weight, int64_t shared, double* means,
+                           double* totals, int64_t threads);
+int readouts_scale_rows(const double* table, const int64_t* index, int64_t graphs, const void* weight, int64_t dtype,
+                        int64_t shared, int64_t nodes, int64_t features, void* result, int64_t threads);
+int readouts_weight_gradient(const double* slopes, const double* means, const int64_t* index, int64_t graphs,
+                             const void* x, const void* weight, int64_t dtype, int64_t shared, int64_t nodes,
+                             int64_t features, void* result, int64_t threads);
 int readouts_add_limbs(const void* rows, int64_t bytes, const int64_t* index, int64_t nodes, int64_t features,
                        int64_t* limbs, int64_t count, int64_t graphs, int64_t stored, int64_t top, int64_t place,
                        int64_t power, int64_t threads);
@@ -889,6 +897,100 @@ void test_fork() {
 #endif
 }
 
+// Weighted means and their gradients of small integers, which plain float64 arithmetic gets right.
+template <class T>
+void compare_weighted(const Batch& batch, int64_t features, bool shared, Random& random) {
+  int64_t nodes = batch.nodes(), graphs = batch.graphs(), columns = shared ? 1 : features;
+  Guarded<T> x(nodes * features), weight(nodes * columns), scaled(nodes * features), gradient(nodes * columns);
+  Guarded<int64_t> ptr(batch.ptr), order(batch.order), index(batch.index);
+  Guarded<double> means(graphs * features), totals(graphs * columns), slopes(graphs * features),
+      centres(graphs * columns);
+  for (int64_t at = 0; at < x.size(); ++at) x[at] = number<T>((double)(random.below(17) - 8));
+  for (int64_t at = 0; at < weight.size(); ++at) weight[at] = number<T>((double)random.below(4));
+  for (int64_t at = 0; at < slopes.size(); ++at) slopes[at] = (double)(random.below(9) - 4);
+  for (int64_t at = 0; at < centres.size(); ++at) centres[at] = (double)(random.below(9) - 4);
+  auto weight_of = [&](int64_t node, int64_t feature) {
+    return value_of(weight[shared ? node : node * features + feature]);
+  };
+  Column mean(graphs * features), total(graphs * columns);
+  for (int64_t node = 0; node < nodes; ++node)
+    for (int64_t feature = 0; feature < features; ++feature) {
+      mean[batch.index[node] * features + feature] += weight_of(node, feature) * value_of(x[node * features + feature]);
+      if (!shared || feature == 0) total[batch.index[node] * columns + feature] += weight_of(node, feature);
+    }
+  for (int64_t graph = 0; graph < graphs; ++graph)
+    for (int64_t feature = 0; feature < features; ++feature) {
+      double& sum = total[graph * columns + (shared ? 0 : feature)];
+      if (batch.sizes[graph] == 0) sum = 1.0;
+      mean[graph * features + feature] /= sum;
+    }
+  const int64_t* listing = batch.listed ? order.get() : nullptr;
+  for_variants({1, 3}, [&](int threads, bool strange) {
+    means.poison(), totals.poison(), scaled.poison(), gradient.poison();
+    CHECK(!call_under(strange, [&] {
+      return readouts_weighted_mean(x.get(), Type<T>::code, nodes, features, ptr.get(), listing, graphs, weight.get(),
+                                    shared, means.get(), totals.get(), threads);
+    }));
+    for (int64_t at = 0; at < means.size(); ++at) CHECK(ties(means[at], mean[at]));
+    for (int64_t at = 0; at < totals.size(); ++at) CHECK(totals[at] == total[at]);
+    CHECK(!call_under(strange, [&] {
+      return readouts_scale_rows(slopes.get(), index.get(), graphs, weight.get(), Type<T>::code, shared, nodes,
+                                 features, scaled.get(), threads);
+    }));
+    CHECK(!call_under(strange, [&] {
+      return readouts_weight_gradient(slopes.get(), centres.get(), index.get(), graphs, x.get(), weight.get(),
+                                      Type<T>::code, shared, nodes, features, gradient.get(), threads);
+    }));
+    for (int64_t node = 0; node < nodes; ++node) {
+      const double* slope = &slopes[0] + batch.index[node] * features;
+      double inner = 0.0;
+      for (int64_t feature = 0; feature < features; ++feature) {
+        double value = value_of(x[node * features + feature]), factor = weight_of(node, feature);
+        CHECK(value_of(scaled[node * features + feature]) == factor * slope[feature]);
+        inner += value * slope[feature];
+        double alone = factor * slope[feature] * (value - centres[batch.index[node] * columns + (shared ? 0 : feature)]);
+        if (!shared) CHECK(value_of(gradient[node * features + feature]) == value_of(number<T>(alone)));
+      }
+      double together = weight_of(node, 0) * (inner - centres[batch.index[node] * columns]);
+      if (shared) CHECK(value_of(gradient[node]) == value_of(number<T>(together)));
+    }
+  });
+}
+
+template <class T>
+void test_weighted() {
+  Random random(7);
+  for (int64_t features : {1, 5, 16, 33})
+    for (bool listed : {false, true})
+      for (bool shared : {false, true}) {
+        context = std::string("weighted, ") + Type<T>::name + ", " + std::to_string(features) + " features";
+        compare_weighted<T>(Batch({3, 0, 1, 17, 300}, listed, random), features, shared && features > 1, random);
+      }
+}
+
+void test_wrong_weights() {
+  context = "weighted, wrong index";
+  Guarded<float> x(std::vector<float>(6, 1.0f)), weight(std::vector<float>(3, 1.0f)), result(6);
+  Guarded<double> table(std::vector<double>(4, 1.0)), means(4), totals(2);
+  Guarded<int64_t> ptr(std::vector<int64_t>{0, 2, 3}), falling(std::vector<int64_t>{0, 2, 1});
+  for (int64_t wrong : {(int64_t)-1, (int64_t)2, INT64_MAX}) {
+    Guarded<int64_t> index(std::vector<int64_t>{0, wrong, 1});
+    Guarded<int64_t> order(std::vector<int64_t>{0, wrong < 3 && wrong >= 0 ? 3 : wrong, 1});
+    for (int shared = 0; shared < 2; ++shared) {
+      const float* weights = shared ? weight.get() : x.get();
+      CHECK(readouts_scale_rows(table.get(), index.get(), 2, weights, 1, shared, 3, 2, result.get(), 1) == kIndexError);
+      CHECK(readouts_weight_gradient(table.get(), table.get(), index.get(), 2, x.get(), weights, 1, shared, 3, 2,
+                                     result.get(), 1) == kIndexError);
+    }
+    CHECK(readouts_weighted_mean(x.get(), 1, 3, 2, ptr.get(), order.get(), 2, weight.get(), 1, means.get(),
+                                 totals.get(), 1) == kIndexError);
+  }
+  CHECK(readouts_weighted_mean(x.get(), 1, 3, 2, falling.get(), nullptr, 2, weight.get(), 1, means.get(), totals.get(),
+                               1) == kPtrError);
+  CHECK(readouts_weighted_mean(x.get(), kUnknown, 3, 2, ptr.get(), nullptr, 2, weight.get(), 1, means.get(),
+                               totals.get(), 1) == kDTypeError);
+}
+
 void test_choice() {
   context = "choice of an instruction set";
   CHECK(!readouts_choose("mmx"));
@@ -955,6 +1057,9 @@ int main(int count, char** arguments) {
   run("order, float32", test_order<float>);
   run("order, float16", test_order<float16>);
   run("order, bfloat16", test_order<bfloat16>);
+  run("weighted, float64", test_weighted<double>);
+  run("weighted, float32", test_weighted<float>);
+  run("wrong weights", test_wrong_weights);
   run("many callers", test_many_callers);
   if (forks) run("fork", test_fork);
   std::printf("%d failures\n", failures.load());
