@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
+from rdkit import Chem
 
 from datasets import GraphSet
 from experiments import figures
@@ -17,10 +19,8 @@ from experiments.activation_maps.measure import GALLERY, KINDS, NONE, PICKING, S
 from experiments.activation_maps.tables import per_fold
 from experiments.activation_maps.task import BOND_ORDERS
 from experiments.rows import Row, pick, present
-from readouts.attribution import drawing, picture
-from readouts.attribution.sketch import Sketch
-
-Size = tuple[float, float]
+from readouts.attribution import molecule
+from readouts.attribution.drawing import Array, bond_orders, colour_bar, colour_scale
 
 CELL, LEFT, BAR, LONGEST_BOND = (1.72, 1.75), 1.3, 0.85, 0.3  # inches
 ROOM, HEAD, SIDE, CAPTION = (2.05, 1.75), 0.4, 0.75, 0.25  # inches, of the gallery
@@ -38,14 +38,14 @@ def shown_figure(rows: Sequence[Row], sets: Sequence[GraphSet], out: Path) -> li
     width, height = LEFT + len(SHOWN) * CELL[0] + BAR, CELL[1] * len(sets)
     paper, axes = figures.sheet(width, height)
     for line, graphs in enumerate(sets):
-        middle = height - CELL[1] * (line + 0.5)
+        bottom = height - CELL[1] * (line + 1)
+        middle = bottom + CELL[1] / 2
         positions = [found for metric in SHOWN if (found := chosen(rows, graphs.name, metric)) != NONE]
         limit = largest(rows, graphs.name, PICKING, positions)
         for column, position in enumerate(positions):
-            sketch = skeletal(graphs, position, map_of(rows, graphs.name, PICKING, position))
-            place = (LEFT + CELL[0] * (column + 0.5), middle)
-            picture.paint(axes, sketch, limit, place, longest(sketch, CELL))
-        picture.colour_bar(paper, limit, "score", (width - BAR + 0.1, middle - 0.55), 1.1)
+            coloured = colour(rows, graphs, PICKING, position, limit)
+            molecule.draw_molecule(*coloured, axes, (LEFT + CELL[0] * column, bottom), CELL, LONGEST_BOND)
+        colour_bar(paper, colour_scale(limit), "score", (width - BAR + 0.1, middle - 0.55), 1.1)
         atoms, score = (mean(per_fold(rows, graphs.name, PICKING, name)) for name in ("atoms", "score"))
         note = f"NO$_2$ is {atoms:.0%}\nof the atoms and\ncarries {score:.0%} of\nthe positive score"
         axes.text(0.1, middle + 0.42, graphs.name, fontsize=11, fontweight="bold", va="center")
@@ -75,22 +75,28 @@ def gallery(rows: Sequence[Row], graphs: GraphSet, out: Path) -> list[Path]:
         if place and readout == READOUTS[0]:
             axes.plot([0.1, width - BAR], [top, top], color=figures.PALE, linewidth=1)
     label = "\nscore / largest of its map"  # a line further from the ticks
-    picture.colour_bar(paper, 1.0, label, (width - BAR + 0.1, height / 2 - 1), 2.0)
+    colour_bar(paper, colour_scale(1.0), label, (width - BAR + 0.1, height / 2 - 1), 2.0)
     return figures.save(paper, out, f"gallery-{graphs.name}")
 
 
 def draw_cell(
-    axes: Axes, corner: Size, rows: Sequence[Row], graphs: GraphSet, readout: str, position: int, kind: str
+    axes: Axes,
+    corner: tuple[float, float],
+    rows: Sequence[Row],
+    graphs: GraphSet,
+    readout: str,
+    position: int,
+    kind: str,
 ) -> None:
-    """One molecule of the gallery with its map, and below it what the network takes it for."""
-    centre = corner[0] + ROOM[0] / 2
-    middle = (centre, corner[1] + (ROOM[1] + CAPTION) / 2)
+    """Draw one molecule of the gallery with its map, and below it the prediction of the network."""
+    centre, room = corner[0] + ROOM[0] / 2, (ROOM[0], ROOM[1] - CAPTION)
     if position == NONE:
-        axes.text(*middle, "no other in this fold", fontsize=8.5, color=figures.GREY, ha="center")
+        middle = corner[1] + (ROOM[1] + CAPTION) / 2
+        axes.text(centre, middle, "no other in this fold", fontsize=8.5, color=figures.GREY, ha="center")
         return
-    sketch = skeletal(graphs, position, map_of(rows, graphs.name, readout, position))
     limit = largest(rows, graphs.name, readout, [position])
-    picture.paint(axes, sketch, limit, middle, longest(sketch, (ROOM[0], ROOM[1] - CAPTION)))
+    coloured = colour(rows, graphs, readout, position, limit)
+    molecule.draw_molecule(*coloured, axes, (corner[0], corner[1] + CAPTION), room, LONGEST_BOND)
     logit = pick(rows, data=graphs.name, readout=readout, molecule=position, metric="logit")
     probability = torch.tensor(logit).sigmoid().item()
     answer = "right" if (logit > 0) == kind.startswith("mutagen") else "wrong"
@@ -149,18 +155,12 @@ def largest(rows: Sequence[Row], data: str, readout: str, positions: Sequence[in
     return max((abs(score) for scores in maps for score in scores), default=0.0) or 1.0
 
 
-def longest(sketch: Sketch, room: Size) -> float:
-    """The length of a bond with which a sketch fits into its room, inches."""
-    sides = zip(room, sketch.extent, strict=True)
-    return min(LONGEST_BOND, *((side - 0.28) / max(float(extent), 1e-9) for side, extent in sides))
-
-
-def skeletal(graphs: GraphSet, position: int, scores: Sequence[float]) -> Sketch:
-    """The sketch of one molecule of a set."""
+def colour(
+    rows: Sequence[Row], graphs: GraphSet, readout: str, position: int, limit: float
+) -> tuple[Chem.Mol, Array]:
+    """Return one molecule of a set, and the colours of its atoms."""
     graph, elements = graphs[position], graphs.node_names or ()
-    return drawing.sketch(
-        graph,
-        torch.tensor(scores, dtype=torch.float64),
-        symbols=[elements[label] for label in graph.node_label],
-        bonds=torch.tensor(BOND_ORDERS[graphs.name])[graph.edge_label],
-    )
+    orders = bond_orders(graph, torch.tensor(BOND_ORDERS[graphs.name])[graph.edge_label])
+    compound = molecule.build([elements[label] for label in graph.node_label], None, orders)
+    scores = np.array(map_of(rows, graphs.name, readout, position))
+    return compound, colour_scale(limit).to_rgba(scores)

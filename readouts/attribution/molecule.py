@@ -1,14 +1,20 @@
-"""Sketches of molecules, by RDKit."""
+"""Molecules with the score of every atom as its colour, drawn by RDKit on axes of matplotlib."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from xml.etree import ElementTree
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.patches import Ellipse, Patch, PathPatch
+from matplotlib.path import Path
+from matplotlib.transforms import Affine2D
 from rdkit import Chem
 from rdkit.Chem import rdCoordGen
-
-from readouts.attribution.sketch import Bond, Points, Sketch, centred
+from rdkit.Chem.Draw import rdMolDraw2D
 
 TYPES = {
     1.0: Chem.BondType.SINGLE,
@@ -18,65 +24,92 @@ TYPES = {
 }
 TABLE = Chem.GetPeriodicTable()
 SYMBOLS = frozenset(TABLE.GetElementSymbol(number) for number in range(1, 119))
-
-
-def sketch(
-    symbols: Sequence[str],
-    charges: Sequence[int],
-    orders: Mapping[tuple[int, int], float],
-    scores: Sequence[float],
-) -> Sketch:
-    """Lay a molecule out; `orders` has the order of the bond between each pair of bonded atoms."""
-    unknown = [symbol for symbol in symbols if symbol not in SYMBOLS]
-    if unknown:
-        raise ValueError(f"symbols: expected symbols of chemical elements, got {unknown[0]!r}")
-    compound = build(symbols, charges, orders)
-    rdCoordGen.AddCoords(compound)
-    points = compound.GetConformer().GetPositions()[:, :2]
-    lengths = [np.linalg.norm(points[first] - points[second]) for first, second in orders]
-    points = centred(points, float(np.mean(lengths)) if lengths else 1.0)
-    centres = ring_centres(compound, points)
-    return Sketch(
-        points=points,
-        scores=list(scores),
-        labels=[label(compound.GetAtomWithIdx(atom)) for atom in range(len(symbols))],
-        bonds=[Bond(*pair, order, centres.get(frozenset(pair))) for pair, order in orders.items()],
-        skeletal=True,
-    )
+CODES = {"M": Path.MOVETO, "L": Path.LINETO, "Q": Path.CURVE3, "C": Path.CURVE4}
+PIXELS_PER_INCH = 100  # of RDKit's canvas
+OPTIONS = {
+    "atomHighlightsAreCircles": True,
+    "bondLineWidth": 1.2,
+    "clearBackground": False,
+    "highlightRadius": 0.35,
+    "maxFontSize": 16,
+    "minFontSize": 8,
+    "padding": 0.03,
+    "prepareMolsBeforeDrawing": False,  # aromatic bonds stay dashed, nothing is added
+}
 
 
 def build(
-    symbols: Sequence[str], charges: Sequence[int], orders: Mapping[tuple[int, int], float]
+    symbols: Sequence[str], charges: Sequence[int] | None, orders: Mapping[tuple[int, int], float]
 ) -> Chem.Mol:
-    """Make a molecule of just these atoms and bonds; its valences may be odd."""
+    """Make a molecule of just these atoms and bonds, laid out in the plane; its valences may be odd."""
     result = Chem.RWMol()
-    for symbol, charge in zip(symbols, charges, strict=True):
+    for symbol, charge in zip(symbols, [0] * len(symbols) if charges is None else charges, strict=True):
+        if symbol not in SYMBOLS:
+            raise ValueError(f"symbols: expected symbols of chemical elements, got {symbol!r}")
         atom = Chem.Atom(symbol)
         atom.SetNoImplicit(True)
-        atom.SetFormalCharge(charge)
+        atom.SetFormalCharge(int(charge))
         result.AddAtom(atom)
     for (first, second), order in orders.items():
         result.AddBond(first, second, TYPES[order])
     result.UpdatePropertyCache(strict=False)
-    Chem.FastFindRings(result)
+    rdCoordGen.AddCoords(result)
     return result.GetMol()
 
 
-def ring_centres(compound: Chem.Mol, points: Points) -> dict[frozenset[int], Points]:
-    """Map the bonds of rings to the centre of the smallest ring that they are in."""
-    centres: dict[frozenset[int], Points] = {}
-    for ring in sorted(Chem.GetSymmSSSR(compound), key=len, reverse=True):
-        atoms = list(ring)
-        for pair in zip(atoms, atoms[1:] + atoms[:1], strict=True):
-            centres[frozenset(pair)] = points[atoms].mean(axis=0)
-    return centres
+def draw_molecule(
+    compound: Chem.Mol,
+    colours: npt.NDArray[np.float64],
+    axes: Axes,
+    corner: tuple[float, float],
+    room: Sequence[float],
+    bond: float,
+) -> None:
+    """Draw a molecule in the middle of a part of the axes, whose unit is the inch.
+
+    Args:
+        compound: a molecule such as `build` gives.
+        colours: the colour of every atom [n, 4].
+        axes: where to draw.
+        corner: the lower left corner of the part.
+        room: width and height of the part.
+        bond: the length of a bond; shorter where the molecule would not fit.
+    """
+    width, height = (round(side * PIXELS_PER_INCH) for side in room)
+    canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
+    options = canvas.drawOptions()
+    options.useBWAtomPalette()
+    for name, value in (OPTIONS | {"fixedBondLength": bond * PIXELS_PER_INCH}).items():
+        setattr(options, name, value)
+    atoms = dict(enumerate(map(tuple, colours.tolist())))
+    canvas.DrawMolecule(compound, highlightAtoms=list(atoms), highlightAtomColors=atoms, highlightBonds=[])
+    canvas.FinishDrawing()
+    to_inches = Affine2D().translate(0, -height).scale(1 / PIXELS_PER_INCH, -1 / PIXELS_PER_INCH)
+    place = to_inches.translate(*corner) + axes.transData
+    for element in ElementTree.fromstring(canvas.GetDrawingText()):
+        shape = _shape(element.attrib)
+        if shape is not None:
+            axes.add_patch(shape).set_transform(place)
 
 
-def label(atom: Chem.Atom) -> str:
-    """Symbol and charge; nothing for a carbon that its bonds show."""
-    charge = atom.GetFormalCharge()
-    if atom.GetSymbol() == "C" and not charge and atom.GetDegree():
-        return ""
-    size = str(abs(charge)) if abs(charge) > 1 else ""
-    sign = "" if charge == 0 else "+" if charge > 0 else "−"
-    return atom.GetSymbol() + (f"$^{{{size}{sign}}}$" if sign else "")
+def _shape(given: Mapping[str, str]) -> Patch | None:
+    """Make a patch of an ellipse or a path of RDKit's SVG: a highlight, a line of a bond, or a letter."""
+    style = dict(part.split(":") for part in given.get("style", "").split(";") if ":" in part)
+    if "cx" in given:
+        x, y, across, up = (float(given[name]) for name in ("cx", "cy", "rx", "ry"))
+        return Ellipse((x, y), 2 * across, 2 * up, facecolor=style["fill"], linewidth=0)
+    if "d" not in given:
+        return None
+    points: list[list[float]] = []
+    codes: list[int] = []
+    for kind, numbers in re.findall("([A-Z])([^A-Z]*)", given["d"]):
+        pairs = np.array(re.findall(r"-?[\d.]+", numbers), dtype=float).reshape(-1, 2).tolist()
+        points += pairs
+        codes += [int(CODES[kind])] * len(pairs)
+    return PathPatch(
+        Path(points, codes),
+        facecolor=style.get("fill", given.get("fill")),
+        edgecolor=style.get("stroke", "none"),
+        linewidth=float(style.get("stroke-width", "0px").removesuffix("px")) * 72 / PIXELS_PER_INCH,
+        linestyle=(0, (3, 2)) if "stroke-dasharray" in style else "-",
+    )

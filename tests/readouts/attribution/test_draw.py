@@ -8,13 +8,14 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from matplotlib.collections import EllipseCollection, LineCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
+from matplotlib.patches import Ellipse, PathPatch
 from torch_geometric.data import Data
 
 from readouts.attribution import draw
-from readouts.attribution.drawing import sketch
+from readouts.attribution.drawing import LONGEST_BOND
 
 NITROMETHANE = {"symbols": ["C", "N", "O", "O"], "charges": [0, 1, 0, -1]}
 
@@ -31,21 +32,48 @@ def nitromethane():
 
 
 def discs(figure):
-    (found,) = (kind for kind in figure.axes[0].collections if isinstance(kind, EllipseCollection))
+    """The nodes of a plain graph."""
+    (found,) = (kind for kind in figure.axes[0].collections if isinstance(kind, PathCollection))
     return found
 
 
 def lines(figure):
-    return [
-        segment
-        for kind in figure.axes[0].collections
-        if isinstance(kind, LineCollection)
-        for segment in kind.get_segments()
-    ]
+    """The edges of a plain graph."""
+    found = [kind for kind in figure.axes[0].collections if isinstance(kind, LineCollection)]
+    return [segment for kind in found for segment in kind.get_segments()]
+
+
+def in_inches(figure, patch, points):
+    return figure.axes[0].transData.inverted().transform(patch.get_transform().transform(points))
+
+
+def atoms(figure):
+    """The highlights of a molecule: centres in inches, and colours."""
+    found = [patch for patch in figure.axes[0].patches if isinstance(patch, Ellipse)]
+    return np.array([in_inches(figure, patch, (0, 0)) for patch in found]), [p.get_facecolor() for p in found]
+
+
+def outlines(figure):
+    return [patch for patch in figure.axes[0].patches if isinstance(patch, PathPatch)]
+
+
+def strokes(figure):
+    """The straight lines of the bonds of a molecule, in inches, and whether they are solid."""
+    straight = [patch for patch in outlines(figure) if len(patch.get_path().vertices) == 2]
+    return [(in_inches(figure, p, p.get_path().vertices), p.get_linestyle() == "-") for p in straight]
 
 
 def letters(figure):
-    return [text.get_text() for text in figure.axes[0].texts]
+    """The glyphs of a molecule: outlines that are filled."""
+    return [patch for patch in outlines(figure) if patch.get_facecolor()[3] > 0]
+
+
+def luminance(colour):
+    """The relative luminance of an sRGB colour (WCAG 2)."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_colours_diverge_around_zero():
@@ -85,7 +113,7 @@ def test_nodes_are_on_paper_and_apart(network):
     graph = graph_of(network)
     figure = draw(graph, torch.randn(graph.num_nodes))
     places, (width, height) = discs(figure).get_offsets(), figure.get_size_inches()
-    radius = discs(figure)._widths.max()
+    radius = np.sqrt(discs(figure).get_sizes().max()) / 72 / 2
     assert len(places) == graph.num_nodes
     assert (places > radius).all()
     assert (places[:, 0] < width - 0.95 - radius).all()
@@ -93,6 +121,14 @@ def test_nodes_are_on_paper_and_apart(network):
     apart = np.linalg.norm(places[:, None] - places, axis=-1) + 9 * np.eye(len(places))
     assert np.median(apart.min(axis=0)) > 2 * radius
     assert len(lines(figure)) == network.number_of_edges()
+
+
+def test_components_are_further_apart_than_neighbours():
+    rings = nx.disjoint_union_all([nx.cycle_graph(n) for n in range(3, 9)])
+    places = discs(draw(graph_of(rings), torch.zeros(len(rings)))).get_offsets()
+    apart = np.linalg.norm(places[:, None] - places, axis=-1)
+    together = np.array([[nx.has_path(rings, one, other) for other in rings] for one in rings])
+    assert apart[~together].min() > max(apart[edge] for edge in rings.edges)
 
 
 def test_paper_grows_with_the_graph():
@@ -109,42 +145,65 @@ def test_paper_grows_with_the_graph():
 @pytest.mark.parametrize("kind", [torch.tensor, np.array, tuple])
 def test_charges_of_any_kind(nitromethane, kind):
     given = NITROMETHANE | {"charges": kind(NITROMETHANE["charges"])}
-    assert letters(draw(nitromethane, torch.zeros(4), **given)) == ["N$^{+}$", "O", "O$^{−}$"]
+    assert len(letters(draw(nitromethane, torch.zeros(4), **given))) == len("N+OO-")
+    assert len(letters(draw(nitromethane, torch.zeros(4), symbols=NITROMETHANE["symbols"]))) == len("NOO")
 
 
-def test_molecule_has_letters_charges_and_strokes(nitromethane):
+def test_lone_carbon_has_a_letter():
+    alone = Data(edge_index=torch.empty(2, 0, dtype=torch.long), num_nodes=1)
+    assert len(letters(draw(alone, torch.ones(1), symbols=["C"]))) == 1
+    pair = Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2)
+    assert letters(draw(pair, torch.ones(2), symbols=["C", "C"])) == []
+
+
+def test_molecule_has_colours_letters_charges_and_strokes(nitromethane):
     figure = draw(
-        nitromethane, torch.zeros(4), **NITROMETHANE, bonds=torch.tensor([1, 1, 2, 1, 2, 1]), title="CH3NO2"
+        nitromethane,
+        torch.tensor([0.0, 1.0, -1.0, 1.0]),
+        **NITROMETHANE,
+        bonds=torch.tensor([1, 1, 2, 1, 2, 1]),
+        title="CH3NO2",
     )
-    assert letters(figure) == ["N$^{+}$", "O", "O$^{−}$", "CH3NO2"]
-    assert len(lines(figure)) == 4  # C-N, N-O, and two of N=O
+    assert [text.get_text() for text in figure.axes[0].texts] == ["CH3NO2"]
+    assert len(strokes(figure)) == 4  # C-N, N-O, and two of N=O
+    centres, colours = atoms(figure)
+    assert [to_hex(colour) for colour in colours] == ["#ffffff", "#d55e00", "#0072b2", "#d55e00"]
+    marks = letters(figure)
+    places = [in_inches(figure, mark, mark.get_path().vertices).mean(axis=0) for mark in marks]
+    owners = [int(np.linalg.norm(centres - place, axis=1).argmin()) for place in places]
+    assert owners == [1, 1, 2, 3, 3]  # N, +, O, O, -
+    nitrogen, _, *oxygens, _ = [len(mark.get_path().vertices) for mark in marks]
+    assert oxygens[0] == oxygens[1] != nitrogen
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
 def test_bond_orders_may_come_with_the_graph(nitromethane, shape):
     nitromethane.edge_attr = torch.tensor([1.0, 1, 3, 1, 3, 1]).reshape(shape)
-    assert len(lines(draw(nitromethane, torch.zeros(4), **NITROMETHANE))) == 5
+    assert len(strokes(draw(nitromethane, torch.zeros(4), **NITROMETHANE))) == 5
     nitromethane.edge_attr = torch.randn(6, 1)  # something else than orders
-    assert len(lines(draw(nitromethane, torch.zeros(4), **NITROMETHANE))) == 3
+    assert len(strokes(draw(nitromethane, torch.zeros(4), **NITROMETHANE))) == 3
 
 
 def test_second_strokes_of_a_ring_are_inside():
     graph = graph_of(nx.cycle_graph(6))
-    drawn = sketch(graph, torch.zeros(6), symbols=["C"] * 6, bonds=torch.full((6,), 1.5))
     figure = draw(graph, torch.zeros(6), symbols=["C"] * 6, bonds=torch.full((6,), 1.5))
-    centre = discs(figure).get_offsets().mean(axis=0)
-    radii = sorted(np.linalg.norm(np.mean(line, axis=0) - centre) for line in lines(figure))
-    assert len(radii) == 12
-    assert radii[5] < 0.9 * radii[6]
-    lengths = [np.linalg.norm(np.subtract(*drawn.points[[bond.first, bond.second]])) for bond in drawn.bonds]
-    np.testing.assert_allclose(lengths, 1, rtol=0.05)
+    centres, _ = atoms(figure)
+    middle = centres.mean(axis=0)
+    radii = sorted((np.linalg.norm(line.mean(axis=0) - middle), solid) for line, solid in strokes(figure))
+    assert [solid for _, solid in radii] == [False] * 6 + [True] * 6
+    assert radii[5][0] < 0.9 * radii[6][0]
+    lengths = np.linalg.norm(centres - np.roll(centres, 1, axis=0), axis=-1)
+    np.testing.assert_allclose(lengths, LONGEST_BOND, rtol=0.05)
     assert letters(figure) == []
 
 
-def test_letters_are_light_on_dark_colours(nitromethane):
-    figure = draw(nitromethane, torch.tensor([0.0, 0.1, -1.0, 1.0]), **NITROMETHANE)
-    colours = [text.get_color() for text in figure.axes[0].texts]
-    assert colours == ["#222222", "white", "white"]
+def test_letters_stand_out_from_all_colours(nitromethane):
+    figure = draw(nitromethane, torch.tensor([0.0, 0.0, -1.0, 1.0]), **NITROMETHANE)
+    inks = {letter.get_facecolor() for letter in letters(figure)}
+    ratios = [
+        (luminance(colour) + 0.05) / (luminance(ink) + 0.05) for colour in atoms(figure)[1] for ink in inks
+    ]
+    assert min(ratios) > 3  # WCAG 2, 1.4.11
 
 
 def test_directions_loops_and_repetitions_are_one_line():
@@ -206,11 +265,8 @@ def test_missing_package_names_the_extra(nitromethane, package, symbols, monkeyp
             raise ImportError(f"No module named {package!r}")
         return real(name, *arguments)
 
-    for name in [
-        name for name in sys.modules if re.match(r"readouts\.attribution\.(picture|plane|molecule)", name)
-    ]:
-        monkeypatch.delitem(sys.modules, name)
-        monkeypatch.delattr(f"readouts.attribution.{name.rpartition('.')[2]}")
+    monkeypatch.delitem(sys.modules, "readouts.attribution.molecule", raising=False)
+    monkeypatch.delattr("readouts.attribution.molecule", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(
         ImportError, match=rf"draw: expected the packages of readouts\[draw\], got: .*{package}"
