@@ -1,6 +1,7 @@
-"""The table of elementary reductions: what everyone who computes, saves or checks one needs to know.
+"""The table of elementary reductions: result dtypes, and what forward and backward need.
 
-A new reduction is one row here, its definition in `readouts.kernels.reference`, and a case in each kernel.
+To add a reduction follow the recipe in CONTRIBUTING.md; its first steps are a row here and a definition in
+`readouts.kernels.reference`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ class Reduction:
     Attributes:
         name: its name in `reduce=`.
         of_integers: dtype of the result for integers and bool: "int64", the "default" float dtype, or
-            their "own". Floats keep their dtype.
+            the dtype of x ("own"). Floats keep their dtype.
         needs_x: whether backward needs the node features.
-        needs_out: whether backward needs the output, the value that tied nodes have.
-        exact_sum: whether a kernel tracks the exact sum of the nodes.
+        needs_out: whether backward needs the output, to find tied nodes.
+        exact_sum: whether a kernel accumulates the exact sum of the nodes.
         extreme: whether a kernel tracks the greatest or least value.
-        squares: whether a kernel tracks the exact sum of the squared deviations from the mean.
+        squares: whether a kernel accumulates the exact sum of the squared deviations from the mean.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Reduction:
     squares: bool = False
 
 
-TABLE = (  # gradients add up in this order
+TABLE = (  # the order in which gradients are added
     Reduction("sum", "int64", exact_sum=True),
     Reduction("mean", "default", exact_sum=True),
     Reduction("max", "own", needs_x=True, needs_out=True, extreme=True),
@@ -78,7 +79,7 @@ def needs_out(names: Iterable[str]) -> bool:
 
 
 def tracks_sums(names: Iterable[str]) -> bool:
-    """Return whether a kernel tracks exact sums for these reductions."""
+    """Return whether a kernel accumulates exact sums for these reductions."""
     return not _SUMS.isdisjoint(names)
 
 
@@ -88,5 +89,5 @@ def tracks_extremes(names: Iterable[str]) -> bool:
 
 
 def tracks_squares(names: Iterable[str]) -> bool:
-    """Return whether a kernel tracks sums of squared deviations for these reductions."""
+    """Return whether a kernel accumulates sums of squared deviations for these reductions."""
     return not _SQUARES.isdisjoint(names)

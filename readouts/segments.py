@@ -1,4 +1,4 @@
-"""`Segments`: which node belongs to which graph, and the verbs that readouts are made of."""
+"""`Segments`: the graph of every node, and the operations over graphs that readouts are built from."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ INDEX_DTYPES = (torch.int64, torch.int32)
 class Segments:
     """The graphs of a batch: built and checked once, shared by all readouts of the batch.
 
+    Example:
+        >>> graphs = Segments.from_batch(torch.tensor([0, 2, 0]), size=3)
+        >>> graphs.count
+        tensor([2, 0, 1])
+
     Attributes:
         index: graph of every node, int64 [N].
-        ptr: offsets of the graphs in `order`, int64 [B + 1].
-        order: nodes graph by graph, int64 [N]: graph b has the nodes order[ptr[b] : ptr[b + 1]]; None if
-            they are known to lie so already.
+        ptr: offsets of the graphs in `order` (CSR pointer), int64 [B + 1].
+        order: nodes sorted by graph, int64 [N]: graph b has the nodes order[ptr[b] : ptr[b + 1]]; None if
+            the nodes are known to be sorted.
 
-    Use `from_batch`, `from_ptr` or `single`; the bare constructor checks nothing.
+    Use `from_batch`, `from_ptr` or `single`; the constructor itself checks nothing.
 
-    Every readout is made of the verbs `nodes`, `count`, `reduce`, `greatest`, `select`, `midpoint`,
-    `trimmed_mean`, `weighted_mean` and `expand`. `readouts.distributed` has them for nodes on many processes.
+    Every readout is computed by the methods `nodes`, `count`, `reduce`, `greatest`, `select`, `midpoint`,
+    `trimmed_mean`, `weighted_mean` and `expand`. `readouts.distributed` overrides them for nodes that are
+    spread over many processes.
     """
 
     def __init__(self, index: Tensor, ptr: Tensor, order: Tensor | None = None) -> None:
-        """Take tensors that are known to be right."""
+        """Store the tensors without checking them."""
         self.index = index
         self.ptr = ptr
         self.order = order
@@ -41,19 +47,19 @@ class Segments:
 
         Args:
             batch: graph of every node, int64 or int32 [N], in any order.
-            size: number of graphs B; without it `batch.max() + 1`, which on a GPU waits for the
-                device. With it nothing waits, and there an index out of range is caught by
-                PyTorch's device-side assertion instead of an exception.
+            size: number of graphs B; default `batch.max() + 1`, which makes the CPU wait for a GPU. With
+                `size` given nothing waits; then, on a GPU, PyTorch's device-side assertion reports an index
+                that is out of range, instead of an exception.
 
         Raises:
-            TypeError: `batch` is no tensor or has another dtype, `size` is no integer.
+            TypeError: `batch` is not a tensor or has another dtype, `size` is not an integer.
             ValueError: `batch` is not one-dimensional, `size` is negative.
             IndexError: an index is negative or not below `size`.
         """
         _check_index("batch", batch)
         check_size(size)
         index = batch.long()
-        if size is None:  # at least 1 where there are nodes: a negative index is the operator's to report
+        if size is None:  # at least 1 if there are nodes: the operator reports a negative index
             size = max(ops.greatest(index) + 1, 1) if index.shape[0] else 0
         return cls(index, *ops.group(index, size if isinstance(size, torch.SymInt) else int(size)))
 
@@ -66,8 +72,8 @@ class Segments:
             num_nodes: number of nodes N.
 
         Raises:
-            TypeError: `ptr` is no tensor or has another dtype.
-            ValueError: `ptr` is not one-dimensional, is empty, decreases, or does not span the nodes.
+            TypeError: `ptr` is not a tensor or has another dtype.
+            ValueError: `ptr` is not one-dimensional, is empty, decreases, or does not run from 0 to N.
         """
         _check_index("ptr", ptr)
         check_size(num_nodes, "num_nodes")
@@ -78,7 +84,7 @@ class Segments:
 
     @classmethod
     def single(cls, num_nodes: int, device: torch.device | None = None) -> Segments:
-        """Make the segments of one graph that holds all nodes."""
+        """Make the segments of one graph that contains all nodes."""
         check_size(num_nodes, "num_nodes")
         index = torch.zeros(num_nodes, dtype=torch.int64, device=device)
         return cls(index, torch.tensor([0, num_nodes], device=device))
@@ -99,7 +105,7 @@ class Segments:
         return self.ptr.diff()
 
     def nodes(self, x: Tensor) -> Tensor:
-        """Return the features of nodes [N, *features] as a readout takes them in, before all other verbs."""
+        """Return node features [N, *features] as given; readouts call this before any other method."""
         return x
 
     def reduce(self, rows: Tensor, names: Sequence[str]) -> Tensor:
@@ -119,15 +125,15 @@ class Segments:
         return ops.midpoint(rows, *self._groups)
 
     def trimmed_mean(self, rows: Tensor, cut: Tensor) -> Tensor:
-        """Return the means [B, F] of rows [N, F] without the cut [B] least and greatest of every graph."""
+        """Return the means [B, F] of rows [N, F] without the `cut` [B] least and greatest of every graph."""
         ranks = torch.stack([cut, self.count - 1 - cut], dim=1)
         bounds = ops.select(rows.detach(), *self._groups, ranks)
         return ops.trimmed_mean(rows, bounds, *self._groups, cut)
 
     def weighted_mean(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sum_i w_i x_i / sum_i w_i and sum_i w_i, which is 1 without nodes; float64, no derivative.
+        """Return sum_i w_i x_i / sum_i w_i and sum_i w_i (1 for an empty graph); float64, no derivative.
 
-        x is [N, *features] and weight broadcasts to it, with as many dimensions.
+        x is [N, *features]; weight broadcasts to x and has as many dimensions.
         """
         if x.shape == weight.shape or has_one_weight(x, weight):
             kernel = ops.kernel_for(x.device, x.dtype, "weighted")
@@ -136,7 +142,7 @@ class Segments:
         return self._divided(ops.product(weight, x), weight.to(ops.wide_dtype(weight)))
 
     def expand(self, values: Tensor) -> Tensor:
-        """Give every node the row of its graph, [B, *] -> [N, *]; backward is an exact sum."""
+        """Copy the row of every graph to its nodes, [B, *] -> [N, *]; the gradient is an exact sum."""
         rows = flat(values).unsqueeze(1)
         nodes = ops.reduce_backward(rows, None, None, *self._groups, ("sum",))
         return nodes.reshape(self.num_nodes, *values.shape[1:])
@@ -146,7 +152,7 @@ class Segments:
         return self.index, self.ptr, self.order
 
     def _divided(self, products: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums of products over those of weights, and these."""
+        """Return the sums of products divided by the sums of weights, and the sums of weights."""
         above, total = (
             self.reduce(flat(values), ("sum",)).view(self.size, *values.shape[1:])
             for values in (products, weight)
@@ -155,12 +161,12 @@ class Segments:
         return above / total, total
 
     def check_unchanged(self) -> None:
-        """Raise an IndexError if the batch vector has been written to since the segments were made."""
+        """Raise an IndexError if the batch vector was modified after the segments were made."""
         if _version(self.index) != self._version:
             raise IndexError("batch: expected the graphs that were counted when the segments were made")
 
     def __getstate__(self) -> dict[str, Tensor | None]:
-        self.check_unchanged()  # a copy counts the writes to its own index
+        self.check_unchanged()  # a copy has a version counter of its own
         return {"index": self.index, "ptr": self.ptr, "order": self.order}
 
     def __setstate__(self, state: dict[str, Tensor | None]) -> None:
@@ -179,12 +185,12 @@ def flat(values: Tensor) -> Tensor:
 
 
 def has_one_weight(x: Tensor, weight: Tensor) -> bool:
-    """Return whether every node has one weight for all of its features."""
+    """Return whether every node has a single weight for all of its features."""
     return x.dim() > 1 and weight.shape[1:].numel() == 1
 
 
 def check_size(size: int | None, name: str = "size") -> None:
-    """Raise unless a number of graphs or nodes is an integer that is not negative, or None."""
+    """Raise unless a number of graphs or nodes is a non-negative integer or None."""
     if size is None:
         return
     if isinstance(size, bool) or not isinstance(size, int | np.integer | torch.SymInt):
@@ -194,7 +200,7 @@ def check_size(size: int | None, name: str = "size") -> None:
 
 
 def _version(index: Tensor) -> int:
-    """Return the number of times that a tensor was written to, 0 where nobody counts them."""
+    """Return the tensor's version counter; 0 where autograd does not track one."""
     return 0 if torch.compiler.is_compiling() or index.is_inference() else index._version
 
 

@@ -1,6 +1,7 @@
 """The order of the house: arrows between modules, weight of the import, public names, documentation."""
 
 import ast
+import doctest
 import graphlib
 import importlib
 import inspect
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import readouts
 import readouts.nn
@@ -128,13 +130,20 @@ def test_version_is_stated_once_more_and_the_same():
     assert f'version = "{readouts.__version__}"' in (ROOT / "pyproject.toml").read_text()
 
 
-def test_doctest_of_readout():
-    import doctest
+WITH_EXAMPLES = ("readouts", "readouts.nn")
+RUNNABLE = ("readouts.accumulator", "readouts.functional", "readouts.nn", "readouts.segments")
 
-    import torch
 
-    results = doctest.testmod(
-        importlib.import_module("readouts.functional.elementary"), extraglobs={"torch": torch}
-    )
-    assert results.attempted == 2
+@pytest.mark.parametrize("package", WITH_EXAMPLES)
+def test_public_names_have_an_example(package):
+    module = importlib.import_module(package)
+    assert [name for name in module.__all__ if ">>> " not in (getattr(module, name).__doc__ or "")] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in map(module_name, SOURCES) if name.startswith(RUNNABLE)],
+)
+def test_examples_in_docstrings_run(name):
+    results = doctest.testmod(importlib.import_module(name), extraglobs={"torch": torch})
     assert results.failed == 0

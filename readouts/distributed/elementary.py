@@ -1,8 +1,8 @@
 """Sum, mean, max, min, variance and standard deviation over the nodes of all ranks.
 
-They are those of `readouts.kernels.reference`, to the bit. Messages forward: for max and min the greatest
-keys and, if some rank wants gradients, the ties; for other names two of an exact sum; for var and std two
-more, of the squares. Backward sends nothing.
+Values and gradients have the bits of `readouts.kernels.reference`. Messages forward: for max and min the
+greatest keys, and the numbers of ties if some rank wants gradients; for the other names two for an exact
+sum; for var and std two more for the squares. Backward sends nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from readouts.reductions import ELEMENTARY, EXTREMES, needs_x, result_dtype, tra
 from readouts.segments import Segments
 
 KNOWN = {"sum", "mean", "max", "min", "var", "std"}
-NOTHING = torch.iinfo(torch.int64).min  # the key of the greatest of no numbers
+NOTHING = torch.iinfo(torch.int64).min  # the key of the maximum of no numbers
 
 
 def reduce(rows: Tensor, shard: RankNodes, names: tuple[str, ...]) -> Tensor:
@@ -32,7 +32,7 @@ def reduce(rows: Tensor, shard: RankNodes, names: tuple[str, ...]) -> Tensor:
 
 
 class _Reduce(torch.autograd.Function):
-    """`reduce`, with the gradients of `readouts.kernels.reference`."""
+    """`reduce` with the gradients of `readouts.kernels.reference`."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, shard: RankNodes, names: tuple[str, ...]) -> Tensor:
@@ -80,14 +80,14 @@ class _Reduce(torch.autograd.Function):
                         raise ValueError(f"reduce: expected one of {', '.join(ELEMENTARY)}, got {name!r}")
             return result
 
-        if rows is None:  # every node of a graph has the same
+        if rows is None:  # all nodes of a graph have the same gradient
             table = gradients(grad[:, 0], torch.arange(len(grad), device=grad.device), total)
             return Segments.expand(ctx.shard, table), None, None
         return gradients(rows, ctx.shard.index, total), None, None
 
 
 def extremes_of(rows: Tensor, shard: RankNodes, names: Sequence[str]) -> Tensor:
-    """Return greatest or least values of all ranks [B, K, F], without a derivative, in one message."""
+    """Return the extreme values over all ranks [B, K, F], without a derivative, in one message."""
     local = ops.reduce(rows, shard.index, shard.ptr, shard.order, names)
     flips = torch.tensor([flip(name) for name in names], device=rows.device).view(-1, 1)
     keys = keys_of(local, flips)
@@ -98,7 +98,7 @@ def extremes_of(rows: Tensor, shard: RankNodes, names: Sequence[str]) -> Tensor:
 def _averages(
     rows: Tensor, shard: RankNodes, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
-    """Return sums, means, var and std by name [B, F], and for the last two mean and std in float64."""
+    """Return sums, means, var and std by name [B, F]; for var and std also mean and std in float64."""
     unknown = set(names) - KNOWN
     if unknown:
         known = ", ".join(sorted(KNOWN))

@@ -1,9 +1,9 @@
 """Readouts of graphs whose nodes are spread over the ranks of a process group, as functions.
 
-Every function is that of the same name in `readouts`, with its value contract, for nodes of many processes:
-every rank gives its own nodes, all get the result, and its bits are those of one process that has all nodes.
-What goes between ranks grows with graphs and features, never with nodes. All ranks have to make the same
-calls in the same order.
+Every function corresponds to the function of the same name in `readouts` and has the same value contract.
+Every rank passes its own nodes, and every rank gets the result, with the bits of a single process that has
+all nodes. The amount of data sent grows with the numbers of graphs and features, not with the number of
+nodes. All ranks must make the same calls in the same order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from readouts import functional
+import readouts
 from readouts.distributed.shard import agree_on_call
 from readouts.functional.checks import check_empty, check_values, check_x, reduce_names
 from readouts.functional.order import (
@@ -38,33 +38,36 @@ def readout(
     group: ProcessGroup | None = None,
     ddp: bool = False,
 ) -> Tensor:
-    """Reduce the nodes of every graph, on all ranks, to one row: the bits of `readouts.readout`.
+    """Reduce the nodes of every graph, on all ranks, to one row, with the bits of `readouts.readout`.
 
-    Sums are added up in integers and rounded once, max and min are taken of ordered bit patterns, medians
-    are bisected. If every rank computes the same loss from the result, its nodes get their rows of the
+    Example, on every rank with its own x and batch:
+        out = readout(x, batch, "mean", size=12)
+
+    Sums are accumulated in integers and rounded once, max and min compare ordered bit patterns, medians are
+    found by bisection. If every rank computes the same loss from the result, each node gets its row of the
     single-process gradient, to the bit, and backward sends nothing. First derivatives only.
 
     Args:
-        x: features of the nodes of this rank [N, *features], any real dtype; N may differ from rank to
-            rank, and be 0.
-        batch: graph of every node of this rank, among those of all ranks; or `Segments`; or None, with `ptr`
-            None, for one graph.
+        x: features of the nodes of this rank [N, *features], any real dtype; N may differ between ranks
+            and may be 0.
+        batch: graph of every node of this rank, with the same numbers on all ranks; or `Segments`; or None,
+            with `ptr` None, for one graph.
         reduce, empty: as for `readouts.readout`, and the same on all ranks.
         ptr: offsets of the graphs among the nodes of this rank, sorted; [B + 1] on all ranks.
-        size: number of graphs B, the same on all ranks; None on all for the greatest that any rank sees.
-        group: process group; None for the default one. Messages are made of int64, on the device of x.
-        ddp: whether what comes before the readout is under DistributedDataParallel, which averages
-            gradients over ranks. Every rank has a part of the nodes, so they should be added up: with True,
-            gradients of nodes are multiplied by the number of ranks. Parameters behind the readout get
-            whole gradients on every rank and need nothing.
+        size: number of graphs B, the same on all ranks; or None on all ranks for the maximum over ranks.
+        group: process group; None for the default one. Messages are int64 tensors on the device of x.
+        ddp: whether the layers before the readout are under DistributedDataParallel, which averages
+            gradients over ranks. Every rank has a part of the nodes, so the gradients must be summed
+            instead; with True, gradients of nodes are multiplied by the number of ranks. Parameters after
+            the readout get full gradients on every rank and need no correction.
 
     Returns:
         [B, *features], the same on every rank; shapes and dtypes as for `readouts.readout`.
 
     Raises:
-        TypeError, ValueError, IndexError: on all ranks, if an argument of one cannot be used, or if their
+        TypeError, ValueError, IndexError: on all ranks, if an argument is invalid on one of them or if their
             calls differ.
-        RuntimeError: a rank is gone, or did not answer within the timeout of the group.
+        RuntimeError: a rank has failed, or did not answer within the timeout of the group.
     """
 
     def check() -> str:
@@ -73,7 +76,7 @@ def readout(
         return f"readout(reduce={reduce_names(reduce)}, empty={empty})"
 
     shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp)
-    return functional.readout(x, shard, reduce, empty=empty)
+    return readouts.readout(x, shard, reduce, empty=empty)
 
 
 def median(
@@ -96,7 +99,7 @@ def median(
         return f"median(interpolation={interpolation}, empty={empty})"
 
     shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp)
-    return functional.median(x, shard, interpolation=interpolation, empty=empty)
+    return readouts.median(x, shard, interpolation=interpolation, empty=empty)
 
 
 def quantile(
@@ -113,7 +116,7 @@ def quantile(
 ) -> Tensor:
     """Take quantiles over the nodes of every graph on all ranks; see `readouts.quantile` and `readout`.
 
-    q is the same on all ranks; a tensor gets its whole gradient on every rank.
+    q must be the same on all ranks; if q is a tensor, every rank gets its full gradient.
     """
 
     def check() -> str:
@@ -124,7 +127,7 @@ def quantile(
         return f"quantile(q={levels}, interpolation={interpolation}, empty={empty})"
 
     shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp, (q,) if isinstance(q, Tensor) else ())
-    return functional.quantile(x, shard, q, interpolation=interpolation, empty=empty)
+    return readouts.quantile(x, shard, q, interpolation=interpolation, empty=empty)
 
 
 def trimmed_mean(
@@ -138,7 +141,7 @@ def trimmed_mean(
     group: ProcessGroup | None = None,
     ddp: bool = False,
 ) -> Tensor:
-    """Average what trimming keeps of every graph on all ranks; see `readouts.trimmed_mean` and `readout`."""
+    """Take the trimmed mean of every graph over all ranks; see `readouts.trimmed_mean` and `readout`."""
 
     def check() -> str:
         check_x(x)
@@ -147,7 +150,7 @@ def trimmed_mean(
         return f"trimmed_mean(proportion={proportion}, empty={empty})"
 
     shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp)
-    return functional.trimmed_mean(x, shard, proportion, empty=empty)
+    return readouts.trimmed_mean(x, shard, proportion, empty=empty)
 
 
 def weighted_mean(
@@ -169,7 +172,7 @@ def weighted_mean(
         return f"weighted_mean(empty={empty})"
 
     shard = agree_on_call(check, (x, weight), batch, ptr, size, group, ddp)
-    return functional.weighted_mean(x, weight, shard, empty=empty)
+    return readouts.weighted_mean(x, weight, shard, empty=empty)
 
 
 def softmax_mean(
@@ -185,8 +188,8 @@ def softmax_mean(
 ) -> Tensor:
     """Average the nodes of all ranks with the softmax of scores; see `readouts.softmax_mean` and `readout`.
 
-    The bits are those of one process as long as its `exp` is that of every rank: same PyTorch, same kind of
-    processor.
+    The bits are those of a single process if `exp` returns the same bits on every rank: same version of
+    PyTorch, same kind of processor.
     """
 
     def check() -> str:
@@ -195,7 +198,7 @@ def softmax_mean(
         return f"softmax_mean(empty={empty})"
 
     shard = agree_on_call(check, (x, scores), batch, ptr, size, group, ddp)
-    return functional.softmax_mean(x, scores, shard, empty=empty)
+    return readouts.softmax_mean(x, scores, shard, empty=empty)
 
 
 def logsumexp(
@@ -216,4 +219,4 @@ def logsumexp(
         return f"logsumexp(empty={empty})"
 
     shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp)
-    return functional.logsumexp(x, shard, empty=empty)
+    return readouts.logsumexp(x, shard, empty=empty)

@@ -1,4 +1,4 @@
-"""`DistributedReadout`: readouts of `readouts.nn` for nodes of many processes."""
+"""`DistributedReadout`: the modules of `readouts.nn` for nodes that are spread over many processes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ from readouts.segments import Segments
 class DistributedReadout(Module):
     """A readout of graphs whose nodes are spread over the ranks of a process group: [N, F] -> [B, F'].
 
-    Every rank gives its own nodes, and gets the value that the readout has of all of them. Networks inside,
-    such as gates, are applied to the nodes of each rank: they have to treat every node by itself. A learned
-    number, as of `SoftmaxReadout`, makes backward send two messages; nothing else does.
+    Example, on every rank with its own x and batch:
+        pool = DistributedReadout(["mean", "max"])
+        out = pool(x, batch, dim_size=12)
+
+    Every rank passes its own nodes and gets the value of the readout over all nodes. Networks inside the
+    readout, such as gates, are applied to the nodes of each rank and must process every node independently.
+    Backward sends two messages wherever values of graphs are expanded to nodes, as the learned number of
+    `SoftmaxReadout` is; otherwise none.
 
     Args:
-        reduce: a name that `readouts.nn.readout_resolver` takes, a readout, or several of them.
+        reduce: a name that `readouts.nn.readout_resolver` accepts, a readout, or several of them. All
+            readouts of `readouts.nn` are supported except `SortReadout` and `PartialReadout`.
         group: process group; None for the default one.
         ddp: whether networks before and inside the readout are under DistributedDataParallel; see
             `readouts.distributed.readout`.
 
     Raises:
-        ValueError: the readout has no distributed form, or is a weighted mean without a gate.
+        ValueError: the readout is not supported, or is a weighted mean without a gate.
     """
 
     def __init__(
@@ -41,7 +47,7 @@ class DistributedReadout(Module):
         *,
         ddp: bool = False,
     ) -> None:
-        """Set the readout, the processes, and who adds up gradients of parameters."""
+        """Set the readout, the process group, and whether DistributedDataParallel averages gradients."""
         super().__init__()
         self.readout = MultiReadout(reduce) if isinstance(reduce, list | tuple) else readout_resolver(reduce)
         self.group, self.ddp = group, ddp
@@ -70,8 +76,8 @@ class DistributedReadout(Module):
         Args:
             x: features of the nodes of this rank [N, ...].
             index: graph of every node of this rank, int64 or int32 [N], or `Segments`.
-            ptr: offsets of sorted graphs [B + 1]; not needed where `index` is given.
-            dim_size: number of graphs B, the same on all ranks; None for the greatest that any rank sees.
+            ptr: offsets of sorted graphs (CSR pointer) [B + 1]; ignored if `index` is given.
+            dim_size: number of graphs B, the same on all ranks; None on all ranks for the maximum over ranks.
         """
 
         def check() -> str:
@@ -90,7 +96,7 @@ class DistributedReadout(Module):
 
 
 def _members(readout: Aggregation) -> list[Aggregation]:
-    """Return a readout, or the readouts that stand side by side in it."""
+    """Return the readouts that a `MultiReadout` contains, recursively; any other readout alone."""
     if isinstance(readout, MultiReadout):
         return [inner for member in readout.readouts for inner in _members(member)]
     return [readout]

@@ -1,4 +1,4 @@
-"""`RankNodes`: the nodes of this rank among the graphs of all ranks."""
+"""`RankNodes`: the local nodes of graphs that are spread over ranks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from readouts.segments import Segments
 
 
 class RankNodes(Segments):
-    """The nodes of this rank, in graphs that all ranks have agreed on.
+    """`Segments` with the local nodes and the global node counts of graphs that all ranks have agreed on.
 
     Attributes:
-        index, ptr, order: as in `Segments`, of the nodes of this rank; there are B graphs on all ranks.
-        ranks: the processes.
-        wants_grad: whether some rank wants gradients.
+        index, ptr, order: as in `Segments`, for the nodes of this rank; B is the same on all ranks.
+        ranks: the ranks of the process group.
+        wants_grad: whether any rank wants gradients.
     """
 
     def __init__(self, segments: Segments, ranks: Ranks, wants_grad: bool) -> None:
-        """Count the nodes of every graph, in one message."""
+        """Sum the local node counts over all ranks, in one message."""
         super().__init__(segments.index, segments.ptr, segments.order)
         self.ranks, self.wants_grad = ranks, wants_grad
         (self._count,) = ranks.sum(self.count_here)
@@ -40,7 +40,7 @@ class RankNodes(Segments):
 
 
 def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a backward that raises a RuntimeError where it is to be differentiated in turn."""
+    """Wrap a backward so that it raises a RuntimeError when a second derivative is requested."""
 
     @functools.wraps(backward)
     def checked(ctx: Any, *grads: Tensor) -> Any:

@@ -1,9 +1,9 @@
 """Order statistics over the nodes of all ranks, by bisection.
 
-Numbers are read as integers in the same order, with -0 below +0. Every rank sorts its own nodes graph by
-graph; then all bisect: how many nodes lie at or below the middle of what is left, and at its quarters, is a
-binary search on every rank and a sum over the ranks. That is one message for two bits of the dtype, whatever
-the number of nodes, for all quantiles of all graphs and features at once.
+Numbers are mapped to integers in the same order, with -0 below +0. Every rank sorts its own nodes by graph
+and value. Then all ranks bisect: in each round, they count the nodes at or below the middle and the quarters
+of the remaining interval, by binary search on every rank and a sum over ranks. One message determines two
+bits of the value, independently of the number of nodes, for all quantiles of all graphs and features at once.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from readouts.numerics.superaccumulator import carry
 from readouts.reductions import result_dtype
 
 MOST_NODES = 2**31
-NOTHING = torch.iinfo(torch.int64).min  # below and, inverted, above every key
+NOTHING = torch.iinfo(torch.int64).min  # below every key; inverted, above every key
 
 
 def select(rows: Tensor, shard: RankNodes, ranks: Tensor) -> Tensor:
     """Return the order statistics [B, K, F] with these ranks [B, K] of the rows [N, F] of all ranks.
 
-    Values, gradients, and ranks that are not there: see `readouts.ops.select`. Messages: the least
-    and greatest values; one for every two bits that these leave open; the ties, if some rank wants gradients.
+    For values, gradients and ranks out of range see `readouts.ops.select`. Messages: one for the least and
+    greatest values; one for every two bits in which they differ; one for the ties if some rank wants
+    gradients.
     """
     return _Select.apply(rows, shard, ranks)
 
 
 def trimmed_mean(rows: Tensor, shard: RankNodes, cut: Tensor) -> Tensor:
-    """Return the means [B, F] of the rows of all ranks without the cut [B] least and greatest."""
+    """Return the means [B, F] of the rows of all ranks without the `cut` [B] least and greatest values."""
     most = shard.count.amax() if shard.size else 0
     if most >= MOST_NODES:
         raise ValueError(f"batch: expected fewer than 2^31 nodes in a trimmed graph, got {int(most)}")
@@ -43,7 +44,7 @@ def trimmed_mean(rows: Tensor, shard: RankNodes, cut: Tensor) -> Tensor:
 
 
 class _Select(torch.autograd.Function):
-    """`select`; the nodes that have a value share its gradient."""
+    """`select`; the gradient of a value is shared among its tied nodes."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, shard: RankNodes, ranks: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class _Select(torch.autograd.Function):
 
 
 class _TrimmedMean(torch.autograd.Function):
-    """`trimmed_mean`; nodes that tie for the first or last value that is kept share what these get."""
+    """`trimmed_mean`; nodes tied at the least or greatest kept value share its gradient."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, shard: RankNodes, cut: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class _TrimmedMean(torch.autograd.Function):
             limbs[:-1] += one.limbs[:-1] * number
             carry(limbs)
         means = Sums(limbs, format).rounded(result_dtype("mean", rows.dtype), kept)
-        special = low.double() + high.double()  # of infinities and NaN
+        special = low.double() + high.double()  # used if a bound is infinite or NaN
         ctx.shard = shard
         ctx.save_for_backward(rows, low, high, numbers, kept, cut)
         return torch.where(low.isfinite() & high.isfinite(), means, special.to(means.dtype))
@@ -113,7 +114,7 @@ def _is_inside(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _numbers(rows: Tensor, low: Tensor, high: Tensor, shard: RankNodes) -> Tensor:
-    """Count the nodes of this rank that tie with either bound, lie below and lie beyond: [4, B, F]."""
+    """Count the local nodes tied at either bound, below the lower and above the upper one: [4, B, F]."""
     numbers = torch.zeros(4, *low.shape, dtype=torch.int64, device=low.device)
     for some, graphs in blocks(rows, shard.index):
         first, last = low[graphs], high[graphs]
@@ -124,7 +125,7 @@ def _numbers(rows: Tensor, low: Tensor, high: Tensor, shard: RankNodes) -> Tenso
 
 
 def _copies(low: Tensor, high: Tensor, numbers: Tensor, kept: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how often each bound is among the values that are kept, [B, F] twice."""
+    """Return how often each bound occurs among the kept values, [B, F] twice."""
     ties_low, ties_high, below, beyond = numbers
     one_value = is_tied(low, high)
     return (
@@ -145,7 +146,7 @@ def _bisect(rows: Tensor, shard: RankNodes, ranks: Tensor) -> Tensor:
     low = torch.where(unordered, high, ~bottom.unsqueeze(1))
     wanted = torch.minimum(ranks.clamp(min=0), shard.count.view(-1, 1) - 1).unsqueeze(2) + 1
     begin, end = (offsets.view(-1, 1, 1) for offsets in (ptr[:-1], ptr[1:]))
-    first, last = begin.expand(shape), end.expand(shape)  # between which keys lie from low to high
+    first, last = begin.expand(shape), end.expand(shape)  # positions of the keys from low to high
     while (low < high).any():
         middle = _half(low, high)
         pivots = torch.stack([_half(low, middle), middle, _half(middle + 1, high)])
@@ -154,24 +155,24 @@ def _bisect(rows: Tensor, shard: RankNodes, ranks: Tensor) -> Tensor:
         beyond = numbers < wanted
         low, first = (torch.where(beyond, *pair).amax(0) for pair in ((pivots + 1, low), (places, first)))
         high, last = (torch.where(beyond, *pair).amin(0) for pair in ((high, pivots), (last, places)))
-    values = unsorted(high, rows.dtype)  # where unordered, the loop has moved the key of NaN
+    values = unsorted(high, rows.dtype)  # where unordered, the loop may have overwritten the key of NaN
     values = values.masked_fill(unordered, torch.nan) if rows.is_floating_point() else values
     return values.masked_fill((shard.count == 0).view(-1, 1, 1), 0)
 
 
 def _half(low: Tensor, high: Tensor) -> Tensor:
-    """Return half of the sum of integers, rounded down; the sum itself may overflow."""
+    """Return the mean of two integers, rounded down, without overflow."""
     return (low & high) + ((low ^ high) >> 1)
 
 
 def _sorted_keys(rows: Tensor, shard: RankNodes) -> Tensor:
-    """Return the rows [N, F] as integers, sorted graph by graph, NaN last; and a row more, of zeros."""
+    """Return the rows [N, F] as integer keys, sorted by graph and value, NaN last, plus one row of zeros."""
     index, order, ptr = shard.index, shard.order, shard.ptr
     rows, index = (rows, index) if order is None else (rows[order], index[order])
     keys = torch.zeros(rows.shape[1], len(rows) + 1, dtype=torch.int64, device=rows.device)
     table = keys[:, :-1]
     table.copy_(keys_of(rows).t())
-    if keys.device.type == "cpu":  # NumPy sorts faster, but one graph after the other
+    if keys.device.type == "cpu":  # one graph at a time: NumPy sorts faster
         columns, offsets = table.numpy(), ptr.tolist()
         for begin, end in itertools.pairwise(offsets):
             columns[:, begin:end].sort(axis=1)
@@ -183,7 +184,7 @@ def _sorted_keys(rows: Tensor, shard: RankNodes) -> Tensor:
 
 
 def _after(keys: Tensor, first: Tensor, last: Tensor, pivots: Tensor) -> Tensor:
-    """Return where, from `first` to `last`, the first keys above the pivots [3, B, K, F] are, by halving."""
+    """Return the position of the first key above each pivot [3, B, K, F], between `first` and `last`."""
     low, high = first.expand(pivots.shape), last.expand(pivots.shape)
     for _ in range(int((last - first).max()).bit_length()):
         middle = (low + high) // 2

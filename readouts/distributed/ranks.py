@@ -1,4 +1,4 @@
-"""The processes of a group: what they agree on before they compute, and what they add up."""
+"""Communication between the ranks of a process group: agreement on a call, sums and maxima."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ ERRORS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (TypeError
 
 
 class Ranks:
-    """The ranks of a process group, to which every message is a tensor of int64.
+    """The ranks of a process group; every message is one `all_reduce` of int64 integers.
 
-    Integers add up exactly and in any order, so nothing here depends on how the group reduces. A message is
-    one `all_reduce`. A rank that does not take part makes it fail within the timeout of the group.
+    Integer sums are exact and independent of order, so no result depends on how the group reduces. If a rank
+    does not take part, the message fails within the timeout of the group.
     """
 
     def __init__(self, group: ProcessGroup | None) -> None:
-        """Take a group that is there already; None for the default group."""
+        """Use an existing group; None for the default group."""
         self.group, self.rank, self.number = group, dist.get_rank(group), dist.get_world_size(group)
         if self.rank < 0:
             raise ValueError("group: expected a process group with this process in it, got another")
 
     def sum(self, *tensors: Tensor) -> list[Tensor]:
-        """Return int64 tensors added up over all ranks, in one message."""
+        """Return the sums of int64 tensors over all ranks, in one message."""
         return self._reduce(tensors, ReduceOp.SUM)
 
     def max(self, *tensors: Tensor) -> list[Tensor]:
-        """Return the greatest of int64 tensors over all ranks, number by number, in one message."""
+        """Return the elementwise maximum of int64 tensors over all ranks, in one message."""
         return self._reduce(tensors, ReduceOp.MAX)
 
     def agree(self, call: str, problem: Exception | None, device: torch.device, *numbers: int) -> list[int]:
-        """Return the greatest over all ranks of each number.
+        """Check that all ranks make the same call, and return the maximum over ranks of each number.
 
         Args:
-            call: what this rank is about to compute, in words; it has to be the same on all ranks.
-            problem: why this rank cannot, if so.
-            device: where messages lie.
+            call: description of what this rank is about to compute; must be the same on all ranks.
+            problem: the error that prevents this rank from computing it, or None.
+            device: device of the messages.
             numbers: integers of this rank.
 
         Raises:
             TypeError, ValueError, IndexError: on all ranks, the problem of the first rank that has one;
-                RuntimeError for a problem of another kind.
-            ValueError: on all ranks, the calls are not the same.
+                RuntimeError for a problem of another type.
+            ValueError: on all ranks, if the calls differ.
         """
         digest = int.from_bytes(hashlib.blake2b(call.encode(), digest_size=7).digest())
         head = torch.tensor([digest, -digest, problem is not None, *numbers], device=device)

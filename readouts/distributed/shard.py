@@ -1,4 +1,4 @@
-"""`Shard`: `Segments` for nodes on many ranks, and how the ranks of a call meet."""
+"""`Shard`: `Segments` for nodes that are spread over many ranks, and the agreement on a call."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from readouts.segments import Segments, flat
 
 
 class Shard(RankNodes):
-    """The nodes of this rank, with verbs that answer for the nodes of all ranks."""
+    """The nodes of this rank; methods return values over the nodes of all ranks."""
 
     def __init__(self, segments: Segments, ranks: Ranks, wants_grad: bool, scale: int) -> None:
-        """Count the nodes of every graph; gradients of nodes are multiplied with `scale`."""
+        """Count the nodes of every graph; gradients of nodes are multiplied by `scale`."""
         super().__init__(segments, ranks, wants_grad)
         self.scale = scale
 
     def nodes(self, x: Tensor) -> Tensor:
-        """Return values of nodes [N, ...], with their gradient to be scaled, and wanted if any rank does.
+        """Return values of nodes [N, ...] whose gradient is scaled, and computed if any rank wants gradients.
 
-        So a rank without parameters before the readout makes the same messages backward as all others.
+        Thus a rank without parameters before the readout sends the same messages in backward as the others.
         """
         if not torch.is_grad_enabled() or not x.is_floating_point():
             return x
@@ -56,15 +56,15 @@ class Shard(RankNodes):
         return ops.mean_of_two(*middle.unbind(1))
 
     def trimmed_mean(self, rows: Tensor, cut: Tensor) -> Tensor:
-        """Return the means [B, F] of the rows of all ranks without the least and greatest."""
+        """Return the means [B, F] of the rows of all ranks without the `cut` least and greatest values."""
         return order.trimmed_mean(rows, self, cut)
 
     def weighted_mean(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weighted means over all ranks, and sums of weights, without a derivative."""
+        """Return weighted means and sums of weights over all ranks, without a derivative."""
         return self._divided(ops.product(weight, x), weight.to(ops.wide_dtype(weight)))
 
     def expand(self, values: Tensor) -> Tensor:
-        """Give every node the row of its graph; backward is the exact sum over all ranks, in two messages."""
+        """Copy the row of every graph to its nodes; backward is an exact sum over ranks, in two messages."""
         return _Expand.apply(values, self) if values.requires_grad else super().expand(values)
 
 
@@ -81,10 +81,10 @@ def agree_on_call(
     """Return the shard of x, the first of the tensors, or raise the same error on all ranks.
 
     Args:
-        check: raises if this rank cannot take part; else it says in words what is to be computed.
+        check: raises if this rank cannot take part; otherwise returns a description of the call.
         tensors: values of the nodes of this rank, all [N, ...], x first.
         batch, ptr, size, group, ddp: as for `readouts.distributed.readout`.
-        parameters: what may want gradients beside the tensors.
+        parameters: other tensors that may require gradients.
     """
     ranks, segments, call, problem = Ranks(group), None, "", None
     device = _device(tensors, group)
@@ -106,7 +106,7 @@ def agree_on_call(
 
 
 def _device(tensors: tuple[Any, ...], group: ProcessGroup | None) -> torch.device:
-    """Return where the messages of this call lie; NCCL takes those on a GPU only."""
+    """Return the device of the messages of this call; NCCL requires a GPU."""
     if dist.get_backend(group) == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return tensors[0].device if isinstance(tensors[0], Tensor) else torch.device("cpu")
@@ -115,7 +115,7 @@ def _device(tensors: tuple[Any, ...], group: ProcessGroup | None) -> torch.devic
 def _in_words(
     text: str, tensors: tuple[Tensor, ...], device: torch.device, size: int | None, ddp: bool
 ) -> str:
-    """Describe a call by all that has to be the same on all ranks."""
+    """Describe everything about a call that must be the same on all ranks."""
     for tensor in tensors:
         if tensor.device != device:
             raise ValueError(f"x: expected a tensor on {device}, where the group sends, got {tensor.device}")
@@ -128,7 +128,7 @@ def _in_words(
 
 
 class _Scale(torch.autograd.Function):
-    """The values as they are, their gradient times a number."""
+    """The identity, with a gradient multiplied by a number."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: int) -> Tensor:

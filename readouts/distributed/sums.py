@@ -1,8 +1,8 @@
 """Exact sums over the nodes of all ranks.
 
-Every rank adds up its own nodes in the limbs of `readouts.numerics.superaccumulator`. The ranks tell one
-another which limbs they use, add these as integers, and round the sum once: the result does not depend on how
-nodes are spread over ranks.
+Every rank accumulates its own nodes in the limbs of `readouts.numerics.superaccumulator`. The ranks exchange
+which limbs are in use, add these limbs as integers, and round the sum once. The result does not depend on
+how nodes are spread over ranks.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from readouts.ops.superaccumulator import sums
 
 
 class Sums(NamedTuple):
-    """Exact sums: limbs [L + 1, B, F], and what they mean."""
+    """Exact sums: limbs [L + 1, B, F] and their format."""
 
     limbs: Tensor
     format: superaccumulator.Format
 
     def rounded(self, dtype: torch.dtype, divisor: Tensor | None = None) -> Tensor:
-        """Return the sums [B, F], over `divisor` [B] if given, rounded once; integers modulo 2^64."""
+        """Return the sums [B, F], divided by `divisor` [B] if given, rounded once; integers modulo 2^64."""
         return superaccumulator.rounded(self.limbs, self.format, dtype, divisor)
 
 
 def local_sums(rows: Tensor, index: Tensor, size: int) -> Sums:
-    """Add up the rows [N, F] of this rank that share an index."""
+    """Sum the rows [N, F] of this rank that share an index."""
     return Sums(sums(rows, index, size), superaccumulator.format_of(rows.dtype))
 
 
 def over_ranks(ranks: Ranks, local: Sums) -> Sums:
-    """Add up the sums of all ranks, in two messages: which limbs there are, and these limbs."""
+    """Sum over all ranks, in two messages: the range of limbs in use, and these limbs."""
     limbs, format = local
     special = bool(limbs[-1].any())
     low, high = superaccumulator.window(limbs)
@@ -51,5 +51,5 @@ def over_ranks(ranks: Ranks, local: Sums) -> Sums:
 
 
 def sum_over(ranks: Ranks, rows: Tensor, index: Tensor, size: int) -> Sums:
-    """Add up the rows [N, F] of all ranks that share an index, in two messages."""
+    """Sum the rows [N, F] of all ranks that share an index, in two messages."""
     return over_ranks(ranks, local_sums(rows, index, size))

@@ -1,4 +1,4 @@
-"""Checks of arguments, and dtypes to compute in: shared by functions, modules and distributed readouts."""
+"""Check arguments, choose the dtype to compute in; for functions, modules and distributed readouts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_x(x: Tensor) -> None:
 
 
 def reduce_names(reduce: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names of reductions as a tuple; raise if there are none, or unknown ones."""
+    """Return the names of reductions as a tuple; raise if there is none or one is unknown."""
     names = (reduce,) if isinstance(reduce, str) else reduce
     if not isinstance(names, tuple | list):
         raise TypeError(f"reduce: expected a name or a sequence of names, got {type(reduce).__name__}")
@@ -43,7 +43,7 @@ def reduce_names(reduce: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def segments_of(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None) -> Segments:
-    """Return the graphs of x, however they are given; raise where they do not fit it."""
+    """Return the graphs of x from `batch`, `ptr` or neither; raise if they do not match x."""
     check_size(size)
     if batch is not None and ptr is not None:
         raise ValueError("batch, ptr: expected one of the two, got both")
@@ -72,7 +72,7 @@ def segments_of(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, 
 def graphs_of(
     x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None, empty: float
 ) -> Segments:
-    """Return the graphs of x; raise where x, they, or the value of an empty graph cannot be used."""
+    """Check x and `empty`, and return the graphs of x."""
     check_x(x)
     check_empty(empty)
     return segments_of(x, batch, ptr, size)
@@ -81,7 +81,7 @@ def graphs_of(
 def averaged_graphs_of(
     x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None, empty: float
 ) -> Segments:
-    """Return the same for a readout of the dtype of a mean."""
+    """Check as `graphs_of` does, and that `empty` fits the dtype of a mean; return the graphs of x."""
     segments = graphs_of(x, batch, ptr, size, empty)
     check_fits(empty, result_dtype("mean", x.dtype))
     return segments
@@ -94,7 +94,7 @@ def check_empty(empty: float) -> None:
 
 
 def check_fits(empty: float, dtype: torch.dtype) -> None:
-    """Raise unless a number of this dtype is, or for floats is next to, `empty`."""
+    """Raise unless this dtype can hold `empty`; a float may be rounded."""
     if dtype.is_floating_point:
         fits = not math.isfinite(empty) or abs(empty) <= torch.finfo(dtype).max
     elif dtype == torch.bool:
@@ -107,12 +107,12 @@ def check_fits(empty: float, dtype: torch.dtype) -> None:
 
 
 def listed(names: Sequence[object]) -> str:
-    """Return names as in a sentence."""
+    """Return names joined by commas."""
     return ", ".join(str(name) for name in names)
 
 
 def check_values(name: str, values: Tensor, x: Tensor) -> None:
-    """Raise unless there are values for the nodes of x, one for each or in a shape like that of x."""
+    """Raise unless `values` has one entry per node of x, or a shape that broadcasts with the shape of x."""
     check_x(x)
     if not isinstance(values, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(values).__name__}")
@@ -127,26 +127,29 @@ def check_values(name: str, values: Tensor, x: Tensor) -> None:
 
 
 def check_clamp_min(clamp_min: float) -> None:
-    """Raise unless the least number that power means look at is positive."""
+    """Raise unless the lower bound to which power means clamp x is positive."""
     if not clamp_min > 0:
         raise ValueError(f"clamp_min: expected a positive number, got {clamp_min}")
 
 
 def check_power(p: float | Tensor) -> None:
-    """Raise unless a power is a finite number; tensors are taken as they are."""
+    """Raise unless a power is finite; the entries of a tensor are not checked."""
     if not isinstance(p, Tensor) and not math.isfinite(p):
         raise ValueError(f"p: expected a finite number, got {p}; max and min are readouts of their own")
 
 
 def check_features(x: Tensor, features: int | None = None) -> None:
-    """Raise unless x has a dimension of features beside that of the nodes, as many as there have to be."""
+    """Raise unless x has a dimension of features, of size `features` if given."""
     if x.dim() < 2 or features not in (None, x.shape[-1]):
         wanted = "F" if features is None else features
         raise ValueError(f"x: expected node features [N, {wanted}], got shape {tuple(x.shape)}")
 
 
 def to_compute_dtype(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
-    """Return x in the dtype to compute in: floats at least `least` wide, integers in the default dtype."""
+    """Cast x to the dtype to compute in: at least as wide as `least`, integers by way of the default dtype.
+
+    On a device without float64, `least` is float32.
+    """
     if not x.is_floating_point():
         x = x.to(torch.get_default_dtype())
     least = torch.float32 if ops.wide_dtype(x) == torch.float32 else least
@@ -154,7 +157,7 @@ def to_compute_dtype(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
 
 
 def cast_back(out: Tensor, x: Tensor) -> Tensor:
-    """Return a result in the dtype of x, or the default float dtype if x has integers."""
+    """Cast a result to the dtype of x, or to the default float dtype if x has integers."""
     return out.to(result_dtype("mean", x.dtype))
 
 

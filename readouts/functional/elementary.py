@@ -21,49 +21,49 @@ def readout(
     size: int | None = None,
     empty: float = 0,
 ) -> Tensor:
-    r"""Reduce the nodes of every graph to one row: the same bits for every order of the nodes.
-
-    With n the number of nodes of a graph and mu the float64 mean:
-
-    - ``sum``: sum_i x_i, ``mean``: sum_i x_i / n; the exact values, rounded once to the dtype of x;
-    - ``max``, ``min``: the extreme value as it is, with -0 below +0;
-    - ``var``: sum_i (x_i - mu)^2 / n, the exact mean of the float64 squares, rounded once (ddof = 0);
-    - ``std``: the square root of ``var`` in float64, rounded once;
-    - ``median``: the middle value, or the mean of the two middle values, rounded once.
-
-    NaN makes its graph and feature NaN and nothing else; infinities follow IEEE 754; a sum that is
-    zero is +0. Gradients flow to first and second order; ties of max, min and median share theirs equally,
-    and the gradient of ``std`` is 0 where ``std`` is 0.
-
-    Args:
-        x: node features [N, *features], any real dtype. float16 and bfloat16 are accumulated
-            without loss and rounded once.
-        batch: graph of every node, int64 or int32 [N], in any order, or `Segments` to share among
-            readouts; None, with `ptr` None, for one graph.
-        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, ``"median"``, or several
-            of them, all but the median made in one pass over x.
-        ptr: offsets of sorted graphs, int64 or int32 [B + 1], instead of `batch`.
-        size: number of graphs B; by default taken from `batch`, which makes a GPU wait.
-        empty: value of a graph without nodes.
-
-    Returns:
-        [B, *features]; for several reductions [B, *features[:-1], R * features[-1]] (and [B, R] for
-        one-dimensional x), blocks in the order given. The dtype is that of x; integers and bool give
-        int64 sums and mean, var, std and median in the default float dtype.
-
-    Raises:
-        TypeError: an argument has a type or dtype that cannot be used.
-        ValueError: an argument has a value or shape that cannot be used.
-        IndexError: `batch` names a graph that is not there.
-
-    Source: Xu et al., "How powerful are graph neural networks?" (arXiv 1810.00826) for what sum, mean
-    and max can tell apart.
+    """Reduce the nodes of every graph to one row, with the same bits for every order of the nodes.
 
     Example:
         >>> x = torch.tensor([[1.0], [2.0], [4.0]])
         >>> readout(x, torch.tensor([0, 0, 1]), reduce=("sum", "mean", "max"))
         tensor([[3.0000, 1.5000, 2.0000],
                 [4.0000, 4.0000, 4.0000]])
+
+    With n the number of nodes of a graph and mu their mean in float64:
+
+    - ``sum``: sum_i x_i, ``mean``: sum_i x_i / n; the exact value, rounded once to the dtype of x;
+    - ``max``, ``min``: the greatest and the least value, unchanged, with -0 below +0;
+    - ``var``: sum_i (x_i - mu)^2 / n, the exact mean of the float64 squares, rounded once (ddof = 0);
+    - ``std``: the square root of ``var`` in float64, rounded once;
+    - ``median``: the middle value, or the mean of the two middle values, rounded once.
+
+    A NaN makes only its own graph and feature NaN; infinities follow IEEE 754; a sum of zero is +0. First
+    and second derivatives exist. The gradient of max, min and median is shared equally among tied nodes, and
+    the gradient of ``std`` is 0 where ``std`` is 0.
+
+    Args:
+        x: node features [N, *features], any real dtype. float16 and bfloat16 are accumulated
+            without loss and rounded once.
+        batch: graph of every node, int64 or int32 [N], in any order; or `Segments`, built once for
+            several readouts; or None, with `ptr` None, for one graph.
+        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, ``"median"``, or several
+            of them. All but the median are computed in one pass over x.
+        ptr: offsets of sorted graphs (CSR pointer), int64 or int32 [B + 1], instead of `batch`.
+        size: number of graphs B; default `batch.max() + 1`, which makes the CPU wait for a GPU.
+        empty: value of a graph without nodes.
+
+    Returns:
+        [B, *features]; for several reductions [B, *features[:-1], R * features[-1]] (and [B, R] for
+        one-dimensional x), blocks in the order given. The dtype is that of x; for integers and bool, sums
+        are int64, and mean, var, std and median have the default float dtype.
+
+    Raises:
+        TypeError: an argument has an unsupported type or dtype.
+        ValueError: an argument has an invalid value or shape.
+        IndexError: an index in `batch` is negative or not below `size`.
+
+    Source: Xu et al., "How powerful are graph neural networks?" (arXiv 1810.00826) for what sum, mean
+    and max can distinguish.
     """
     check_x(x)
     names = reduce_names(reduce)
@@ -77,7 +77,7 @@ def readout(
 
 
 def reduced(x: Tensor, segments: Segments, reduce: str | Sequence[str], empty: float = 0) -> Tensor:
-    """Return `readout` of values that `Segments.nodes` has taken in."""
+    """Return `readout` of values that `Segments.nodes` has returned."""
     names, rows = (reduce,) if isinstance(reduce, str) else tuple(reduce), flat(x)
     if "median" in names:
         blocks = _with_medians(rows, segments, names)
@@ -89,7 +89,7 @@ def reduced(x: Tensor, segments: Segments, reduce: str | Sequence[str], empty: f
 
 
 def _with_medians(rows: Tensor, segments: Segments, names: tuple[str, ...]) -> Tensor:
-    """Return a block for every name, [B, R, F]: one pass for the medians, one for all others."""
+    """Return a block for every name, [B, R, F]: medians in one pass, all other reductions in another."""
     others = tuple(name for name in names if name != "median")
     blocks = iter(segments.reduce(rows, others).chunk(len(others), dim=1) if others else ())
     medians = segments.midpoint(rows)
@@ -110,25 +110,40 @@ def finish(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: floa
 
 
 def global_add_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
-    """Sum the nodes of every graph; the signature of `torch_geometric.nn.global_add_pool`.
+    """Sum the nodes of every graph; replaces `torch_geometric.nn.global_add_pool`.
 
-    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    Nodes lie along dimension -2 of x (-1 if x has one dimension), as in PyG. See `readout`.
+
+    Example:
+        >>> global_add_pool(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1]))
+        tensor([[3.],
+                [4.]])
     """
     return _global_pool(x, batch, size, "sum")
 
 
 def global_mean_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
-    """Average the nodes of every graph; the signature of `torch_geometric.nn.global_mean_pool`.
+    """Average the nodes of every graph; replaces `torch_geometric.nn.global_mean_pool`.
 
-    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    Nodes lie along dimension -2 of x (-1 if x has one dimension), as in PyG. See `readout`.
+
+    Example:
+        >>> global_mean_pool(torch.tensor([[1.0], [3.0], [4.0]]), torch.tensor([0, 0, 1]))
+        tensor([[2.],
+                [4.]])
     """
     return _global_pool(x, batch, size, "mean")
 
 
 def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
-    """Take the maximum over the nodes of every graph; the signature of `torch_geometric.nn.global_max_pool`.
+    """Take the maximum over the nodes of every graph; replaces `torch_geometric.nn.global_max_pool`.
 
-    Nodes lie along dimension -2 of x (-1 if there is only one), as in PyG. See `readout`.
+    Nodes lie along dimension -2 of x (-1 if x has one dimension), as in PyG. See `readout`.
+
+    Example:
+        >>> global_max_pool(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1]))
+        tensor([[2.],
+                [4.]])
     """
     return _global_pool(x, batch, size, "max")
 
@@ -136,6 +151,6 @@ def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) ->
 def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str) -> Tensor:
     check_x(x)
     dim = -1 if x.dim() == 1 else -2
-    size = None if batch is None else size  # PyG, too, looks at the size of a batch only
+    size = None if batch is None else size  # PyG, too, ignores `size` without a batch
     out = readout(x.movedim(dim, 0), batch, reduce, size=size).movedim(0, dim)
     return out.squeeze(dim) if batch is None and x.dim() > 2 else out

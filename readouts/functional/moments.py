@@ -18,11 +18,15 @@ def moments(
     size: int | None = None,
     empty: float = 0,
 ) -> Tensor:
-    """Return mean mu, standard deviation s, skewness and kurtosis of every graph, side by side [B, 4 F].
+    """Return mean mu, standard deviation s, skewness and kurtosis of every graph, concatenated: [B, 4 F].
 
-    With z_i = (x_i - mu) / s these are mu, s, sum_i z_i^3 / n and sum_i z_i^4 / n, the last not reduced by
-    the 3 of a normal distribution. Where s is 0 the last two and all gradients but that of mu are 0.
-    Deviations and their powers are taken in float64; x [N] counts as [N, 1]. For the arguments see
+    Example:
+        >>> moments(torch.tensor([[0.0], [2.0]]))
+        tensor([[1., 1., 0., 1.]])
+
+    With z_i = (x_i - mu) / s, skewness is sum_i z_i^3 / n and kurtosis is sum_i z_i^4 / n (3 for a normal
+    distribution). Where s is 0, skewness, kurtosis and all gradients except that of mu are 0.
+    Deviations and their powers are computed in float64; x [N] counts as [N, 1]. For the arguments see
     `softmax_mean`.
 
     Source: Corso et al., arXiv 2004.05718 (moments as aggregators).

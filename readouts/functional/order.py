@@ -1,6 +1,7 @@
-"""Order statistics as functions: median, quantiles and the trimmed mean of every graph.
+"""Order statistics as functions: median, quantiles and trimmed mean of every graph.
 
-Order statistics know no order of the nodes, so the bits, also of the gradients, are the same for every one.
+An order statistic depends on the values only, not on the order of the nodes; therefore the bits of outputs
+and gradients are the same for every order.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from readouts.segments import Segments, flat
 
 MIDDLES = ("midpoint", "lower", "higher")
 DISCRETE = ("lower", "higher", "midpoint", "nearest")
-# the value of rank r (from 1) is that of q = (r - alpha) / (n + 1 - alpha - beta); linear between ranks
+# the value of rank r (from 1) is the quantile q = (r - alpha) / (n + 1 - alpha - beta); linear between ranks
 CONTINUOUS = {
     "linear": (1.0, 1.0),
     "hazen": (0.5, 0.5),
@@ -42,10 +43,16 @@ def median(
 ) -> Tensor:
     """Take the median over the nodes of every graph.
 
+    Example:
+        >>> x = torch.tensor([[1.0], [2.0], [7.0], [4.0]])
+        >>> median(x, torch.tensor([0, 0, 0, 1]))
+        tensor([[2.],
+                [4.]])
+
     With x_(0) <= ... <= x_(n - 1) the sorted values: ``"lower"`` is x_((n - 1) // 2), ``"higher"`` is
-    x_(n // 2), and ``"midpoint"`` their mean, rounded once and never -0. -0 lies below +0. NaN makes its
-    graph and feature NaN; the midpoint of -inf and inf is NaN. The nodes that have the value share its
-    gradient equally; for the midpoint each of the two values gets half of it.
+    x_(n // 2), and ``"midpoint"`` is the mean of both, rounded once and never -0. -0 lies below +0. A NaN
+    makes its graph and feature NaN; the midpoint of -inf and inf is NaN. Nodes tied at the value share the
+    gradient equally; for the midpoint, each of the two values gets half of the gradient.
 
     Args:
         x: node features [N, *features], any real dtype.
@@ -57,15 +64,9 @@ def median(
         [B, *features] in the dtype of x; midpoints of integers have the default float dtype.
 
     Raises:
-        TypeError, ValueError, IndexError: an argument cannot be used; see `readouts.readout`.
+        TypeError, ValueError, IndexError: an argument is invalid; see `readouts.readout`.
 
     Source: Galton, "Statistics by intercomparison" (1875); PyG's median is ``"lower"``.
-
-    Example:
-        >>> x = torch.tensor([[1.0], [2.0], [7.0], [4.0]])
-        >>> median(x, torch.tensor([0, 0, 0, 1]))
-        tensor([[2.],
-                [4.]])
     """
     check_choice("interpolation", interpolation, MIDDLES)
     segments = graphs_of(x, batch, ptr, size, empty)
@@ -90,33 +91,34 @@ def quantile(
 ) -> Tensor:
     """Take quantiles over the nodes of every graph, as `numpy.quantile` defines them.
 
+    Example:
+        >>> quantile(torch.tensor([0.0, 1.0, 4.0, 9.0]), None, [0.5, 1.0])
+        tensor([[2.5000, 9.0000]])
+
     With x_(0) <= ... <= x_(n - 1) the sorted values and p = q (n - 1): ``"lower"`` is x_(floor p),
-    ``"higher"`` is x_(ceil p), ``"midpoint"`` their mean, ``"nearest"`` the nearer of them (a half goes to
-    the even rank), and ``"linear"`` is (1 - w) x_(floor p) + w x_(floor p + 1) with w = p - floor p,
-    computed in float64 and rounded. ``"hazen"``, ``"weibull"``, ``"median_unbiased"`` and
-    ``"normal_unbiased"`` interpolate linearly at other positions p. NaN, zeros and ties are as for `median`.
+    ``"higher"`` is x_(ceil p), ``"midpoint"`` is the mean of both, ``"nearest"`` is the one with the rank
+    nearer to p (the even rank if both are equally near), and ``"linear"`` is
+    (1 - w) x_(floor p) + w x_(floor p + 1) with w = p - floor p, computed in float64 and rounded.
+    ``"hazen"``, ``"weibull"``, ``"median_unbiased"`` and ``"normal_unbiased"`` interpolate linearly at other
+    positions p. NaN, zeros and ties are as for `median`.
 
     Args:
         x: node features [N, *features], any real dtype.
         batch, ptr, size: as for `readouts.readout`.
-        q: a number from 0 to 1, or several. A tensor [] or [Q] is taken as it is, and gets a gradient where
-            the interpolation is linear: dp/dq times x_(floor p + 1) - x_(floor p).
+        q: a number from 0 to 1, or several. The values of a tensor [] or [Q] are not checked. A tensor gets a
+            gradient where the interpolation is linear: dp/dq times x_(floor p + 1) - x_(floor p).
         interpolation: one of the names above.
         empty: value of a graph without nodes.
 
     Returns:
         [B, *features]; for several quantiles [B, *features[:-1], Q * features[-1]] (and [B, Q] for
-        one-dimensional x), blocks in the order of q. The dtype is that of x, but where integers are
-        averaged the default float dtype.
+        one-dimensional x), blocks in the order of q. The dtype is that of x; averages of integers have the
+        default float dtype.
 
     Raises:
-        TypeError, ValueError, IndexError: an argument cannot be used; see `readouts.readout`.
+        TypeError, ValueError, IndexError: an argument is invalid; see `readouts.readout`.
 
     Source: Hyndman and Fan, "Sample quantiles in statistical packages" (The American Statistician, 1996).
-
-    Example:
-        >>> quantile(torch.tensor([0.0, 1.0, 4.0, 9.0]), None, [0.5, 1.0])
-        tensor([[2.5000, 9.0000]])
     """
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     levels = level_tensors(q) if isinstance(q, Tensor) else levels_of(q)
@@ -137,9 +139,14 @@ def trimmed_mean(
 ) -> Tensor:
     """Average the nodes of every graph without the k least and the k greatest values of every feature.
 
-    sum of x_(k) ... x_(n - 1 - k) over n - 2 k with k = floor(proportion n), the exact value, rounded once.
-    NaN makes its graph and feature NaN; infinities that are kept follow IEEE 754. A value that is kept has
-    the gradient 1 / (n - 2 k); nodes tied at the first or the last of them share what these get.
+    Example:
+        >>> trimmed_mean(torch.tensor([0.0, 1.0, 2.0, 3.0, 100.0]), None, 0.2)
+        tensor([2.])
+
+    The value is the sum of x_(k) ... x_(n - 1 - k) divided by n - 2 k, with k = floor(proportion n): exact,
+    then rounded once. A NaN makes its graph and feature NaN; infinities that are kept follow IEEE 754. Every
+    kept value has the gradient 1 / (n - 2 k). Nodes tied at the least or the greatest kept value share its
+    gradient equally, including those that were cut.
 
     Args:
         x: node features [N, *features], any real dtype.
@@ -151,7 +158,7 @@ def trimmed_mean(
         [B, *features] in the dtype of x; for integers in the default float dtype.
 
     Raises:
-        TypeError, ValueError, IndexError: an argument cannot be used; see `readouts.readout`.
+        TypeError, ValueError, IndexError: an argument is invalid; see `readouts.readout`.
 
     Source: Tukey and McLaughlin, "Less vulnerable confidence and significance procedures" (Sankhya A, 1963).
     """
@@ -170,7 +177,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def levels_of(q: float | Sequence[float]) -> Sequence[float]:
-    """Return one or several numbers as a list; raise unless they are there and lie from 0 to 1."""
+    """Return one or several numbers as a list; raise unless there is one and all lie from 0 to 1."""
     if not isinstance(q, int | float | list | tuple):
         raise TypeError(f"q: expected a number or several, got {type(q).__name__}")
     levels = [q] if isinstance(q, int | float) else list(q)
@@ -185,7 +192,7 @@ def levels_of(q: float | Sequence[float]) -> Sequence[float]:
 
 
 def check_proportion(proportion: float) -> None:
-    """Raise unless the share that is left out at either end lies from 0 to less than 1/2."""
+    """Raise unless the share left out at either end is a number from 0 to less than 1/2."""
     if not isinstance(proportion, int | float):
         raise TypeError(f"proportion: expected a number, got {type(proportion).__name__}")
     if not 0 <= proportion < 0.5:
@@ -193,7 +200,7 @@ def check_proportion(proportion: float) -> None:
 
 
 def level_tensors(q: Tensor) -> Sequence[Tensor]:
-    """Return the levels of a tensor one by one; raise unless they are numbers from 0 to 1."""
+    """Return the levels of a tensor [] or [Q] one by one; raise unless they are floats."""
     if not q.is_floating_point():
         raise TypeError(f"q: expected floating-point numbers, got {q.dtype}")
     if q.dim() > 1 or q.numel() == 0:
@@ -219,7 +226,7 @@ def _quantiles(
 
 
 def position_of(n: Tensor, q: float | Tensor, interpolation: str) -> Tensor:
-    """Return where in the sorted values, from 0 to n - 1, a quantile lies."""
+    """Return the position of a quantile in the sorted values, from 0 to n - 1; not an integer in general."""
     n, q = n.to(wide_dtype(n)), q.to(wide_dtype(q)) if isinstance(q, Tensor) else q
     alpha, beta = CONTINUOUS.get(interpolation, (1.0, 1.0))
     position = (n - 1) * q if alpha == beta == 1 else n * q + (alpha + q * (1 - alpha - beta)) - 1
@@ -227,7 +234,7 @@ def position_of(n: Tensor, q: float | Tensor, interpolation: str) -> Tensor:
 
 
 def between(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
-    """Interpolate linearly; where the rise is no finite number, without computing with it."""
+    """Interpolate linearly from low to high; where high - low is not finite, (1 - w) low + w high."""
     dtype = result_dtype("mean", low.dtype)
     low, high, fixed = low.to(weight.dtype), high.to(weight.dtype), weight.detach()
     rise = high - low

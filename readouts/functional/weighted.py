@@ -1,9 +1,9 @@
-"""Weighted averages of nodes, as functions: mathematics and validation.
+"""Weighted averages of nodes, as functions.
 
-Whatever adds up nodes here is an exact sum of one number per node, rounded once, and those numbers
-come from arithmetic, exp and log of the node alone. So the bits, also of the gradients, do not depend
-on the order of the nodes. float16 and bfloat16 are computed in float32 (power means and moments: all
-in float64, where the device has it) and rounded at the end.
+Every sum over nodes is exact and rounded once. Its terms are computed from one node at a time, with
+arithmetic, exp and log. Therefore the bits of outputs and gradients do not depend on the order of the
+nodes. float16 and bfloat16 are computed in float32 and rounded at the end; power means and moments are
+computed in float64 for every dtype, if the device has float64.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from readouts.functional.checks import (
 from readouts.functional.elementary import reduced
 from readouts.segments import Segments, flat, has_one_weight
 
-LEAST_POWER = 1e-8  # learned powers nearer to 0 than this would lose half the digits of their gradient
+LEAST_POWER = 1e-8  # nearer to 0, the gradient of a learned power would lose half of its digits
 
 
 def weighted_mean(
@@ -41,11 +41,15 @@ def weighted_mean(
 ) -> Tensor:
     """Average the nodes of every graph with given weights: sum_i w_i x_i / sum_i w_i.
 
+    Example:
+        >>> weighted_mean(torch.tensor([[1.0], [4.0]]), torch.tensor([1.0, 3.0]))
+        tensor([[3.2500]])
+
     Args:
         x: node features [N, *features].
-        weight: [N] for a weight per node, or a shape that broadcasts to that of x. Weights may be
-            negative; a weight of 0 leaves its node out, whatever stands in it. Where weights add up to 0 the
-            value is that of IEEE 754, NaN or infinite.
+        weight: [N] for one weight per node, or a shape that broadcasts to that of x. Weights may be
+            negative. A weight of 0 excludes its node, even if the node is NaN or infinite. If the weights sum
+            to 0, the result is the IEEE 754 quotient, NaN or infinite.
         batch, ptr, size: as for `readouts.readout`.
         empty: value of a graph without nodes.
 
@@ -53,7 +57,7 @@ def weighted_mean(
         [B, *features] in the dtype of x.
 
     Raises:
-        TypeError, ValueError, IndexError: an argument cannot be used, such as a `weight` with another number
+        TypeError, ValueError, IndexError: an argument is invalid, such as a `weight` with another number
             of nodes or more dimensions than x; see `readouts.readout`.
 
     Source: the weighted average pooling of Horvitz and Thompson (1952) and Hajek (1971).
@@ -74,13 +78,17 @@ def softmax_mean(
 ) -> Tensor:
     """Average the nodes of every graph with weights that are the softmax of scores over the graph.
 
-    sum_i exp(s_i - m) x_i / sum_i exp(s_i - m), where m is the greatest score of the graph; both sums are
-    exact in float64. An infinite m gives NaN, as in `torch.softmax`; a score of -inf beside others, or so
-    low that its weight is 0, leaves its node out, whatever stands in it.
+    Example:
+        >>> softmax_mean(torch.tensor([[1.0], [4.0]]), torch.tensor([0.0, 0.0]))
+        tensor([[2.5000]])
+
+    The value is sum_i exp(s_i - m) x_i / sum_i exp(s_i - m), with m the greatest score of the graph; both
+    sums are exact in float64. If m is infinite the value is NaN, as in `torch.softmax`. A score of -inf, or
+    one so low that its weight is 0, excludes its node, even if the node is NaN or infinite.
 
     Args:
         x: node features [N, *features].
-        scores: [N] for a score per node, or of the shape of x, or with 1 in the place of some features.
+        scores: [N] for one score per node, or the shape of x, or that shape with some features replaced by 1.
         batch, ptr, size: as for `readouts.readout`.
         empty: value of a graph without nodes.
 
@@ -88,7 +96,7 @@ def softmax_mean(
         [B, *features], or the shape that x and scores broadcast to, in the dtype of x.
 
     Raises:
-        TypeError, ValueError, IndexError: an argument cannot be used, such as `scores` with another number
+        TypeError, ValueError, IndexError: an argument is invalid, such as `scores` with another number
             of nodes or more dimensions than x; see `readouts.readout`.
 
     Source: Bahdanau et al., arXiv 1409.0473; on graphs Li et al., arXiv 1511.05493.
@@ -99,12 +107,12 @@ def softmax_mean(
 
 
 def softmax_averaged(x: Tensor, scores: Tensor, segments: Segments, empty: float = 0) -> Tensor:
-    """Return `softmax_mean` of values that `Segments.nodes` has taken in."""
+    """Return `softmax_mean` of values that `Segments.nodes` has returned."""
     return _averaged(x, scores, segments, True, empty)
 
 
 def _averaged(x: Tensor, given: Tensor, segments: Segments, softmax: bool, empty: float) -> Tensor:
-    """Return weighted means of x; `given` are the weights, or scores whose softmax is the weights."""
+    """Return weighted means of x; `given` are weights, or scores whose softmax is the weights."""
     values, given = promote(x, given)
     if ops.is_eager(values, given):
         out = _WeightedMean.apply(values, given, segments, softmax)
@@ -114,20 +122,20 @@ def _averaged(x: Tensor, given: Tensor, segments: Segments, softmax: bool, empty
 
 
 def _step_by_step(x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
-    """Return the same from operators that can be compiled, mapped and differentiated again."""
+    """Return weighted means from operators that support torch.compile, vmap and second derivatives."""
     weight = _weights(given, segments) if softmax else given
     total = reduced(weight.to(ops.wide_dtype(weight)), segments, "sum", empty=1)
     return (reduced(ops.product(weight, x), segments, "sum") / total).to(x.dtype)
 
 
 def _weights(scores: Tensor, segments: Segments) -> Tensor:
-    """Return exp(s_i - m), m the greatest score of the graph, in the memory of one tensor."""
+    """Return exp(s_i - m), with m the greatest score of the graph; allocates one tensor."""
     top = segments.greatest(scores)
     return (-top).index_select(0, segments.index).add_(scores).exp_()
 
 
 class _WeightedMean(torch.autograd.Function):
-    """Weighted means with their gradients in closed form, step by step if these are to be differentiated."""
+    """Weighted means with gradients in closed form; for second derivatives, those of `_step_by_step`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
@@ -154,11 +162,11 @@ class _WeightedMean(torch.autograd.Function):
 def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, out: Tensor, total: Tensor, segments: Segments, softmax: bool
 ) -> tuple[Tensor, Callable[[], Tensor]]:
-    """Return the gradient of x, and a function that computes that of the weights, or of their scores.
+    """Return the gradient of x, and a function that computes the gradient of the weights or scores.
 
-    With w_i the weight of node i, t the sum of the weights, r the result and g its gradient: x_i has
-    w_i g / t, and w_i has (x_i . g - r . g) / t, where products are sums over the features that share a
-    weight; a score has w_i times that.
+    With w_i the weight of node i, t the sum of the weights, r the result and g its gradient: the gradient of
+    x_i is w_i g / t, and that of w_i is (x_i . g - r . g) / t, where the products are sums over the features
+    that share a weight. The gradient of a score is w_i times the latter.
     """
     index, is_shared = segments.index, has_one_weight(x, weight)
     slope = grad.to(total.dtype) / total
@@ -182,7 +190,7 @@ def _gradients(
 def _of_weights(
     inner: Tensor, slope: Tensor, weight: Tensor, out: Tensor, index: Tensor, softmax: bool
 ) -> Tensor:
-    """Return the gradient of weights that several features share, from x_i . g / t."""
+    """Return the gradient of weights that broadcast over features; `inner` is the sum of x_i . g / t."""
     average = (slope * out).sum_to_size(len(slope), *weight.shape[1:]).index_select(0, index)
     gradient = inner - average
     return (ops.product(weight, gradient) if softmax else gradient).to(weight.dtype)
@@ -196,10 +204,14 @@ def logsumexp(
     size: int | None = None,
     empty: float = 0,
 ) -> Tensor:
-    """Return log sum_i exp(x_i) of every graph [B, *features], without overflow: a smooth maximum.
+    """Return log sum_i exp(x_i) of every graph [B, *features], a smooth maximum, without overflow.
 
-    The gradient of node i is exp(x_i) / sum_j exp(x_j); it is 0 where all nodes are -inf. The sum over
-    no nodes would be -inf, and `empty`, 0 unless set, takes its place. For the arguments see `softmax_mean`.
+    Example:
+        >>> logsumexp(torch.zeros(2, 1))
+        tensor([[0.6931]])
+
+    The gradient of node i is exp(x_i) / sum_j exp(x_j); it is 0 if all nodes are -inf. The value of a graph
+    without nodes is `empty`, by default 0 and not -inf. For the arguments see `softmax_mean`.
 
     Source: Pinheiro and Collobert, arXiv 1411.6228.
     """
@@ -222,22 +234,26 @@ def power_mean(
     clamp_min: float = 1e-4,
     empty: float = 0,
 ) -> Tensor:
-    """Return the power mean (sum_i x_i^p / n)^(1/p) of every graph [B, *features]; at p = 0 exp(mean log x).
+    """Return the power mean (sum_i x_i^p / n)^(1/p) of every graph [B, *features]; for p = 0 exp(mean log x).
 
-    p = 1 is the mean, 2 the root of the mean square, -1 the harmonic mean, 0 the geometric; -inf and inf
-    would be min and max. It is computed from logarithms in float64, so that no power overflows.
+    Example:
+        >>> power_mean(torch.tensor([[3.0], [4.0]]), 2.0)
+        tensor([[3.5355]])
+
+    p = 1 is the mean, 2 the root mean square, -1 the harmonic mean, 0 the geometric mean; the limits -inf and
+    inf are min and max. The value is computed from logarithms in float64, so that no power overflows.
 
     Args:
-        x: node features [N, *features]. Power means are defined for positive numbers: what is below
-            `clamp_min`, 0 and negative numbers too, counts as `clamp_min` and has gradient 0.
-        p: a finite number, or a tensor that broadcasts to the features of a node. A learned p nearer
-            to 0 than 1e-8 counts as 1e-8.
+        x: node features [N, *features]. Power means are defined for positive numbers: values below
+            `clamp_min`, including 0 and negative numbers, are replaced by `clamp_min` and have gradient 0.
+        p: a finite number, or a tensor that broadcasts to the features of a node. A learned p whose
+            magnitude is below 1e-8 is replaced by 1e-8.
         batch, ptr, size: as for `readouts.readout`.
         clamp_min: a positive number.
         empty: value of a graph without nodes.
 
     Raises:
-        TypeError, ValueError, IndexError: an argument cannot be used, such as a `clamp_min` that is not
+        TypeError, ValueError, IndexError: an argument is invalid, such as a `clamp_min` that is not
             positive or a power that is not finite; see `readouts.readout`.
 
     Source: Radenovic et al., arXiv 1711.02512 ("GeM"); on graphs Li et al., arXiv 2006.07739.
@@ -258,27 +274,27 @@ def power_mean(
 
 
 def unsqueeze_like(values: Tensor, x: Tensor) -> Tensor:
-    """Give values [N, ...] of nodes as many dimensions as x has."""
+    """Append dimensions of size 1 to values [N, ...] until they have as many dimensions as x."""
     return values.view(values.shape + (1,) * (x.dim() - values.dim()))
 
 
 def promote(x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x and the scores of its nodes with as many dimensions, in one dtype to compute in."""
+    """Return x and the scores of its nodes with equally many dimensions, in one dtype to compute in."""
     wide, scores = to_compute_dtype(x), unsqueeze_like(to_compute_dtype(scores), x)
     dtype = torch.promote_types(wide.dtype, scores.dtype)
     return wide.to(dtype), scores.to(dtype)
 
 
 def per_graph(parameter: Tensor, x: Tensor, segments: Segments) -> Tensor:
-    """Repeat a parameter that broadcasts to the features of a node for every graph.
+    """Repeat a parameter, which broadcasts to the features of a node, for every graph.
 
-    Expanded to the nodes from there, its gradient is an exact sum for each graph, and these are added up
-    in the order of the graphs.
+    Expand the result to the nodes: then the gradient is an exact sum for each graph, and the graphs are
+    summed in their order, so that the order of the nodes does not matter.
     """
     lead = (1,) * (x.dim() - 1 - parameter.dim())
     return parameter.view(lead + parameter.shape).expand(segments.size, *lead, *parameter.shape)
 
 
 def _finite(top: Tensor) -> Tensor:
-    """Return what to subtract before exp: the greatest value, 0 where it is infinite."""
+    """Return what to subtract before exp: the greatest value, or 0 where it is infinite."""
     return torch.where(top.isinf(), 0, top)

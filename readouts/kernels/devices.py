@@ -1,4 +1,4 @@
-"""What devices cannot do, and how to compute for them."""
+"""Devices without float64, and how operators are computed for them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ WITHOUT_FLOAT64 = {"mps"}
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
-    """Return float64 where the device of a tensor has it, else float32."""
+    """Return float64 if the device of a tensor supports it, else float32."""
     return torch.float32 if x.device.type in WITHOUT_FLOAT64 else torch.float64
 
 
 def through_cpu(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a kernel on the CPU for tensors of devices without float64."""
+    """Wrap a kernel so that it runs on the CPU for tensors on devices without float64."""
 
     def run(*arguments: Any) -> Any:
         device = arguments[0].device

@@ -1,6 +1,6 @@
 """The definition of every operator: a loop over graphs in rational arithmetic, rounded once.
 
-Slow on purpose. A student can read it, and every other kernel must return the same bits.
+Slow, but easy to read; every other kernel must return the same bits.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Column = list[float] | list[int]
 
 
 def round_once(value: Fraction, dtype: torch.dtype) -> float:
-    """Return the number of floating-point `dtype` nearest to `value`, ties to even; a zero is +0.
+    """Round `value` to the nearest number of floating-point `dtype`, ties to even; a zero is +0.
 
-    Numbers that round beyond the largest finite one become infinite, numbers below the least
-    normal one land on the grid of the subnormals, as IEEE 754 prescribes.
+    As IEEE 754 prescribes, values that round beyond the largest finite number become infinite, and values
+    below the least normal number are rounded to a subnormal number.
     """
     limits = torch.finfo(dtype)
     bits = 1 - int(math.log2(limits.eps))
@@ -51,7 +51,7 @@ def reduce(x: Tensor, index: Tensor, count: Tensor, names: Sequence[str]) -> Ten
 def reduce_backward(grad: Tensor, x: Tensor, index: Tensor, count: Tensor, names: Sequence[str]) -> Tensor:
     """Return the gradient [N, F] of `reduce` with respect to x, given that of its output [B, R, F].
 
-    Each contribution is computed in float64, the contributions are added in the order
+    Each contribution is computed in float64. Contributions are added in the order
     sum, mean, max, min, var, std, and the total is rounded once to the dtype of x.
     """
     out = torch.zeros(x.shape, dtype=x.dtype)
@@ -87,7 +87,7 @@ def _rounded(value: float | Fraction, dtype: torch.dtype) -> float:
 
 
 def _total(column: Column) -> Fraction | float:
-    """Return the exact sum; with NaN or infinities in the column what IEEE 754 addition gives."""
+    """Return the exact sum; if the column has NaN or infinities, their sum by IEEE 754."""
     special = [value for value in column if not math.isfinite(value)]
     return sum(special) if special else sum(map(Fraction, column), Fraction(0))
 
@@ -110,7 +110,7 @@ def _min(column: Column, dtype: torch.dtype) -> float | int:
 
 
 def _order(value: float) -> tuple[float, float]:
-    """Order numbers as IEEE 754 `maximum` does: -0 is below +0."""
+    """Return the sort key of a number by IEEE 754 `maximum`, with -0 below +0."""
     return value, math.copysign(1.0, value)
 
 

@@ -1,4 +1,4 @@
-"""Readouts as modules, in the protocol of PyG's `Aggregation`."""
+"""Readouts as modules with the interface of PyG's `Aggregation`."""
 
 from readouts.nn.attention import AttentionReadout, MultiheadAttentionReadout, Set2SetReadout
 from readouts.nn.compose import (

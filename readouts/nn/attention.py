@@ -1,4 +1,4 @@
-"""Averages whose weights are learned: attention."""
+"""Attention as a readout: averages with learned weights."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from readouts.segments import Segments
 
 
 class AttentionReadout(Readout):
-    """sum_i a_i nn(x_i), a the softmax of gate_nn(x) over the graph: [N, F] -> [B, F']. Empty graph: `empty`.
+    """Average with attention weights: sum_i a_i nn(x_i), [N, F] -> [B, F']. Empty graph: `empty`.
 
-    Sees proportions, with attention to some kinds of nodes; not the size. The weighted sum keeps its bits
-    under every order of the nodes; networks inside may change a row's last bits with its place, as matrix
-    products do.
+    Example:
+        >>> pool = AttentionReadout(gate_nn=torch.nn.Linear(8, 1))
+        >>> pool(torch.randn(5, 8), torch.tensor([0, 0, 1, 1, 1])).shape
+        torch.Size([2, 8])
+
+    The weights a are the softmax of gate_nn(x) over the graph. Keeps weighted proportions, not the number of
+    nodes. The weighted sum has the same bits for every order of the nodes; a network inside may change the
+    last bits of a row when the row moves, as matrix products do.
 
     Args:
-        gate_nn: network from x [N, F] to scores [N, 1], or [N, F'] for scores of every feature.
+        gate_nn: network from x [N, F] to scores [N, 1], or [N, F'] for one score per feature.
         nn: network from x [N, F] to values [N, F']; None for x itself.
         empty: value of an empty graph.
 
@@ -54,27 +59,32 @@ class AttentionReadout(Readout):
 
 
 class MultiheadAttentionReadout(Readout):
-    """Pooling by multihead attention, with learned seeds as queries: [N, C] -> [B, seeds * C].
+    """Pool by multi-head attention with learned seeds as queries: [N, C] -> [B, seeds * C].
 
-    For seed s, head h and d = C / heads: scores (W_q s + b_q)_h . (W_k x_i)_h / sqrt(d), their softmax a over
-    the graph, o_h = sum_i a_i (W_v x_i)_h + b_h, then y = norm(s + W_o o + b_o) and norm(y + relu(W y + b)).
-    Empty graph: `empty`. The size does not show.
+    Example:
+        >>> pool = MultiheadAttentionReadout(channels=8, heads=2)
+        >>> pool(torch.randn(5, 8), torch.tensor([0, 0, 1, 1, 1])).shape
+        torch.Size([2, 8])
 
-    Scores are computed as products of x_i with W_k^T (W_q s + b_q) and values as W_v sum_i a_i x_i, which is
-    the same mathematics without a matrix product over nodes: so the bits, those of all gradients too, do not
-    depend on the order of the nodes. Memory: about N * seeds * heads * C numbers.
+    For seed s, head h and d = C / heads, with a the softmax over the graph of the scores (W_q s + b_q)_h .
+    (W_k x_i)_h / sqrt(d): o_h = sum_i a_i (W_v x_i)_h + b_h, then y = norm(s + W_o o + b_o), and the output
+    is norm(y + relu(W y + b)). Does not keep the number of nodes.
+
+    Scores are computed as x_i . (W_k^T (W_q s + b_q))_h, and o_h as W_v sum_i a_i x_i. This equals the
+    formula above and needs no matrix product over nodes, so the bits of outputs and gradients do not depend
+    on the order of the nodes. Memory: about N * seeds * heads * C numbers. Empty graph: `empty`.
 
     Args:
         channels: C.
         heads: number of heads; divides C.
         seeds: number of learned queries.
-        layer_norm: whether the two norms are there.
+        layer_norm: whether the two norms are applied.
         empty: value of an empty graph.
 
     Raises:
         ValueError: `heads` does not divide `channels`.
 
-    Source: Lee et al., "Set Transformer" (arXiv 1810.00825), without the layer in front of the pooling.
+    Source: Lee et al., "Set Transformer" (arXiv 1810.00825), without the layer before the pooling.
     """
 
     def __init__(
@@ -96,7 +106,7 @@ class MultiheadAttentionReadout(Readout):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the seeds and the layers anew."""
+        """Reinitialise the seeds and the layers."""
         torch.nn.init.xavier_uniform_(self.seed)
         for layer in self.children():
             reset(layer)
@@ -123,11 +133,16 @@ class MultiheadAttentionReadout(Readout):
 
 
 class Set2SetReadout(Readout):
-    """Attention that asks T times, with an LSTM for memory: [N, F] -> [B, 2 F]. Empty graph: `empty`.
+    """Attend T times, with an LSTM that makes the queries: [N, F] -> [B, 2 F]. Empty graph: `empty`.
 
-    q_t = LSTM(q*_(t-1)), a the softmax of x_i . q_t over the graph, r_t = sum_i a_i x_i, q*_t = [q_t, r_t];
-    the value is q*_T. Matrix products run over graphs only, so the order of the nodes changes no bit; the
-    size does not show.
+    Example:
+        >>> pool = Set2SetReadout(in_channels=8, processing_steps=3)
+        >>> pool(torch.randn(5, 8), torch.tensor([0, 0, 1, 1, 1])).shape
+        torch.Size([2, 16])
+
+    q_t = LSTM(q*_(t-1)), a is the softmax of x_i . q_t over the graph, r_t = sum_i a_i x_i, q*_t = [q_t,
+    r_t], and the output is q*_T. Matrix products run over graphs only, so the order of the nodes changes no
+    bit. Does not keep the number of nodes.
 
     Args:
         in_channels: F.
@@ -144,7 +159,7 @@ class Set2SetReadout(Readout):
         self.lstm = LSTMCell(2 * in_channels, in_channels)
 
     def reset_parameters(self) -> None:
-        """Draw the LSTM anew."""
+        """Reinitialise the LSTM."""
         self.lstm.reset_parameters()
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
@@ -160,7 +175,7 @@ class Set2SetReadout(Readout):
         return fill_empty(out, segments, self.empty)
 
     def _ask(self, out: Tensor, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the LSTM; PyTorch's own step has no rule for vmap."""
+        """Compute one step of the LSTM; PyTorch's own step does not support vmap."""
         cell = self.lstm
         gates = linear(out, cell.weight_ih, cell.bias_ih) + linear(query, cell.weight_hh, cell.bias_hh)
         let_in, keep, new, let_out = gates.chunk(4, dim=-1)

@@ -1,4 +1,4 @@
-"""What all readout modules share: PyG's protocol, `Segments` as index, the value of an empty graph."""
+"""The base class of readout modules: PyG's interface, `Segments` as index, the value of an empty graph."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from readouts.segments import Segments
 
 
 class Readout(Aggregation):
-    """A readout in PyG's protocol; a subclass computes `_read`, nodes first: [N, ..., F] -> [B, ..., *].
+    """A readout with PyG's interface; a subclass computes `_read`, nodes first: [N, ..., F] -> [B, ..., *].
 
     Attributes:
-        undistributed: why nodes on other processes cannot be read out, in one sentence; empty where they can.
+        undistributed: why `DistributedReadout` rejects this readout, in one sentence; empty if it does not.
     """
 
     undistributed = ""
@@ -33,7 +33,7 @@ class Readout(Aggregation):
     def __call__(
         self, x: Tensor, index: Tensor | Segments | None = None, *arguments: Any, **options: Any
     ) -> Tensor:
-        """Take `Segments` instead of an index, too; PyG's checks are for tensors."""
+        """Accept `Segments` as well as an index, which PyG's checks of tensors would reject."""
         if isinstance(index, Segments):
             return Module.__call__(self, x, index, *arguments, **options)
         return super().__call__(x, index, *arguments, **options)
@@ -46,12 +46,12 @@ class Readout(Aggregation):
         dim_size: int | None = None,
         dim: int = -2,
     ) -> Tensor:
-        """Read out x along `dim`, the dimension of the nodes; the formula stands with the class.
+        """Read out x along `dim`, the dimension of the nodes; for the formula see the class.
 
         Args:
             x: node features [..., N, ...].
             index: graph of every node, int64 or int32 [N], in any order, or `Segments`.
-            ptr: offsets of sorted graphs, int64 or int32 [B + 1]; not needed where `index` is given.
+            ptr: offsets of sorted graphs (CSR pointer), int64 or int32 [B + 1]; ignored if `index` is given.
             dim_size: number of graphs B.
             dim: dimension of the nodes.
         """
@@ -65,10 +65,10 @@ class Readout(Aggregation):
         raise NotImplementedError
 
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
-        """Return what every node gave to the output, nodes first; see `readouts.attribution.contributions`.
+        """Return the contribution of every node, nodes first; see `readouts.attribution.contributions`.
 
         Raises:
-            ValueError: the output is no sum of what nodes give.
+            ValueError: the output is not a sum over nodes.
         """
         raise ValueError(f"reduce: expected a readout that is a sum of what its nodes give, got {self!r}")
 
@@ -80,28 +80,31 @@ class Readout(Aggregation):
 
 
 def nodes_first(x: Tensor, dim: int) -> tuple[Tensor, int | None]:
-    """Return x with the dimension of its nodes first, and where to move it back to, None for nowhere."""
-    if dim == 0 or (dim == -2 and x.dim() == 2):  # a view that is not needed takes as long as a small batch
+    """Move the dimension of the nodes to the front; return x and where to move it back, None for nowhere."""
+    if dim == 0 or (dim == -2 and x.dim() == 2):  # an unnecessary view takes as long as a small batch
         return x, None
     return x.movedim(dim, 0), dim
 
 
 def apply(module: Module | None, x: Tensor, segments: Segments) -> Tensor:
-    """Apply a network to the nodes, if there is one; PyG's MLP gets the batch, which its norms need."""
+    """Apply a network to the nodes, if there is one; pass the batch to PyG's MLP, whose norms need it."""
     if module is None:
         return x
     return module(x, batch=segments.index, batch_size=segments.size) if isinstance(module, MLP) else module(x)
 
 
 def call(readout: Aggregation, x: Tensor, segments: Segments) -> Tensor:
-    """Apply a readout, or an aggregation of PyG's, along the first dimension of x."""
+    """Apply a readout, or one of PyG's aggregations, along the first dimension of x."""
     if isinstance(readout, Readout):
         return readout(x, segments, dim=0)
     return readout(x, segments.index, dim_size=segments.size, dim=0)
 
 
 def slopes_times_values(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """Return values times the slopes of a function that is linear in them, or in pieces, block by block."""
+    """Return values times the slopes of a function, block by block.
+
+    The function is linear or piecewise linear in the values.
+    """
     leaf = to_compute_dtype(values).detach().requires_grad_()
     with torch.enable_grad():
         out = function(leaf)

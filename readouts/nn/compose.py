@@ -1,4 +1,4 @@
-"""Readouts made of networks and other readouts, and readouts by name."""
+"""Readouts made of networks and other readouts, and the resolver of names."""
 
 from __future__ import annotations
 
@@ -25,16 +25,21 @@ from readouts.segments import Segments
 
 
 class DeepSetsReadout(Readout):
-    """global_nn(sum_i local_nn(x_i)): [N, F] -> [B, F']. Empty graph: global_nn of a row of `empty`.
+    """Apply networks before and after a sum: global_nn(sum_i local_nn(x_i)), [N, F] -> [B, F'].
 
-    With networks wide enough it can learn every continuous function of bounded sets. The sum keeps its bits
-    under every order of the nodes; a local network may change a row's last bits with its place, as matrix
-    products do.
+    Example:
+        >>> pool = DeepSetsReadout(torch.nn.Linear(8, 16), torch.nn.Linear(16, 3))
+        >>> pool(torch.randn(5, 8), torch.tensor([0, 0, 1, 1, 1])).shape
+        torch.Size([2, 3])
+
+    Wide enough networks can approximate every continuous function of sets of bounded size. The sum has the
+    same bits for every order of the nodes; a local network may change the last bits of a row when the row
+    moves, as matrix products do. Empty graph: global_nn of a row of `empty`.
 
     Args:
-        local_nn: network of the nodes, [N, F] -> [N, H]; None for x itself.
-        global_nn: network of the graphs, [B, H] -> [B, F']; None for the sums themselves.
-        reduce: ``"sum"``, or another name that `readouts.readout` takes.
+        local_nn: network applied to nodes, [N, F] -> [N, H]; None for x itself.
+        global_nn: network applied to graphs, [B, H] -> [B, F']; None for the sums themselves.
+        reduce: ``"sum"``, or another name that `readouts.readout` accepts.
         empty: value of the sum of an empty graph.
 
     Source: Zaheer et al., "Deep sets" (arXiv 1703.06114); on graphs Buterez et al., arXiv 2211.04952.
@@ -48,7 +53,7 @@ class DeepSetsReadout(Readout):
         *,
         empty: float = 0,
     ) -> None:
-        """Set the networks, the readout between them and its value of an empty graph."""
+        """Set the networks, the reduction between them, and its value of an empty graph."""
         super().__init__(empty=empty)
         (self.reduce,) = reduce_names((reduce,))
         self.local_nn = local_nn
@@ -95,21 +100,25 @@ CLASSES: dict[str, type[Readout]] = {
 def readout_resolver(query: str | Aggregation, **options: Any) -> Aggregation:
     """Return a readout by its name, like `torch_geometric.nn.resolver.aggregation_resolver`.
 
+    Example:
+        >>> readout_resolver("trimmed_mean", proportion=0.1)
+        TrimmedMeanReadout(proportion=0.1)
+
     Args:
         query: the name of a class, with or without "Readout", in any case, with or without hyphens and
             underscores: ``"mean"``, ``"logsumexp"``, ``"size_aware_mean"``; ``"add"`` is sum. A module
-            comes back as it is.
+            is returned unchanged.
         options: arguments of the class.
 
     Raises:
-        TypeError: `query` is neither a name nor an aggregation, or the class needs other options.
-        ValueError: there is no readout of that name.
+        TypeError: `query` is neither a name nor an aggregation, or the class does not accept the options.
+        ValueError: no readout has that name.
     """
     return query if isinstance(query, Aggregation) else _made(query, options)
 
 
 def _made(query: str, options: dict[str, Any]) -> Readout:
-    """Make a readout by its name; raise where it needs other options."""
+    """Make a readout by its name; raise if the class does not accept the options."""
     kind = _named(query)
     try:
         inspect.signature(kind).bind(**options)
@@ -128,19 +137,24 @@ def _named(query: str) -> type[Readout]:
 
 
 class MultiReadout(Readout):
-    """Several readouts side by side: [N, F] -> [B, F_1 + F_2 + ...], blocks in the order given.
+    """Concatenate several readouts: [N, F] -> [B, F_1 + F_2 + ...], blocks in the order given.
 
-    Sum, mean, max, min, var and std among them are made in one pass over x; all share the bookkeeping of
-    the batch. As `aggr=` of a convolution it widens the messages, which most convolutions do not expect;
-    where PyG takes a list, ``aggr=[SumReadout(), MaxReadout()]`` fits. Empty graph: that of each readout.
+    Example:
+        >>> MultiReadout(["sum", "max"])(torch.tensor([[1.0], [2.0]]))
+        tensor([[3., 2.]])
+
+    Sum, mean, max, min, var and std are computed together in one pass over x; all readouts share the
+    `Segments` of the batch. As `aggr=` of a convolution this widens the messages, which most convolutions do
+    not expect; pass ``aggr=[SumReadout(), MaxReadout()]`` to those that accept a list. Empty graph: as in
+    each readout.
 
     Args:
-        reduce: names such as ``["sum", "mean", "max"]``, see `readout_resolver`, and modules: readouts, or
-            aggregations of PyG's.
-        empty: value of an empty graph of readouts given by name.
+        reduce: names such as ``["sum", "mean", "max"]``, see `readout_resolver`, and modules: readouts or
+            PyG's aggregations.
+        empty: value of an empty graph, for readouts given by name.
 
     Raises:
-        TypeError, ValueError: there are no readouts, or names that are unknown.
+        TypeError, ValueError: there is no readout, or a name is unknown.
     """
 
     def __init__(self, reduce: str | Sequence[str | Aggregation], *, empty: float = 0) -> None:
@@ -192,27 +206,32 @@ class MultiReadout(Readout):
 
 
 class PartialReadout(Readout):
-    """In training, the readout of m of the n nodes of every graph; in evaluation, that of all of them.
+    """Read out m of the n nodes of every graph in training, all nodes in evaluation.
 
-    For the mean and a random choice it is unbiased: its expectation is the mean of all nodes, its variance
-    S^2 (1 - m / n) / m, where S^2 = sum_i (x_i - mu)^2 / (n - 1). Other readouts are those of a smaller
-    graph: a sum is m / n times the whole on average, a maximum is too low.
+    Example:
+        >>> pool = PartialReadout("mean", count=1).eval()
+        >>> pool(torch.tensor([[1.0], [3.0]]))
+        tensor([[2.]])
 
-    ``"random"`` draws m nodes without replacement, each set of m as likely as any other, so that permuting
-    the nodes permutes the distribution: `check_permutation_invariance` says "random" of a model in training.
-    ``"strided"`` takes the nodes at the places p = 0 ... n - 1 of the graph where floor((p + 1) m / n)
-    exceeds floor(p m / n), the last of every n / m: that depends on the order of the nodes, is biased unless
-    the order is random, and the check says "broken". In evaluation both have the bits of the readout itself.
+    For the mean and a random choice the result is unbiased: its expectation is the mean of all nodes, its
+    variance S^2 (1 - m / n) / m, where S^2 = sum_i (x_i - mu)^2 / (n - 1). Other readouts have the value for
+    a smaller graph: on average a sum is m / n times the full sum, and a maximum is too low.
+
+    ``"random"`` draws m nodes without replacement, with equal probability for every set of m nodes. Permuting
+    the nodes permutes the distribution, and `check_permutation_invariance` reports "random" for a model in
+    training. ``"strided"`` takes the nodes at the positions p = 0 ... n - 1 of the graph where floor((p + 1)
+    m / n) exceeds floor(p m / n), that is, the last of every n / m nodes. This choice depends on the order of
+    the nodes and is biased unless the order is random; the check reports "broken". In evaluation both modes
+    have the bits of the full readout.
 
     Args:
         readout: a readout or its name, see `readout_resolver`.
-        share: m is the integer nearest to share * n, at least 1; 0 < share <= 1.
-        count: m is count, or n if that is less. Give one of the two.
+        share: m is share * n rounded to an integer, at least 1; 0 < share <= 1.
+        count: m is the smaller of count and n. Give either `share` or `count`.
         mode: ``"random"`` or ``"strided"``.
 
     Raises:
-        ValueError: not exactly one of `share` and `count` is given, or one of them or `mode` has a value
-            that cannot be used.
+        ValueError: both or neither of `share` and `count` are given, or an argument has an invalid value.
 
     Source: Cochran, "Sampling techniques" (1977), section 2.
     """
@@ -227,7 +246,7 @@ class PartialReadout(Readout):
         count: int | None = None,
         mode: Literal["random", "strided"] = "random",
     ) -> None:
-        """Set the readout, how many nodes it takes, and how they are chosen."""
+        """Set the readout, the number of nodes to read, and how they are chosen."""
         super().__init__()
         if (share is None) == (count is None):
             raise ValueError(f"share, count: expected one of the two, got {share} and {count}")
@@ -251,7 +270,7 @@ class PartialReadout(Readout):
         return call(self.readout, x, segments)
 
     def _chosen(self, segments: Segments) -> Tensor:
-        """Return the nodes to read, int64 [M], every node at most once."""
+        """Return the nodes to read, int64 [M], without repetition."""
         index, ptr, size = segments.index, segments.ptr, segments.size
         nodes = torch.arange(len(index), device=index.device)
         shuffled = torch.randperm(len(index), device=index.device) if self.mode == "random" else nodes
@@ -263,7 +282,7 @@ class PartialReadout(Readout):
         return order[(place + 1) * m // n > place * m // n]
 
     def _numbers(self, n: Tensor) -> Tensor:
-        """Return how many of the n nodes of every graph are read."""
+        """Return how many of the n nodes of every graph to read."""
         if self.count is not None:
             return n.clamp(max=self.count)
         assert self.share is not None
@@ -275,11 +294,17 @@ class PartialReadout(Readout):
 
 
 class SqueezeExcitation(Module):
-    """x_i * sigmoid(W_2 relu(W_1 z + b_1) + b_2), z the readout of the graph of i: [N, F] -> [N, F].
+    """Scale the channels of every node by a gate computed from its graph: [N, F] -> [N, F].
 
-    It stands between convolutions and lets a node know its whole graph. Matrix products run over graphs only,
-    so permuting the nodes permutes the result and its gradients, bit for bit. Nothing is made of an empty
-    graph. The result has the dtype of x and the layers.
+    Example:
+        >>> gate = SqueezeExcitation(channels=8)
+        >>> gate(torch.randn(5, 8), torch.tensor([0, 0, 1, 1, 1])).shape
+        torch.Size([5, 8])
+
+    The result is x_i * sigmoid(W_2 relu(W_1 z + b_1) + b_2), with z the readout of the graph of node i. Place
+    this between convolutions to make every node depend on its whole graph. Matrix products run over graphs
+    only, so permuting the nodes permutes the result and its gradients, bit for bit. An empty graph has no
+    nodes to scale. The dtype of the result is promoted from those of x and the layers.
 
     Args:
         channels: F.
@@ -288,7 +313,7 @@ class SqueezeExcitation(Module):
         squeeze_channels: width of the readout's output; None for F.
 
     Raises:
-        ValueError: `reduction` is below 1, or there is no readout of that name.
+        ValueError: `reduction` is below 1, or no readout has that name.
 
     Source: Hu et al., "Squeeze-and-excitation networks" (arXiv 1709.01507).
     """
@@ -318,7 +343,7 @@ class SqueezeExcitation(Module):
     def forward(
         self, x: Tensor, batch: Tensor | Segments | None = None, batch_size: int | None = None
     ) -> Tensor:
-        """Rescale the channels of x.
+        """Scale the channels of x.
 
         Args:
             x: node features [N, F].

@@ -1,4 +1,4 @@
-"""Sum, mean, max, min, variance and standard deviation."""
+"""Sum, mean, max, min, variance and standard deviation as modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from readouts.segments import Segments
 
 
 class _ElementaryReadout(Readout):
-    """A readout without parameters; works as the end of a model and as `aggr=` of a convolution."""
+    """A readout without parameters, for the end of a model or as `aggr=` of a convolution."""
 
     reduce: str
 
@@ -24,7 +24,7 @@ class _ElementaryReadout(Readout):
         dim: int = -2,
     ) -> Tensor:
         """Reduce x along `dim`, the dimension of the nodes; see `readouts.readout` and `Readout.forward`."""
-        if isinstance(index, Tensor) and x.dim() == 2 and dim in (0, -2):  # without `Segments` in between
+        if isinstance(index, Tensor) and x.dim() == 2 and dim in (0, -2):  # saves making `Segments`
             return readout(x, index, self.reduce, size=dim_size, empty=self.empty)
         return super().forward(x, index, ptr, dim_size, dim)
 
@@ -33,7 +33,14 @@ class _ElementaryReadout(Readout):
 
 
 class SumReadout(_ElementaryReadout):
-    """sum_i x_i: sees how many nodes of each kind a graph has. Empty graph: `empty`.
+    """Sum the nodes: sum_i x_i. Empty graph: `empty`.
+
+    Example:
+        >>> SumReadout()(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1]))
+        tensor([[3.],
+                [4.]])
+
+    Keeps the number of nodes of each kind.
 
     Source: Xu et al., arXiv 1810.00826.
     """
@@ -46,9 +53,17 @@ class SumReadout(_ElementaryReadout):
 
 
 class MeanReadout(_ElementaryReadout):
-    """sum_i x_i / n: sees the proportion of each kind of node, not the size. Empty graph: `empty`.
+    """Average the nodes: sum_i x_i / n. Empty graph: `empty`.
 
-    Global average pooling on graphs (Lin et al., "Network in network", arXiv 1312.4400).
+    Example:
+        >>> MeanReadout()(torch.tensor([[1.0], [3.0], [4.0]]), torch.tensor([0, 0, 1]))
+        tensor([[2.],
+                [4.]])
+
+    Keeps the proportion of each kind of node, not the number of nodes.
+
+    Source: Lin et al., "Network in network" (arXiv 1312.4400), whose global average pooling this is on
+    graphs.
     """
 
     reduce = "mean"
@@ -61,7 +76,7 @@ class MeanReadout(_ElementaryReadout):
 
 class _ExtremeReadout(_ElementaryReadout):
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
-        """Return the extreme value over the number of nodes that have it, for each of these."""
+        """Return the extreme value over the number of nodes that have it, for each such node; else 0."""
         wins = (x == readout(x, segments, self.reduce)[segments.index]) | x.isnan()
         return cast_back(
             to_compute_dtype(x.where(wins, 0)) / readout(wins, segments, "sum")[segments.index], x
@@ -69,27 +84,52 @@ class _ExtremeReadout(_ElementaryReadout):
 
 
 class MaxReadout(_ExtremeReadout):
-    """max_i x_i: sees which kinds of nodes are there. Tied nodes share the gradient. Empty graph: `empty`."""
+    """Take the maximum over the nodes: max_i x_i. Empty graph: `empty`.
+
+    Example:
+        >>> MaxReadout()(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1]))
+        tensor([[2.],
+                [4.]])
+
+    Keeps which kinds of nodes are present. The gradient is shared equally among tied nodes.
+    """
 
     reduce = "max"
 
 
 class MinReadout(_ExtremeReadout):
-    """min_i x_i. Tied nodes share the gradient. Empty graph: `empty`."""
+    """Take the minimum over the nodes: min_i x_i. Empty graph: `empty`.
+
+    Example:
+        >>> MinReadout()(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1]))
+        tensor([[1.],
+                [4.]])
+
+    The gradient is shared equally among tied nodes.
+    """
 
     reduce = "min"
 
 
 class VarReadout(_ElementaryReadout):
-    """sum_i (x_i - mu)^2 / n, the population variance about the mean mu. Empty graph: `empty`."""
+    """Compute the population variance: sum_i (x_i - mu)^2 / n, with mu the mean. Empty graph: `empty`.
+
+    Example:
+        >>> VarReadout()(torch.tensor([[0.0], [4.0]]))
+        tensor([[4.]])
+    """
 
     reduce = "var"
 
 
 class StdReadout(_ElementaryReadout):
-    """sqrt(sum_i (x_i - mu)^2 / n), the population standard deviation. Empty graph: `empty`.
+    """Compute the population standard deviation: sqrt(sum_i (x_i - mu)^2 / n). Empty graph: `empty`.
 
-    Its gradient is 0 where it is 0.
+    Example:
+        >>> StdReadout()(torch.tensor([[0.0], [4.0]]))
+        tensor([[2.]])
+
+    The gradient is 0 where the standard deviation is 0.
     """
 
     reduce = "std"

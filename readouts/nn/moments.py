@@ -1,4 +1,4 @@
-"""Readouts of the whole distribution: moments, mean and size."""
+"""Moments of the nodes as a module; the mean together with the number of nodes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from readouts.segments import Segments
 
 
 class MomentReadout(Readout):
-    """Mean, standard deviation, skewness and kurtosis side by side: [N, F] -> [B, 4 F]. Empty graph: `empty`.
+    """Concatenate mean, standard deviation, skewness and kurtosis: [N, F] -> [B, 4 F]. Empty graph: `empty`.
 
-    Sees centre, width, lean and tails of the values, not the size; see `readouts.moments`. Skewness
-    and kurtosis of a graph whose nodes are equal are 0, and so are their gradients.
+    Example:
+        >>> MomentReadout()(torch.tensor([[0.0], [2.0]]))
+        tensor([[1., 1., 0., 1.]])
+
+    Keeps centre, spread, asymmetry and tail weight of the values, not the number of nodes; see
+    `readouts.moments`. If all nodes are equal, skewness, kurtosis and their gradients are 0.
 
     Source: Corso et al., arXiv 2004.05718.
     """
@@ -26,10 +30,14 @@ class MomentReadout(Readout):
 
 
 class SizeAwareMeanReadout(Readout):
-    """[sum_i x_i / n, log n]: [N, F] -> [B, F + 1]. Empty graph: `empty` in all columns.
+    """Concatenate mean and log n: [N, F] -> [B, F + 1]. Empty graph: `empty` in all columns.
 
-    The mean keeps its scale for all sizes, and the size is there beside it: with it a graph and its copies
-    differ. log n has no gradient.
+    Example:
+        >>> SizeAwareMeanReadout()(torch.tensor([[1.0], [3.0]]))
+        tensor([[2.0000, 0.6931]])
+
+    The scale of the mean does not depend on the number of nodes, and log n distinguishes a graph from copies
+    of it. log n has no gradient.
     """
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:

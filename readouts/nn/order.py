@@ -1,4 +1,4 @@
-"""Order statistics: median, quantiles, trimmed mean, and the nodes in sorted order."""
+"""Order statistics as modules: median, quantiles, trimmed mean, and the k greatest nodes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ from readouts.segments import Segments
 
 class _OrderStatistic(Readout):
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
-        """Return each value that is averaged, times its share, over the number of nodes that have it."""
+        """Return each averaged value times its weight, divided by the number of nodes that have it."""
         return slopes_times_values(lambda values: self._read(values, segments), x)
 
 
 class MedianReadout(_OrderStatistic):
-    """The middle value: [N, F] -> [B, F]; half of the nodes may be outliers. Empty graph: `empty`.
+    """Take the middle value: [N, F] -> [B, F]. Empty graph: `empty`.
 
-    Sees the proportions as far as they move the middle, not the size; see `readouts.median`.
-    Nodes that have the value share the gradient.
+    Example:
+        >>> MedianReadout()(torch.tensor([[1.0], [2.0], [100.0]]))
+        tensor([[2.]])
+
+    Tolerates outliers in just under half of the nodes. Does not keep the number of nodes. The gradient is
+    shared equally among nodes tied at the value; see `readouts.median`.
 
     Args:
-        interpolation: of the two middle values of an even number of nodes ``"lower"`` (as in PyG),
+        interpolation: for an even number of nodes, which of the two middle values: ``"lower"`` (as in PyG),
             ``"higher"``, or ``"midpoint"`` for their mean.
         empty: value of an empty graph.
     """
 
     def __init__(self, interpolation: str = "midpoint", *, empty: float = 0) -> None:
-        """Set which of two middle values it is, and the value of an empty graph."""
+        """Set the interpolation and the value of an empty graph."""
         super().__init__(empty=empty)
         order.check_choice("interpolation", interpolation, order.MIDDLES)
         self.interpolation = interpolation
@@ -48,16 +52,21 @@ class MedianReadout(_OrderStatistic):
 
 
 class QuantileReadout(_OrderStatistic):
-    """Quantiles: [N, F] -> [B, Q * F], a block for every q in the order given. Empty graph: `empty`.
+    """Take quantiles: [N, F] -> [B, Q * F], a block for every q in the order given. Empty graph: `empty`.
 
-    Sees the distribution at Q points, not the size; see `readouts.quantile`.
+    Example:
+        >>> QuantileReadout([0.5, 1.0])(torch.tensor([[0.0], [1.0], [4.0], [9.0]]))
+        tensor([[2.5000, 9.0000]])
+
+    Keeps Q points of the distribution, not the number of nodes; see `readouts.quantile`.
 
     Args:
         q: a number from 0 to 1, or several.
-        interpolation: a name of `numpy.quantile`'s: ``"linear"``, ``"lower"``, ``"higher"``, ``"midpoint"``,
-            ``"nearest"``, ``"hazen"``, ``"weibull"``, ``"median_unbiased"`` or ``"normal_unbiased"``.
-        learnable: whether q is learned, as the sigmoid of the parameter `logit` [Q]; the interpolation
-            has to be a linear one, and every q lies strictly between 0 and 1.
+        interpolation: a name that `numpy.quantile` uses: ``"linear"``, ``"lower"``, ``"higher"``,
+            ``"midpoint"``, ``"nearest"``, ``"hazen"``, ``"weibull"``, ``"median_unbiased"`` or
+            ``"normal_unbiased"``.
+        learnable: whether q is learned, as the sigmoid of the parameter `logit` [Q]. Then the
+            interpolation must be linear, and every q must lie strictly between 0 and 1.
         empty: value of an empty graph.
     """
 
@@ -69,7 +78,7 @@ class QuantileReadout(_OrderStatistic):
         learnable: bool = False,
         empty: float = 0,
     ) -> None:
-        """Set the quantiles, how to interpolate, whether q is learned, and the value of an empty graph."""
+        """Set the quantiles, the interpolation, whether q is learned, and the value of an empty graph."""
         super().__init__(empty=empty)
         levels = order.levels_of(q)
         names = tuple(order.CONTINUOUS) if learnable else order.INTERPOLATIONS
@@ -84,7 +93,7 @@ class QuantileReadout(_OrderStatistic):
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set a learned q to its first values."""
+        """Reset a learned q to its initial values."""
         if self.learnable:
             with torch.no_grad():
                 self.logit.copy_(torch.logit(torch.tensor(self.q, dtype=torch.float64)))
@@ -100,10 +109,14 @@ class QuantileReadout(_OrderStatistic):
 
 
 class TrimmedMeanReadout(_OrderStatistic):
-    """The mean without a share of the least and greatest values: [N, F] -> [B, F]. Empty graph: `empty`.
+    """Average without a share of the least and greatest values: [N, F] -> [B, F]. Empty graph: `empty`.
 
-    Between the mean (0) and the median (next to 1/2): sees the proportions in the middle, not the size.
-    See `readouts.trimmed_mean`.
+    Example:
+        >>> TrimmedMeanReadout(0.2)(torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0]]))
+        tensor([[2.]])
+
+    Interpolates between the mean (proportion 0) and the median (proportion close to 1/2). Does not keep the
+    number of nodes. See `readouts.trimmed_mean`.
 
     Args:
         proportion: share of the nodes left out at either end, from 0 to less than 1/2.
@@ -111,7 +124,7 @@ class TrimmedMeanReadout(_OrderStatistic):
     """
 
     def __init__(self, proportion: float, *, empty: float = 0) -> None:
-        """Set the share that is left out at either end, and the value of an empty graph."""
+        """Set the share left out at either end, and the value of an empty graph."""
         super().__init__(empty=empty)
         order.check_proportion(proportion)
         self.proportion = proportion
@@ -124,12 +137,16 @@ class TrimmedMeanReadout(_OrderStatistic):
 
 
 class SortReadout(Readout):
-    """The k greatest nodes, one behind the other: [N, F] -> [B, k F]. Missing nodes, empty graph: `empty`.
+    """Concatenate the k greatest nodes: [N, F] -> [B, k F]. Missing nodes and empty graphs: `empty`.
 
-    Nodes are compared by their last feature, ties by the one before it, and so on: nodes that tie to the
-    end are equal, and nobody can see their order. NaN counts as the greatest value, and a zero is +0. Equal
-    nodes share their gradient equally, also with those beyond the k. Features are looked at while there are
-    ties; each takes a sort of all nodes.
+    Example:
+        >>> SortReadout(2)(torch.tensor([[7.0, 1.0], [8.0, 3.0], [9.0, 2.0]]))
+        tensor([[8., 3., 9., 2.]])
+
+    Nodes are compared by their last feature, ties by the feature before it, and so on. Nodes that tie in all
+    features are equal, so their order does not show in the output. NaN counts as the greatest value, and a
+    zero is +0. The gradient is shared among equal nodes, including those beyond the k. Every feature that has
+    to be compared takes a sort of all nodes.
 
     Args:
         k: number of nodes to keep.
@@ -144,7 +161,7 @@ class SortReadout(Readout):
     undistributed = "it returns whole nodes, and those on other processes are not sent"
 
     def __init__(self, k: int, *, empty: float = 0) -> None:
-        """Set the number of nodes to keep and the value of missing ones."""
+        """Set the number of nodes to keep and the value of missing nodes."""
         super().__init__(empty=empty)
         if k < 1:
             raise ValueError(f"k: expected at least 1, got {k}")

@@ -1,4 +1,4 @@
-"""Averages with weights: given, from a gate, from the values themselves."""
+"""Weighted averages as modules: weights that are given, come from a gate, or from the values themselves."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from readouts.segments import Segments
 
 
 class WeightedMeanReadout(Readout):
-    """sum_i w_i x_i / sum_i w_i, with weights given or from a gate: [N, F] -> [B, F]. Empty graph: `empty`.
+    """Average with given or computed weights: sum_i w_i x_i / sum_i w_i, [N, F] -> [B, F].
 
-    Sees the weighted proportion of each kind of node, not the size; see `readouts.weighted_mean`.
+    Example:
+        >>> x, weight = torch.tensor([[1.0], [4.0]]), torch.tensor([1.0, 3.0])
+        >>> WeightedMeanReadout()(x, weight=weight)
+        tensor([[3.2500]])
+
+    Keeps the weighted proportion of each kind of node, not the number of nodes; see `readouts.weighted_mean`.
+    Empty graph: `empty`.
 
     Args:
         gate: network from x [N, F] to weights [N, 1] or [N, F], such as one that ends in Softplus; used
-            where no weights are given.
+            if no weights are given.
         empty: value of an empty graph.
     """
 
@@ -46,10 +52,10 @@ class WeightedMeanReadout(Readout):
 
         Args:
             x, index, ptr, dim_size, dim: as for every readout.
-            weight: [N] for a weight per node, or of the dimensions of x; it is used and the gate is not.
+            weight: [N] for one weight per node, or as many dimensions as x; takes precedence over the gate.
 
         Raises:
-            ValueError: there is neither a weight nor a gate, or the weight does not fit x.
+            ValueError: there is neither a weight nor a gate, or the weight does not match x.
         """
         x = x.movedim(dim, 0)
         segments = segments_of(x, index, ptr if index is None else None, dim_size)
@@ -62,7 +68,7 @@ class WeightedMeanReadout(Readout):
         return weighted.weighted_mean(x, weight, segments, empty=self.empty).movedim(0, dim)
 
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
-        """Return a_i x_i, the weight times the value."""
+        """Return a_i x_i, with a_i the normalised weight."""
         if weight is None and self.gate is not None:
             weight = apply(self.gate, x, segments)
         return slopes_times_values(lambda values: self(values, segments, dim=0, weight=weight), x)
@@ -72,7 +78,7 @@ class WeightedMeanReadout(Readout):
 
 
 class _NumberedReadout(Readout):
-    """A readout with one number, given or learned, for all channels or for each."""
+    """A readout with one number, given or learned: one for all channels, or one per channel."""
 
     _symbol: str
 
@@ -85,12 +91,12 @@ class _NumberedReadout(Readout):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set a learned number to its first value."""
+        """Reset a learned number to its initial value."""
         if self.learn:
             torch.nn.init.constant_(getattr(self, self._symbol), self._value)
 
     def number_for(self, x: Tensor) -> float | Parameter:
-        """Return the number, or those of the channels; raise unless these are as many as x has features."""
+        """Return the number, or one per channel; raise unless there are as many as x has features."""
         features = x.shape[-1] if x.dim() > 1 else 1
         if self.channels not in (1, features):
             raise ValueError(f"x: expected {self.channels} features, one for each channel, got {features}")
@@ -104,20 +110,24 @@ class _NumberedReadout(Readout):
 
 
 class SoftmaxReadout(_NumberedReadout):
-    """sum_i exp(t x_i) x_i / sum_i exp(t x_i), feature by feature: [N, F] -> [B, F]. Empty graph: `empty`.
+    """Average with softmax weights: sum_i exp(t x_i) x_i / sum_i exp(t x_i), [N, F] -> [B, F].
 
-    A mean that leans to the greatest values: the mean at t = 0, towards max as t grows, towards min as it
-    falls; size does not show. The gradient of node i is a_i (1 + t (x_i - out)), with a_i its weight.
+    Example:
+        >>> SoftmaxReadout(t=0.0)(torch.tensor([[1.0], [4.0]]))
+        tensor([[2.5000]])
+
+    Every feature has its own weights. t = 0 is the mean; the value tends to max as t grows, to min as t
+    falls. Does not keep the number of nodes. The gradient of node i is a_i (1 + t (x_i - out)), with a_i its
+    weight. Empty graph: `empty`.
 
     Args:
-        t: the inverse temperature, or its first value.
+        t: the inverse temperature, or its initial value.
         learn: whether t is learned.
         channels: number of learned t, 1 or F.
         empty: value of an empty graph.
 
     Raises:
-        ValueError: more than one channel where t is not learned; in `forward`, x has another number of
-            features than there are channels.
+        ValueError: `channels` is not 1 and t is not learned; in `forward`, `channels` is neither 1 nor F.
 
     Source: Li et al., arXiv 2006.07739.
     """
@@ -126,7 +136,7 @@ class SoftmaxReadout(_NumberedReadout):
     _symbol = "t"
 
     def __init__(self, t: float = 1.0, learn: bool = False, channels: int = 1, *, empty: float = 0) -> None:
-        """Set t, whether it is learned, for how many channels, and the value of an empty graph."""
+        """Set t, whether t is learned, for how many channels, and the value of an empty graph."""
         super().__init__(t, learn, channels, empty)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
@@ -135,27 +145,31 @@ class SoftmaxReadout(_NumberedReadout):
         return weighted.softmax_averaged(x, to_compute_dtype(x) * factor, segments, self.empty)
 
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
-        """Return a_i x_i, the weight times the value."""
+        """Return a_i x_i, with a_i the softmax weight."""
         scores = to_compute_dtype(x) * self.t
         return slopes_times_values(lambda values: weighted.softmax_mean(values, scores, segments), x)
 
 
 class PowerMeanReadout(_NumberedReadout):
-    """(sum_i x_i^p / n)^(1/p), feature by feature: [N, F] -> [B, F]. Empty graph: `empty`.
+    """Take the power mean of every feature: (sum_i x_i^p / n)^(1/p), [N, F] -> [B, F]. Empty graph: `empty`.
 
-    p = 1 is the mean, 0 the geometric mean, -1 the harmonic mean; the greater p, the nearer to max; size
-    does not show. See `readouts.power_mean`.
+    Example:
+        >>> PowerMeanReadout(p=2.0)(torch.tensor([[3.0], [4.0]]))
+        tensor([[3.5355]])
+
+    p = 1 is the mean, 0 the geometric mean, -1 the harmonic mean; the value tends to max as p grows. Does not
+    keep the number of nodes. See `readouts.power_mean`.
 
     Args:
-        p: the power, or its first value.
+        p: the power, or its initial value.
         learn: whether p is learned.
         channels: number of learned p, 1 or F.
-        clamp_min: positive; what is below counts as this much, for power means are of positive numbers.
+        clamp_min: positive; smaller values of x are replaced by it, power means need positive numbers.
         empty: value of an empty graph.
 
     Raises:
-        ValueError: more than one channel where p is not learned, `clamp_min` not positive, p not finite; in
-            `forward`, x has another number of features than there are channels.
+        ValueError: `channels` is not 1 and p is not learned, `clamp_min` is not positive, p is not finite;
+            in `forward`, `channels` is neither 1 nor F.
 
     Source: Li et al., arXiv 2006.07739.
     """
@@ -172,7 +186,7 @@ class PowerMeanReadout(_NumberedReadout):
         clamp_min: float = 1e-4,
         empty: float = 0,
     ) -> None:
-        """Set p, whether and for how many channels it is learned, the clamp, the value of an empty graph."""
+        """Set p, whether p is learned, for how many channels, the clamp, and the value of an empty graph."""
         super().__init__(p, learn, channels, empty)
         check_clamp_min(clamp_min)
         check_power(p)
@@ -188,10 +202,14 @@ class PowerMeanReadout(_NumberedReadout):
 
 
 class LogSumExpReadout(Readout):
-    """log sum_i exp(x_i), feature by feature: [N, F] -> [B, F]. Empty graph: `empty`, not -inf.
+    """Take the log-sum-exp of every feature: log sum_i exp(x_i), [N, F] -> [B, F].
+
+    Example:
+        >>> LogSumExpReadout()(torch.zeros(2, 1))
+        tensor([[0.6931]])
 
     A smooth maximum, between max and max + log n: k copies of a graph add log k. The gradient of node i is
-    exp(x_i) / sum_j exp(x_j). See `readouts.logsumexp`.
+    exp(x_i) / sum_j exp(x_j). Empty graph: `empty`, not -inf. See `readouts.logsumexp`.
 
     Source: Pinheiro and Collobert, arXiv 1411.6228.
     """

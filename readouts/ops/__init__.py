@@ -1,4 +1,4 @@
-"""The operators behind every readout."""
+"""The operators from which readouts are computed."""
 
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable.order import mean_of_two

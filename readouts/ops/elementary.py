@@ -1,4 +1,4 @@
-"""The operators of sum, mean, max, min, var and std, and their derivatives."""
+"""The operators for sum, mean, max, min, var and std, and their derivatives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from readouts.ops.grouping import group
 from readouts.ops.registry import Operator, is_plain, kernel_for, needs_grad
 from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
 
-_BATCHES = frozenset(  # dtypes of x and of a batch vector from which the core reduces without more ado
+_BATCHES = frozenset(  # dtypes of x and batch for which the core reduces directly from the batch vector
     (x, batch)
     for x in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     for batch in (torch.int64, torch.int32)
@@ -29,15 +29,15 @@ _BATCHES = frozenset(  # dtypes of x and of a batch vector from which the core r
 def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R, F], a block for every name in ELEMENTARY.
 
-    An empty graph gives 0. The values are those of `readouts.kernels.reference`.
+    An empty graph gives 0. The values are defined by `readouts.kernels.reference`.
     """
     return _REDUCE(x, index, ptr, order, names)
 
 
 def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, ...]) -> Tensor | None:
-    """Reduce the rows of x [N, F] to [B, R * F] straight from a batch vector [N], in eager mode on the CPU.
+    """Reduce the rows of x [N, F] to [B, R * F] directly from a batch vector [N], in eager mode on the CPU.
 
-    Returns None where that is not possible: for the device, for a tracer, or for an argument that is wrong.
+    Return None where this path is unavailable: on another device, while tracing, or for an invalid argument.
     """
     if not (
         (x.dtype, batch.dtype) in _BATCHES
@@ -70,7 +70,7 @@ def reduce_flat(
 
 
 class _Flat(torch.autograd.Function):
-    """The sums, means, ... of floats [N, F] as [B, R * F]; without ptr, backward finds the graphs again."""
+    """`reduce` of floats [N, F] as [B, R * F]; without ptr, backward groups the nodes again."""
 
     @staticmethod
     def forward(
@@ -113,7 +113,7 @@ class _Flat(torch.autograd.Function):
         return found, None, None, None, None, None
 
 
-# `Function.apply` without its look for torch.func, which `is_plain` has already excluded
+# `Function.apply` without its check for torch.func, which `is_plain` has already ruled out
 _apply_flat: Any = super(torch.autograd.Function, _Flat).apply
 
 
@@ -128,7 +128,7 @@ def reduce_backward(
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x, given that of its output, and `out` [B, R, F] itself.
 
-    x may be None for sum and mean, and out for all but max and min, whose gradients do not depend on it.
+    x may be None for sum and mean. `out` may be None unless max or min are among the names.
     """
     return _REDUCE_BACKWARD(grad, x, out, index, ptr, order, names)
 
@@ -136,22 +136,22 @@ def reduce_backward(
 def share_among_ties(
     grad: Tensor, x: Tensor, values: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None
 ) -> Tensor:
-    """Return the gradient [N, F] for x of values [B, K, F] of its graphs: equal shares for nodes that tie."""
+    """Return the gradient [N, F] for x of values [B, K, F] of graphs, shared equally among tied nodes."""
     return reduce_backward(grad, x, values, index, ptr, order, extremes(values.shape[1]))
 
 
 def extremes(number: int) -> tuple[str, ...]:
-    """Return reductions that share gradients among ties; kernels are fastest with one of each."""
+    """Return reductions that share gradients among ties; kernels are fastest with one max and one min."""
     return ("max", "min")[:number] if number <= 2 else ("max",) * number
 
 
 class Derivatives:
-    """First and second directional derivatives, in terms of operators that can be differentiated again.
+    """First and second directional derivatives, made of operators that are differentiable themselves.
 
-    With v a direction, a = x - mean(x), s = std(x) and z = a / s: along v the sum changes by sum(v),
-    the mean by mean(v), max and min by the mean of v over the ties, the variance by 2 mean(v a), the
-    standard deviation by mean(v z). The gradients of the last two, 2 g a / n and g z / n, change by
-    2 g / n (v - mean(v)) and g / (n s) (v - mean(v) - z mean(v z)).
+    With v a direction, a = x - mean(x), s = std(x) and z = a / s, the derivative along v is sum(v) for the
+    sum, mean(v) for the mean, the mean of v over the tied nodes for max and min, 2 mean(v a) for the variance
+    and mean(v z) for the standard deviation. The gradients of the last two, 2 g a / n and g z / n, have the
+    derivatives 2 g / n (v - mean(v)) and g / (n s) (v - mean(v) - z mean(v z)).
     """
 
     def __init__(
@@ -163,12 +163,12 @@ class Derivatives:
         order: Tensor | None,
         names: Sequence[str],
     ) -> None:
-        """Set features, output (None where the names need none), graphs and names."""
+        """Set features, output (None if the names do not need them), graphs and names."""
         self.groups, self.names = (index, ptr, order), names
         self.x, self.out = (None if t is None else t.to(wide_dtype(t)) for t in (x, out))
 
     def jvp(self, v: Tensor) -> Tensor:
-        """Return the change [B, R, F] of the output for a direction v [N, F] of x."""
+        """Return the derivative [B, R, F] of the output along a direction v [N, F] of x."""
         wide = v.to(wide_dtype(v))
         blocks = [self._jvp(name, block, v, wide).to(v.dtype) for block, name in enumerate(self.names)]
         return torch.stack(blocks, dim=1)
@@ -191,7 +191,7 @@ class Derivatives:
                 raise ValueError(f"reduce: expected one of {', '.join(ELEMENTARY)}, got {name!r}")
 
     def second_order(self, grad: Tensor, v: Tensor) -> Tensor:
-        """Return the change [N, F] of the gradient of x, given that of the output, for a direction v of x."""
+        """Return the derivative [N, F] of the gradient of x along v, given the gradient of the output."""
         wide = v.to(wide_dtype(v))
         nodes = self.groups[1].diff().clamp(min=1).view(-1, 1)
         total = torch.zeros_like(wide)
@@ -241,7 +241,7 @@ def _reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: 
 
 
 def _kernel(device: torch.device, dtype: torch.dtype, names: Sequence[str]) -> Any:
-    """Return the fastest module that computes all of the reductions."""
+    """Return the fastest module that supports all of the reductions."""
     kernel = kernel_for(device, dtype, "elementary")
     return kernel if kernel.NAMES.issuperset(names) else portable
 
@@ -260,7 +260,7 @@ def _save(inputs: tuple[Any, ...], output: Tensor) -> tuple[tuple[Tensor | None,
 
 
 def _backward(grad: Tensor, x: Tensor | None, out: Tensor | None, *rest: Any) -> tuple[Tensor]:
-    out = None if out is None else out.detach()  # the values that tied nodes have, without a derivative
+    out = None if out is None else out.detach()  # only identifies tied nodes: no derivative
     return (reduce_backward(grad, x, out, *rest),)
 
 

@@ -1,4 +1,4 @@
-"""The operators that find out which nodes each graph has: group, expand_ptr, ranks."""
+"""The operators that assign nodes to graphs: group, expand_ptr, ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from readouts.ops.registry import Operator, is_plain, kernel_for
 def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
     """Return ptr [B + 1] and order [N], int64: graph b has the nodes order[ptr[b] : ptr[b + 1]].
 
-    In eager mode on the CPU, order is None where the nodes lie graph by graph already.
+    In eager mode on the CPU, order is None if the nodes are already sorted by graph.
 
     Raises:
         IndexError: on the CPU, if an index is negative or not below `size`.
@@ -24,7 +24,7 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
 
 
 def greatest(index: Tensor) -> int:
-    """Return the greatest graph of an index with nodes, which on a GPU waits for the device."""
+    """Return the greatest entry of a non-empty index; makes the CPU wait for a GPU."""
     if is_plain(index) and native.supports(index.dtype):
         return native.greatest(index)
     return int(index.max())

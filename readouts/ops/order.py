@@ -1,4 +1,4 @@
-"""The operators of order statistics, and their derivatives."""
+"""The operators for order statistics, and their derivatives."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from readouts.reductions import result_dtype
 def select(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor) -> Tensor:
     """Return order statistics [B, K, F] of the rows of x [N, F] that share an index.
 
-    Rank 0 of `ranks`, int64 [B, K], is the least value of a graph, -0 being below +0; a rank that is not
-    there stands for the nearest one. NaN makes all NaN; an empty graph gives 0. The nodes that have the
-    value share its gradient equally, as those of a maximum do.
+    Rank 0 in `ranks`, int64 [B, K], is the least value of a graph, with -0 below +0; a rank out of range is
+    clamped. With a NaN all values are NaN; an empty graph gives 0. The gradient is shared equally among tied
+    nodes, as for max.
     """
     return _SELECT(x, index, ptr, order, ranks)
 
 
 def midpoint(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None) -> Tensor:
-    """Return the means [B, F] of the two middle values of the rows of x that share an index, rounded once."""
+    """Return the means [B, F] of the two middle values of rows of x that share an index, rounded once."""
     if is_transforming():
         return mean_of_two(*select(x, index, ptr, order, _middle(ptr)).unbind(1))
     return _MIDPOINT(x, index, ptr, order)[0]
@@ -35,10 +35,10 @@ def midpoint(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None) -> Ten
 def trimmed_mean(
     x: Tensor, bounds: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, cut: Tensor
 ) -> Tensor:
-    """Return the means [B, F] of the rows of a graph but for the `cut` [B] least and largest values.
+    """Return the means [B, F] of the rows of a graph without the `cut` [B] least and greatest values.
 
-    `bounds` [B, 2, F] are the least and the largest values that are kept, 2 cut < n. The mean is exact and
-    rounded once; the nodes that have the value of a bound share the gradient of those that are kept.
+    `bounds` [B, 2, F] are the least and the greatest kept value; 2 cut < n. The mean is exact and rounded
+    once; nodes tied at a bound share the gradient of its kept copies.
     """
     return _TRIMMED_MEAN(x, bounds, index, ptr, order, cut)
 
@@ -84,7 +84,7 @@ def _selection_jvp(
 
 
 def _midpoint(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the midpoints and the two middle values [B, 2, F], which have no derivative."""
+    """Return the midpoints, and the two middle values [B, 2, F], which have no derivative."""
     if x.numel() == 0 or len(ptr) == 1:
         means, values = _midpoint_shape(x, index, ptr, order)
         return means.zero_(), values.zero_()
@@ -145,7 +145,7 @@ def _trimmed_jvp(tangents: tuple[Tensor | None, ...], *trimming: Any) -> Tensor:
 def _along_trimmed(
     v: Tensor, x: Tensor, bounds: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, cut: Tensor
 ) -> Tensor:
-    """Return the change [B, F] of the trimmed means for a direction v [N, F] of x."""
+    """Return the derivative [B, F] of the trimmed means along a direction v [N, F] of x."""
     x, bounds, wide = (t.to(wide_dtype(t)) for t in (x, bounds, v))
     shares = trimmed_mean_backward(torch.ones_like(bounds[:, 0]), x, bounds, index, ptr, order, cut)
     return reduce(wide * shares, index, ptr, order, ("sum",))[:, 0].to(v.dtype)

@@ -1,8 +1,8 @@
-"""How an operator is registered, which kernel computes it, and when PyTorch's dispatcher can be skipped.
+"""Register operators, choose their kernels, and decide when PyTorch's dispatcher can be skipped.
 
-Operators are registered with `torch.library`, so that torch.compile, torch.export and torch.func see
-one opaque node each. Their arguments are as `readouts.functional` has checked them: x [N, F]; index, ptr
-and order as in `Segments`.
+Operators are registered with `torch.library`, so that torch.compile, torch.export and torch.func see each of
+them as one opaque node. Arguments have been checked by `readouts.functional`: x [N, F]; index, ptr and order
+as in `Segments`.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Operator:
         schema: name, arguments and results, in the language of `torch.library`.
         kernel: computes the result; has no derivative of its own.
         shape: returns uninitialised results of the right shape and dtype, from the same arguments.
-        features: number of leading arguments [..., F] that carry features, all others being bookkeeping.
-            `torch.func.vmap` maps these as more features and calls the operator once; if other
-            arguments are mapped it calls the operator once for each.
-        save: returns what derivatives need, a tuple of tensors and one of constants, from the arguments and
-            the result; `saved` is both, one after the other.
+        features: number of leading arguments [..., F] that hold features; the other arguments describe
+            graphs. `torch.func.vmap` maps the former as additional features and calls the operator once;
+            if another argument is mapped, vmap calls the operator once per entry.
+        save: returns what derivatives need, a tuple of tensors and a tuple of constants, from the
+            arguments and the result; `saved` is the concatenation of both.
         backward: backward(grad of each result, *saved) returns the gradients of the leading arguments.
-        jvp: jvp(tangents of all arguments, *saved) returns the tangent of the result. An operator with
-            `backward` and without `jvp` has to be avoided where `is_transforming`.
+        jvp: jvp(tangents of all arguments, *saved) returns the tangent of the result. If an operator has
+            `backward` but no `jvp`, callers must not use it while `is_transforming`.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class Operator:
             return self._eager(*arguments) if needs_grad(*watched) else self._kernel(*arguments)
         if not is_transforming():
             return self._overload(*arguments)
-        if torch.compiler.is_compiling():  # it would lose the derivative of a custom operator
+        if torch.compiler.is_compiling():  # compiled, the operator would lose its derivative
             torch._dynamo.graph_break()
         return self._transformed(*arguments)
 
 
 class _Autograd:
-    """The derivatives of an operator in the form that PyTorch calls them."""
+    """The derivatives of an operator, with the signatures that PyTorch expects."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class _Autograd:
         self._results = len(overload._schema.returns)
 
     def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any, forward_mode: bool = False) -> None:
-        """Save tensors through autograd, so that it checks them for changes, and constants as they are."""
+        """Save tensors through autograd, which detects in-place changes, and constants as attributes."""
         tensors, ctx.constants = self._save(inputs, output)
         ctx.save_for_backward(*tensors)
         if forward_mode:
@@ -138,7 +138,7 @@ class _Autograd:
 def _eager_function_of(
     name: str, kernel: Callable[..., Any], derivative: _Autograd
 ) -> type[torch.autograd.Function]:
-    """Make the autograd.Function of an operator for eager mode, which calls the kernel directly."""
+    """Make the autograd.Function of an operator for eager mode; it calls the kernel directly."""
 
     class Function(torch.autograd.Function):
         @staticmethod
@@ -158,7 +158,7 @@ def _eager_function_of(
 def _function_of(
     name: str, overload: Any, derivative: _Autograd, rule: Callable[..., Any]
 ) -> type[torch.autograd.Function]:
-    """Make the autograd.Function of an operator, for torch.func and for forward-mode derivatives."""
+    """Make the autograd.Function of an operator for torch.func and forward-mode derivatives."""
 
     class Function(torch.autograd.Function):
         @staticmethod
@@ -208,7 +208,7 @@ def _vmap_rule(operator: Callable[..., Any], features: int) -> Callable[..., tup
 
 
 def _as_features(x: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    """Merge the mapped dimension, or `size` repetitions, with the last."""
+    """Merge the mapped dimension with the last one; an unmapped x is repeated `size` times."""
     if x is None:
         return None
     x = x.unsqueeze(-2).expand(*x.shape[:-1], size, x.shape[-1]) if dim is None else x.movedim(dim, -2)
@@ -221,7 +221,7 @@ def _select(arguments: tuple[Any, ...], in_dims: tuple[Any, ...], position: int)
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype, family: Family) -> Any:
-    """Return the first module with kernels of a family that supports a dtype on a device.
+    """Return the first module of a kernel family that supports a dtype on a device.
 
     All modules of a family have the same functions, and `supports(dtype)`.
     """
@@ -232,7 +232,7 @@ def kernel_for(device: torch.device, dtype: torch.dtype, family: Family) -> Any:
 
 
 def _kernels(device: str, family: Family) -> tuple[Any, ...]:
-    """Return the modules with kernels of a family for a device, the fastest first."""
+    """Return the modules of a kernel family for a device, the fastest first."""
     portable, native = _MODULES[family]
     match device, family:
         case "cpu", _:
@@ -244,17 +244,17 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
 
 
 def is_eager(*tensors: Tensor | None) -> bool:
-    """Return whether only autograd watches a call: no tracing, no torch.func, no modes, no subclasses."""
-    for tensor in tensors:  # loops here and below: a generator takes as long as a small batch does
+    """Return whether nothing but autograd observes a call: no tracing, torch.func, modes or subclasses."""
+    for tensor in tensors:  # loops here and below: a generator takes as long as a small batch
         if tensor is not None and type(tensor) not in _PLAIN:
             return False
     return not _is_watched()
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether a call is an eager one on the CPU.
+    """Return whether the dispatcher can be skipped: `is_eager`, and all tensors are on the CPU.
 
-    PyTorch's dispatcher, which such a call does not need, takes longer than a small batch does.
+    The dispatcher takes longer than a small batch.
     """
     for tensor in tensors:
         if tensor is not None and (type(tensor) not in _PLAIN or not tensor.is_cpu):
@@ -267,7 +267,7 @@ def _is_watched() -> bool:
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    """Return whether autograd records what is computed from these tensors."""
+    """Return whether autograd records operations on these tensors."""
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
@@ -276,5 +276,5 @@ def needs_grad(*tensors: Tensor | None) -> bool:
 
 
 def is_transforming() -> bool:
-    """Return whether torch.func or forward-mode derivatives are active, which need an autograd.Function."""
+    """Return whether torch.func or forward mode is active; these require an autograd.Function."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

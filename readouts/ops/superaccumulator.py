@@ -1,4 +1,4 @@
-"""Exact sums that can be added to one another; see `readouts.numerics.superaccumulator`."""
+"""Exact sums that can be merged; see `readouts.numerics.superaccumulator`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from readouts.ops.registry import kernel_for
 
 
 def sums(x: Tensor, index: Tensor, size: int, power: int = 1) -> Tensor:
-    """Return the carried limbs [L + 1, B, F] of the sums of the rows of x [N, F] with the same index.
+    """Return the carried limbs [L + 1, B, F] of the sums of the rows of x [N, F] that share an index.
 
-    x has any real dtype, and limbs the format `format_of(x.dtype, power)`; index is int64 [N], in any order.
+    x has any real dtype; limbs have the format `format_of(x.dtype, power)`; index is int64 [N], in any order.
     """
     format = format_of(x.dtype, power)
     limbs = zeros(format, size, x.shape[1], x.device)
@@ -22,9 +22,10 @@ def sums(x: Tensor, index: Tensor, size: int, power: int = 1) -> Tensor:
 
 
 def add(limbs: Tensor, x: Tensor, index: Tensor, format: Format, power: int = 1) -> None:
-    """Add the rows of x [N, F], or their squares, to the sums with their index [N], in place.
+    """Add the rows of x [N, F], or their squares, to the sums of their graphs `index` [N], in place.
 
-    The format must hold all numbers: that of the dtype does, and that of integers holds integers in float64.
+    The format must be able to represent all numbers: that of the dtype can, and that of integers can
+    represent integers stored in float64.
     """
     if not x.is_floating_point():
         if power == 1:

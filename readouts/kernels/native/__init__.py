@@ -1,1 +1,1 @@
-"""The face of the native core (`csrc/`): loads it, chooses an instruction set, calls it with tensors."""
+"""The Python side of the native core (`csrc/`): load, choose an instruction set, call with tensors."""

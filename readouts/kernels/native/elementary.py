@@ -1,4 +1,4 @@
-"""The elementary reductions in the core: any of them in one pass over x, and their gradients in another."""
+"""The elementary reductions in the native core: one pass over x forward, one pass backward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from readouts.kernels.native.memory import new_tensor, ready, threads_for
 from readouts.kernels.portable import elementary as portable
 from readouts.reductions import result_dtype
 
-KINDS = ("sum", "mean", "max", "min", "var", "std")  # in the order of the core's numbers
+KINDS = ("sum", "mean", "max", "min", "var", "std")  # as numbered in the core
 NAMES = frozenset(KINDS)
 
 
@@ -41,7 +41,7 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
 
 def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) -> Tensor | None:
-    """Reduce floats straight from a batch vector to [B, R * F]; None where it names no graph of the batch."""
+    """Reduce floats directly from a batch vector to [B, R * F]; None if an index is out of range."""
     nodes, features = x.shape
     kinds, blocks, _ = _entries(names)
     x, batch = ready(x), batch.contiguous()
@@ -56,7 +56,7 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) ->
 def _reduce_integers(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, name: str) -> Tensor:
     (nodes, features), size = x.shape, ptr.shape[0] - 1
     x, ptr, dtype = ready(x), ptr.contiguous(), result_dtype(name, x.dtype)
-    if dtype in (torch.float16, torch.bfloat16):  # the default dtype is a narrow one
+    if dtype in (torch.float16, torch.bfloat16):  # the default dtype has 16 bits
         return portable.reduce(x, index, ptr, order, (name,))[:, 0]
     out = new_tensor(x, size, features, dtype=dtype)
     check(
@@ -113,13 +113,16 @@ def reduce_backward_batch(
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """Return where the memory of a contiguous tensor begins."""
+    """Return the address of the memory of a contiguous tensor."""
     return None if tensor is None else tensor.data_ptr()
 
 
 @functools.cache
 def _entries(names: tuple[str, ...]) -> tuple[int, int, Tensor]:
-    """Return the addresses of the reductions' numbers, ascending, and of their blocks."""
+    """Return the addresses of the reductions' numbers, ascending, and of their blocks.
+
+    The third value is the table behind both addresses, kept alive by the cache.
+    """
     places = sorted((KINDS.index(name), block) for block, name in enumerate(names))
     table = torch.tensor(list(zip(*places, strict=True)), dtype=torch.int64)
     return table[0].data_ptr(), table[1].data_ptr(), table

@@ -1,4 +1,4 @@
-"""Which nodes each graph has, in the core."""
+"""Grouping in the native core."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def supports(dtype: torch.dtype) -> bool:
 
 
 def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-    """Return ptr [B + 1] and order [N], None where the nodes lie graph by graph; see `readouts.ops.group`."""
+    """Return ptr [B + 1] and order [N], None if nodes are sorted by graph; see `readouts.ops.group`."""
     index = index.contiguous()
     nodes, width = index.shape[0], index.element_size()
     ptr = torch.empty(size + 1, dtype=torch.int64)
@@ -32,7 +32,7 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
 
 
 def greatest(index: Tensor) -> int:
-    """Return the greatest graph of an index with nodes."""
+    """Return the greatest entry of a non-empty index."""
     index = index.contiguous()
     return core.greatest(index.data_ptr(), index.element_size(), index.shape[0])
 
@@ -47,7 +47,7 @@ def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
 
 
 def check(status: int) -> None:
-    """Raise where the core found that the graphs are not those that were counted."""
+    """Raise if the core reports that an index or offsets changed after they were checked."""
     if status == INDEX_ERROR:
         raise IndexError("batch: expected the graphs that were there when it was read, got others")
     if status == PTR_ERROR:

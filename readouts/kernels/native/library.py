@@ -1,4 +1,4 @@
-"""The shared library of the core: found, checked and loaded once; portable kernels serve without it."""
+"""Find, check and load the shared library of the native core; without it, portable kernels are used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "neon")
-INDEX_ERROR, PTR_ERROR = -1, -2  # what the core returns for an index out of range, for wrong offsets
+INDEX_ERROR, PTR_ERROR = -1, -2  # status for an index out of range, for wrong offsets
 DTYPES = {
     torch.float64: 0,
     torch.float32: 1,
@@ -27,7 +27,7 @@ DTYPES = {
     torch.bool: 8,
 }
 _FILE = Path(__file__).parent / f"libreadouts_core.{'dylib' if sys.platform == 'darwin' else 'so'}"
-ARGUMENTS = {  # how many; each has 8 bytes
+ARGUMENTS = {  # number of arguments, 8 bytes each
     "greatest": 3,
     "group": 5,
     "order": 6,
@@ -51,11 +51,11 @@ ARGUMENTS = {  # how many; each has 8 bytes
 
 
 class Core:
-    """The functions of the core without their prefix, or the reason why there are none.
+    """The functions of the core, without their prefix, or the reason why the core is not in use.
 
     Attributes:
-        isa: instruction set in use, None without the core.
-        reason: one sentence on why the core is not in use, empty with it.
+        isa: instruction set in use; None without the core.
+        reason: one sentence on why the core is not in use; empty if it is.
     """
 
     def __init__(self, file: Path = _FILE, wanted: str | None = None) -> None:
@@ -88,21 +88,22 @@ class Core:
             self.reason = f"this processor has no {wanted}"
             return
         for name, function in functions.items():
-            function.argtypes = [ctypes.c_void_p] * ARGUMENTS[name]  # also for integers: it is the fastest
+            function.argtypes = [ctypes.c_void_p] * ARGUMENTS[name]  # for integers, too: the fastest
             function.restype = ctypes.c_int64 if name == "greatest" else ctypes.c_int
             setattr(self, name, function)
         self.isa = chosen.decode()
         self.set_team(team_of_torch())
 
     def __getattr__(self, name: str) -> Any:
-        """Name the reason where a function of the core is asked for and the core is not there."""
+        """Raise an AttributeError that names the reason why the core is not in use."""
         raise AttributeError(f"{name}: {self.__dict__.get('reason', '')}")
 
 
 def team_of_torch() -> int | None:
-    """Return the address of GOMP_parallel in the OpenMP runtime that PyTorch uses, None where it has no such.
+    """Return the address of GOMP_parallel in PyTorch's OpenMP runtime; None if PyTorch uses another runtime.
 
-    Its threads are awake while a model runs; threads of our own would have to be woken, and would compete.
+    PyTorch's threads are already running while a model runs. A second pool would have to be woken, and would
+    compete for cores.
     """
     try:
         return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
@@ -111,7 +112,7 @@ def team_of_torch() -> int | None:
 
 
 def _is_whole(file: Path) -> bool:
-    """Return whether an ELF file has all of its sections: loading one that was cut off ends the process."""
+    """Return whether an ELF file is complete; loading a truncated one would end the process."""
     with file.open("rb") as stream:
         header = stream.read(64)
     if header[:5] != b"\x7fELF\x02":
@@ -128,7 +129,7 @@ _warned = False
 
 
 def is_available() -> bool:
-    """Return whether the core is in use; warn once where it is missing and nobody switched it off."""
+    """Return whether the core is in use; warn once if it is missing and was not switched off."""
     global _warned
     if core.isa is None and not _warned:
         _warned = True

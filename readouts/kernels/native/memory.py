@@ -1,4 +1,4 @@
-"""Memory for the core: results, contiguous arguments, and how many threads a call is worth."""
+"""Memory for the core: uninitialised results, contiguous arguments; and the number of threads of a call."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GRAIN = 2**15  # numbers that are worth a thread
-_HUGE = 2**20  # numbers, of about 4 MB, from which NumPy asks for huge pages
+GRAIN = 2**15  # numbers per thread
+_HUGE = 2**20  # numbers (about 4 MB) from which NumPy requests huge pages
 
 
 def threads_for(numbers: int) -> int:
-    """Return on how many threads to work on so many numbers."""
+    """Return the number of threads for a call on so many numbers."""
     return 1 if numbers < 2 * GRAIN else min(torch.get_num_threads(), numbers // GRAIN, 64)
 
 
 def new_tensor(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Return an uninitialised tensor on the CPU, of the dtype of another one if none is given.
+    """Return an uninitialised tensor on the CPU, by default with the dtype of `like`.
 
-    NumPy asks the system for huge pages and PyTorch does not: the first touch of small pages takes several
-    times as long as reading x.
+    NumPy requests huge pages from the system and PyTorch does not. The first write to small pages takes
+    several times as long as reading x.
     """
     numbers = 1
     for length in shape:
@@ -31,5 +31,5 @@ def new_tensor(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> T
 
 
 def ready(x: Tensor) -> Tensor:
-    """Return a tensor whose memory holds its numbers one after the other."""
+    """Return a contiguous tensor without a pending negation."""
     return (x.resolve_neg() if x.is_neg() else x).contiguous()

@@ -1,4 +1,4 @@
-"""Order statistics in the core: small graphs are sorted column by column, large ones searched by counting."""
+"""Order statistics in the native core: sorting for small graphs, searching by counting for large ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from readouts.kernels.native.grouping import check
 from readouts.kernels.native.library import DTYPES, core, is_available
 from readouts.kernels.native.memory import new_tensor, ready, threads_for
 
-EFFORT = 8  # work for a number, that of adding it up being 1
+EFFORT = 8  # work per number, relative to a sum
 
 
 def supports(dtype: torch.dtype) -> bool:
@@ -26,7 +26,7 @@ def select(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: T
 def midpoint(
     x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the means [B, F] of the order statistics with two ranks [B, 2], and these [B, 2, F]."""
+    """Return the means [B, F] of the order statistics with two ranks [B, 2], and the statistics [B, 2, F]."""
     means = new_tensor(x, len(ranks), x.shape[1])
     return means, _select(x, ptr, order, ranks, means)
 
@@ -45,7 +45,7 @@ def _select(x: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor, means: 
 def keep(
     x: Tensor, bounds: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, cut: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the values that trimming keeps, as `readouts.kernels.portable.order.keep` does, in any order."""
+    """Return the values that trimming keeps, in any order; see `readouts.kernels.portable.order.keep`."""
     rows, bounds, cut = _Rows(x, ptr, order), ready(bounds), cut.contiguous()
     kept = new_tensor(x, *x.shape)
     offsets = torch.cat([ptr[:1], (ptr.diff() - 2 * cut).cumsum(0), ptr[-1:]])
@@ -75,7 +75,7 @@ def spread(
 
 
 class _Rows:
-    """The leading arguments of a call, and what they point to."""
+    """The leading arguments of a call, and the tensors to which they point."""
 
     def __init__(self, x: Tensor, ptr: Tensor, order: Tensor | None) -> None:
         self._alive = x, ptr = ready(x), ptr.contiguous()

@@ -1,4 +1,4 @@
-"""Superaccumulators in the core, the features shared out to threads."""
+"""Superaccumulators in the native core; threads divide the features."""
 
 from __future__ import annotations
 

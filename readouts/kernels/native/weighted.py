@@ -1,4 +1,4 @@
-"""Weighted sums in the core: they multiply while they add, and need no product of the size of x."""
+"""Weighted sums in the native core: products are formed while summing, and not stored."""
 
 from __future__ import annotations
 

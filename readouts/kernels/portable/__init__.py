@@ -1,1 +1,1 @@
-"""The operators in plain PyTorch: every dtype, on every device with float64."""
+"""The operators in PyTorch: every dtype, on every device with float64."""

@@ -1,4 +1,4 @@
-"""The elementary reductions in plain PyTorch, for every device with float64: scatters and exact sums."""
+"""The elementary reductions in PyTorch, for every device with float64: scatters and exact sums."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def supports(dtype: torch.dtype) -> bool:
 def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R, F]; see `readouts.ops.reduce`.
 
-    `order` is not read.
+    `order` is ignored.
     """
     sums = _Sums(x, index, ptr.diff())
     blocks = [_block(name, x, sums, result_dtype(name, x.dtype)) for name in names]
@@ -42,7 +42,7 @@ def reduce_backward(
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x; see `readouts.ops.reduce_backward`.
 
-    `order` is not read.
+    `order` is ignored.
     """
     total = grad.new_zeros(len(index), grad.shape[2], dtype=torch.float64)
     sums = _Sums(total if x is None else x, index, ptr.diff())
@@ -54,7 +54,7 @@ def reduce_backward(
 
 
 class _Sums:
-    """The exact sums of x over each graph, computed once for all reductions that need them."""
+    """The exact sums of x over each graph; computed once, shared by all reductions that need them."""
 
     def __init__(self, x: Tensor, index: Tensor, count: Tensor) -> None:
         self.x, self.index, self.count = x, index, count
@@ -77,12 +77,12 @@ class _Sums:
 
     @cached_property
     def deviations(self) -> Tensor:
-        """x minus the float64 mean of its graph, in float64 [N, F]."""
+        """x minus the mean of its graph, both in float64 [N, F]."""
         return self.x.double() - self.mean(torch.float64)[self.index]
 
     @cached_property
     def std(self) -> Tensor:
-        """Square root of the float64 variance, in float64 [B, F]."""
+        """The square root of the float64 variance, in float64 [B, F]."""
         return sqrt(self.var(torch.float64))
 
     @cached_property
@@ -120,7 +120,7 @@ def _block(name: str, x: Tensor, sums: _Sums, dtype: torch.dtype) -> Tensor:
 
 
 def _extreme(name: str, x: Tensor, index: Tensor, count: Tensor) -> Tensor:
-    """Return the maximum or minimum [B, F]: NaN if there is one, -0 below +0, 0 for an empty graph."""
+    """Return the maximum or minimum [B, F]: NaN if a node is NaN, -0 below +0, 0 for an empty graph."""
     keys = keys_of(x, flip(name))
     best = keys.new_full((len(count), x.shape[1]), torch.iinfo(torch.int64).min)
     best.scatter_reduce_(0, index.unsqueeze(1).expand(x.shape), keys, "amax")
@@ -128,7 +128,7 @@ def _extreme(name: str, x: Tensor, index: Tensor, count: Tensor) -> Tensor:
 
 
 def _sensitivity(name: str, grad: Tensor, winners: Tensor | None, sums: _Sums) -> Tensor:
-    """Return what one reduction's gradient [B, F] adds to the gradient [N, F] of x, in float64."""
+    """Return what a reduction, given its gradient [B, F], adds to the gradient [N, F] of x, in float64."""
     index, nodes = sums.index, sums.count.clamp(min=1).view(-1, 1)
     match name:
         case "sum":

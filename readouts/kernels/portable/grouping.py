@@ -1,4 +1,4 @@
-"""Which nodes each graph has, and the order of its nodes, in plain PyTorch."""
+"""Grouping in PyTorch: offsets of graphs, nodes sorted by graph, ranks of rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def index_error(least: int, largest: int, size: int) -> IndexError:
-    """Return what to raise where an index is negative or not below `size`."""
+    """Return the error for an index that is negative or not below `size`."""
     wrong = least if least < 0 else largest
     return IndexError(f"batch: expected graphs from 0 to {size - 1} (size {size}), got {wrong}")
 
@@ -36,7 +36,7 @@ def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
 
 
 def ptr_error(ptr: Tensor, num_nodes: int) -> ValueError:
-    """Return what to raise where offsets do not run from 0 to the number of nodes or decrease."""
+    """Return the error for offsets that decrease or do not run from 0 to the number of nodes."""
     if ptr[0] != 0 or ptr[-1] != num_nodes:
         ends = f"{int(ptr[0])} to {int(ptr[-1])}"
         return ValueError(f"ptr: expected offsets from 0 to the number of nodes {num_nodes}, got {ends}")

@@ -1,4 +1,4 @@
-"""Order statistics in plain PyTorch, for every device and dtype: one sort of the nodes by graph and value."""
+"""Order statistics in PyTorch, for every device and dtype: one sort of the nodes by graph and value."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def select(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: T
 def midpoint(
     x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the means [B, F] of the order statistics with two ranks [B, 2], and these [B, 2, F]."""
+    """Return the means [B, F] of the order statistics with two ranks [B, 2], and the statistics [B, 2, F]."""
     values = select(x, index, ptr, order, ranks)
     return mean_of_two(*values.unbind(1)), values
 
 
 def mean_of_two(a: Tensor, b: Tensor) -> Tensor:
-    """Return (a + b) / 2 without overflow, rounded once; of integers in the default float dtype."""
+    """Return (a + b) / 2 without overflow, rounded once; for integers in the default float dtype."""
     wide = a.dtype if a.is_floating_point() else wide_dtype(a)
     a, b, dtype = a.to(wide), b.to(wide), result_dtype("mean", a.dtype)
     total = a + b
@@ -47,9 +47,9 @@ def mean_of_two(a: Tensor, b: Tensor) -> Tensor:
 def keep(
     x: Tensor, bounds: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, cut: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the values that trimming keeps, graph by graph in rows [N, F], and their offsets [B + 2].
+    """Return the values that trimming keeps, sorted by graph as rows [N, F], and their offsets [B + 2].
 
-    The last of these graphs holds the rows that are not kept.
+    The last of the B + 1 graphs holds the rows that are cut.
     """
     kept = ptr.diff() - 2 * cut
     offsets = torch.cat([ptr[:1], kept.cumsum(0), ptr[-1:]])
@@ -92,7 +92,7 @@ def spread(
 
 
 def _sorted_keys(x: Tensor, index: Tensor) -> Tensor:
-    """Return the numbers as integers in the same order, sorted graph by graph; NaN is the largest."""
+    """Return the numbers as integers in the same order, sorted by graph and value; NaN is the largest."""
     keys = sortable(x)
     if x.is_floating_point():
         keys = keys.masked_fill(x.isnan(), _nan_key(x))
@@ -109,7 +109,7 @@ def _nan_key(x: Tensor) -> int:
 
 
 def _values(keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the numbers that have these keys; the caller overwrites what a NaN key gives."""
+    """Return the numbers with these keys; a NaN key may map to any value, which the caller overwrites."""
     if dtype.itemsize == 2 and dtype.is_floating_point:
         keys = keys.clamp(max=2**15 - 1)
     return unsorted(keys, dtype)

@@ -1,4 +1,4 @@
-"""Superaccumulators in plain PyTorch, for every device with int64."""
+"""Superaccumulators in PyTorch, for every device with int64."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from readouts.numerics.keys import BITS
 from readouts.numerics.limbs import LIMB, MASK
 from readouts.numerics.superaccumulator import MINUS, NAN, PLUS, Layout, settled
 
-HALF = 27  # bits of the lower half of a float64 mantissa that is to be squared
-ELEMENTS = 2**20  # numbers that are added at once
+HALF = 27  # bits in the lower half of a float64 mantissa, for squaring
+ELEMENTS = 2**20  # numbers per block
 
 
 def supports(dtype: torch.dtype) -> bool:
@@ -44,7 +44,7 @@ def add(limbs: Tensor, rows: Tensor, index: Tensor, layout: Layout) -> None:
 
 
 def _blocks(rows: Tensor, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut rows into blocks, so small that memory stays small and counters do not overflow."""
+    """Split rows into blocks that need little memory and cannot overflow the counters."""
     length = max(1, ELEMENTS // 2 // max(rows.shape[1], 1))
     return zip(rows.split(length), index.split(length), strict=True)
 
@@ -52,14 +52,14 @@ def _blocks(rows: Tensor, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _count_special(
     counts: Tensor, cells: Tensor, bits: Tensor, special: Tensor, mantissa: Tensor, layout: Layout
 ) -> None:
-    """Note where NaN and infinities are."""
+    """Record in which cells NaN and infinities occur."""
     kind = torch.where(bits < 0, MINUS, PLUS)
     kind = torch.where(mantissa != 2**layout.stored, NAN, kind).masked_fill(~special, 0)
     counts.copy_(settled(counts.scatter_add_(0, cells, kind)))
 
 
 def _deposit(limbs: Tensor, cells: Tensor, mantissa: Tensor, place: Tensor, sign: Tensor | int) -> None:
-    """Add sign * mantissa * 2**place, mantissa below 2**55; bits below place 0 are zeros."""
+    """Add sign * mantissa * 2**place, with mantissa < 2**55; bits below place 0 must be zero."""
     mantissa, place = mantissa >> (-place).clamp(0, 63), place.clamp(min=0)
     shift = place % LIMB
     low, high = (mantissa & MASK) << shift, (mantissa >> LIMB) << shift

@@ -1,4 +1,4 @@
-"""Weighted sums in plain PyTorch, for every device and dtype."""
+"""Weighted sums in PyTorch, for every device and dtype."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable import elementary
 from readouts.numerics.rounding import narrowed
 
-_PARTIAL = 8  # partial sums of an inner product
+_PARTIAL = 8  # number of partial sums of an inner product
 
 
 def supports(dtype: torch.dtype) -> bool:
@@ -18,7 +18,7 @@ def supports(dtype: torch.dtype) -> bool:
 
 
 def product(weight: Tensor, values: Tensor) -> Tensor:
-    """Return weight * values in float64, 0 where the weight is 0, whatever the value is."""
+    """Return weight * values in float64; 0 where the weight is 0, even for NaN and infinite values."""
     wide = wide_dtype(values)
     return torch.where(weight == 0, 0, weight.to(wide) * values.to(wide))
 
@@ -26,11 +26,11 @@ def product(weight: Tensor, values: Tensor) -> Tensor:
 def weighted_mean(
     x: Tensor, weight: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the means [B, F] of x with weights, and the sums of the weights, both in float64.
+    """Return the weighted means [B, F] of x, and the sums of the weights, both in float64.
 
-    x is [N, F]; weight is [N, F], or [N, 1] for all features together, and so are the sums of the weights, 1
-    for a graph without nodes. All sums are exact and rounded once. Products are rounded to float64 before:
-    those of narrower dtypes are exact.
+    x is [N, F]; weight is [N, F], or [N, 1] for one weight per node. The sums of the weights have as many
+    columns as weight and are 1 for an empty graph. All sums are exact and rounded once. Products are rounded
+    to float64 first; products of narrower dtypes are exact.
     """
     totals = _exact_sums(weight.to(wide_dtype(weight)), index, ptr, order)
     totals = totals.masked_fill((ptr.diff() == 0).view(-1, 1), 1)
@@ -44,17 +44,17 @@ def _exact_sums(values: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None
 
 
 def scale_rows(table: Tensor, weight: Tensor, index: Tensor) -> Tensor:
-    """Return weight * table[index] [N, F], rounded once to the dtype of the weights."""
+    """Return weight * table[index] [N, F], rounded once to the dtype of weight."""
     return narrowed(product(weight, table[index]), weight.dtype)
 
 
 def weight_gradient(
     x: Tensor, weight: Tensor | None, slope: Tensor, mean: Tensor, index: Tensor, *, shared: bool
 ) -> Tensor:
-    """Return the gradient of the weights of x [N, F], or, times the weight, that of scores; rounded once.
+    """Return the gradient of the weights of x [N, F], or of scores (times the weight), rounded once.
 
-    Weights of single features have slope[index] * (x - mean[index]), [N, F]. Those that all features share
-    have <x, slope[index]> - mean[index], [N, 1], with one mean for each graph.
+    For weights of single features it is slope[index] * (x - mean[index]), [N, F]. For weights that all
+    features share it is <x, slope[index]> - mean[index], [N, 1], with one mean per graph.
     """
     rows = slope[index]
     if shared:
@@ -67,7 +67,8 @@ def weight_gradient(
 def _inner(products: Tensor) -> Tensor:
     """Return the sums [N, 1] of products [N, F].
 
-    Column c is added to partial sum c modulo 8, and these as a tree: the same bits as in the native core.
+    Column c is added to partial sum c modulo 8, and the partial sums are added as a tree; the native core
+    adds in the same order and returns the same bits.
     """
     partial = products.new_zeros(len(products), _PARTIAL)
     for columns in products.split(_PARTIAL, dim=1):

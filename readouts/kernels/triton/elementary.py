@@ -1,22 +1,22 @@
 """The elementary reductions on CUDA devices: one launch forward and one backward, in Triton.
 
-A program has one graph and a block of features, and goes over its rows tile by tile. If there are
-more than LONG nodes, graphs of more than a certain number of nodes are cut into pieces of that many,
-whose partial states a second launch merges, so that a large graph occupies many programs. How many
-programs there are, and how they find their rows, follows from the numbers of nodes, graphs and
-features alone and from `ptr` on the device: no value is read back, and nothing is added by atomics.
+A program has one graph and a block of features, and reads its rows tile by tile. If there are more than
+LONG nodes, large graphs are split into pieces of a fixed number of nodes, so that a large graph occupies
+many programs; a second launch merges the partial states of the pieces. The grid depends only on the numbers
+of nodes, graphs and features, and programs find their rows from `ptr` on the device. So no value is copied to
+the CPU, and there are no atomics.
 
-Exact sums are made as on the CPU (`docs/exactness.md`). float32, float16 and bfloat16 numbers are
-added in float64, tile by tile, where the largest and the least magnitude certify that this is
-exact. Other tiles, float64 numbers and squared deviations are pre-rounded to grids, from the largest
-magnitude down until nothing is left. Tiles and pieces add up in three float64 numbers with the error
-of every addition, and if the error of the last is not zero, or the numbers are so large or so small
-that a division might not be exact, the same program recomputes the column in integer limbs of 32 bits, as
-many as the dtype needs. Infinities and NaN are read off the greatest and the least number.
+Exact sums are computed as on the CPU (`docs/exactness.md`). float32, float16 and bfloat16 numbers are
+added in float64, tile by tile, if the largest and the least magnitude prove that this is exact. Other tiles,
+float64 numbers and squared deviations are pre-rounded to grids, from the largest magnitude down until
+nothing is left. Sums of tiles and pieces are kept as three float64 numbers, with the error of every
+addition. If the third addition has an error, or if the numbers are so large or so small that a division might
+not be exact, the same program recomputes the column in integer limbs of 32 bits, as many as the dtype
+needs. Infinities and NaN are detected from the greatest and the least number.
 
-Everything is rounded once: narrow results by rounding the float64 to odd first. Numbers are passed
-as their bits, so that no hardware flag can flush subnormal ones, and the kernels are compiled without
-fused multiply-add, which would round other numbers than those that the reference rounds.
+Everything is rounded once: for narrow results, the float64 is rounded to odd first. Numbers are passed
+as their bits, so that no hardware mode can flush subnormal numbers, and the kernels are compiled without
+fused multiply-add, which would round differently from the reference.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from readouts.reductions import (
     tracks_sums,
 )
 
-LONG = 4096  # nodes up to which no graph is cut
-PROGRAMS = 2048  # pieces that are enough to keep a device busy
+LONG = 4096  # up to so many nodes, no graph is split
+PROGRAMS = 2048  # number of programs that keeps a device busy
 TILE = 2048  # elements of a tile
 BLOCK = 64  # features of a tile
-PARTS = 4  # pieces merged at once, as a power of two
+PARTS = 4  # log2 of the number of pieces merged at once
 _MANTISSA = {torch.float64: 52, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
 _ONLY_SQUARES: dict[str, Any] = {
     "SUMS": False,
@@ -58,7 +58,7 @@ NAMES = frozenset(("sum", "mean", "max", "min", "var", "std"))
 
 
 def supports(dtype: torch.dtype) -> bool:
-    """Return whether this file computes readouts of this dtype: it does if Triton is installed."""
+    """Return whether this module computes readouts of this dtype; requires Triton."""
     return dtype in _MANTISSA and _has_triton()
 
 
@@ -70,7 +70,7 @@ def _has_triton() -> bool:
 def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
     """Reduce the nodes order[ptr[b]:ptr[b + 1]] of every graph b, rows of x [N, F], to [B, R, F].
 
-    `order` is None where the nodes are in order as they are; `index` is not read.
+    `order` is None if the nodes are sorted by graph; `index` is ignored.
     """
     from readouts.kernels.triton import loops  # loads Triton
 
@@ -100,8 +100,8 @@ def reduce_backward(
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x, given that of its output, and `out` [B, R, F] itself.
 
-    x may be None for sum and mean, and out for all but max and min. A program holds one winner of max and
-    one of min, so that the portable kernel computes names that occur twice.
+    x may be None for sum and mean. `out` may be None unless max or min are among the names. A program keeps
+    one maximum and one minimum, so if max or min occur twice the portable kernel is used.
     """
     from readouts.kernels.triton import loops  # loads Triton
 
@@ -128,7 +128,7 @@ def reduce_backward(
 
 
 class _Batch:
-    """How the rows of a batch are assigned to programs, and the memory for the states of pieces."""
+    """The assignment of rows to programs, and the memory for the states of pieces."""
 
     def __init__(self, x: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> None:
         (nodes, self.features), self.size, self.device = x.shape, len(ptr) - 1, x.device
@@ -153,12 +153,12 @@ class _Batch:
         }
 
     def launch(self, kernel: Any, *tensors: Tensor, **flags: Any) -> None:
-        """Start a program for every graph, or for every piece of one."""
+        """Start a program for every graph, or for every piece of a graph."""
         programs = self.chunks - 1 + self.size if self.split else self.size
         self._start(kernel, programs, *tensors, **self.codes, **self.rows, **flags, SPLIT=self.split)
 
     def survey(self, *inputs: Tensor, write: bool = False, **flags: Any) -> None:
-        """Read the graphs that are cut once more, for the statistics that the next launch needs."""
+        """Read split graphs once more, for statistics that the next launch needs."""
         from readouts.kernels.triton import loops
 
         tensors = *inputs, self.states, self.keys, self.stats
@@ -168,7 +168,7 @@ class _Batch:
         self.merge(*inputs, write=write, **flags)
 
     def merge(self, *inputs: Tensor, write: bool, **flags: Any) -> None:
-        """Merge the states of pieces; write the results to the output or only to `stats`."""
+        """Merge the states of pieces; write the results to the output, or only to `stats`."""
         from readouts.kernels.triton import loops
 
         tensors = *inputs, self.states, self.keys, self.stats
@@ -182,20 +182,20 @@ class _Batch:
 
 
 def _codes(names: Sequence[str]) -> int:
-    """Pack the places of the names in ELEMENTARY, three bits each."""
+    """Pack the positions of the names in ELEMENTARY, three bits each."""
     return sum(ELEMENTARY.index(name) << (3 * block) for block, name in enumerate(names))
 
 
 def _find(name: str, names: Sequence[str]) -> int:
-    """Return the block of a reduction, -1 if there is none."""
+    """Return the block of a reduction, or -1."""
     return names.index(name) if name in names else -1
 
 
 def _bits(x: Tensor) -> Tensor:
-    """Read the bits of floats as integers."""
+    """View the bits of floats as integers."""
     return x.detach().contiguous().view(_BITS[x.element_size()])
 
 
 def _power_of_two(number: int) -> int:
-    """Return the least power of two that is not below a number."""
+    """Return the least power of two that is at least `number`."""
     return 1 << max(number - 1, 0).bit_length()

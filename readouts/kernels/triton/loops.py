@@ -1,7 +1,7 @@
-"""The loops of `readouts.kernels.triton.elementary`, compiled by Triton; see there for the method.
+"""The Triton kernels of `readouts.kernels.triton.elementary`; for the method see there.
 
-Floats are passed as integers of the same bits, as in `readouts.kernels.triton.numbers`. CODES
-holds the reductions of the output, three bits a block: the place of the name in ELEMENTARY.
+Floats are passed as integers of the same bits, as in `readouts.kernels.triton.numbers`. CODES lists the
+reductions of the output, three bits each: the position of the name in ELEMENTARY.
 """
 
 # mypy: allow-untyped-defs
@@ -55,9 +55,9 @@ def find(ptr, size, piece, target, WEIGHT: tl.constexpr):
 
 @triton.jit
 def piece_of(ptr, size, piece, SPLIT: tl.constexpr):
-    """Return the graph of this program, which of its pieces this is, its offsets and its chunk.
+    """Return the graph of this program, the number of its piece, and the offsets of the graph.
 
-    Graph b starts in chunk ptr[b] // piece, and the programs from that + b on are its pieces.
+    Graph b starts in chunk ptr[b] // piece. Its pieces belong to the programs from that number + b on.
     """
     program = tl.program_id(0).to(tl.int64)
     if SPLIT:
@@ -73,7 +73,7 @@ def piece_of(ptr, size, piece, SPLIT: tl.constexpr):
 
 @triton.jit
 def tile_at(order, start, end, columns, features, POWER: tl.constexpr, ORDERED: tl.constexpr):
-    """Return where the elements of a tile of rows lie, and which are inside."""
+    """Return the positions of the elements of a tile of rows, and which of them exist."""
     rows = start + tl.arange(0, 1 << POWER)
     inside = rows < end
     nodes = tl.load(order + rows, inside, 0) if ORDERED else rows
@@ -83,7 +83,7 @@ def tile_at(order, start, end, columns, features, POWER: tl.constexpr, ORDERED: 
 
 @triton.jit
 def extremes(word, both, greatest, least, MANTISSA: tl.constexpr):
-    """Take a tile into the greatest and least keys: the bits, as integers in the order of the numbers."""
+    """Update the greatest and least keys with a tile; a key is an integer in the order of the numbers."""
     if MANTISSA == 52:
         key = word ^ ((word >> 63) & MAGNITUDE_64)
         above, below = tl.where(both, key, LOWEST_64), tl.where(both, key, MAGNITUDE_64)
@@ -98,10 +98,10 @@ def extremes(word, both, greatest, least, MANTISSA: tl.constexpr):
 def add_certified(
     high, low, third, broken, word, greatest, least, MANTISSA: tl.constexpr, POWER: tl.constexpr
 ):
-    """Add a tile of float32, float16 or bfloat16 numbers: as they are where that is exact.
+    """Add a tile of float32, float16 or bfloat16 numbers: directly if that is exact, else by `add_tile`.
 
     With |x| < 2**(m - 126) and nonzero |x| >= 2**(l - 127), m and l the biased exponents, sums of
-    2**k rows need m - l + MANTISSA + k + 1 bits of the 53.
+    2**k rows need m - l + MANTISSA + k + 1 of 53 bits.
     """
     WIDEST: tl.constexpr = 52 - MANTISSA - POWER
     magnitude = word & MAGNITUDE_32
@@ -122,11 +122,11 @@ def scan(
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Go over rows once: their sum in three numbers, a trace of errors, and extremes or ties.
+    """Read rows once: return their sum as three numbers, whether it is broken, and extremes or ties.
 
-    SUMS adds the numbers and takes EXTREMES along, SQUARES adds their squared deviations from `centre`.
+    SUMS adds the numbers and requires EXTREMES; SQUARES adds their squared deviations from `centre`.
     EXTREMES returns keys of the greatest and the least number, TIES how many numbers equal `winner` and
-    `loser`.
+    `loser` (the maximum and the minimum).
     """
     high = tl.zeros([FEATURES], tl.float64)
     low, third = high, high
@@ -162,18 +162,18 @@ def scan(
 
 @triton.jit
 def tied(values, winner):
-    """Return which values equal the winner, or are NaN as it is."""
+    """Return which values equal the winner; NaN equals NaN."""
     return (values == winner) | ((values != values) & (winner != winner))
 
 
 @triton.jit
 def special_sum(greatest, least, MANTISSA: tl.constexpr):
-    """Return what IEEE 754 makes of the infinities and NaN in a column with these extreme keys, else 0."""
+    """Return the IEEE 754 sum of the infinities and NaN of a column with these extreme keys; 0 if none."""
     INFINITY: tl.constexpr = INFINITY_64 if MANTISSA == 52 else INFINITY_32
     above, below = greatest >= INFINITY, least <= ~INFINITY
     infinite = tl.where(above, float("inf"), tl.where(below, float("-inf"), 0.0)).to(tl.float64)
     nan = (above & below) | (greatest > INFINITY) | (least < ~INFINITY)
-    nan = nan & (greatest >= least)  # a graph without nodes has neither
+    nan = nan & (greatest >= least)  # an empty graph has neither
     return tl.where(greatest < least, 0.0, tl.where(nan, float("nan"), infinite)).to(tl.float64)
 
 
@@ -211,20 +211,20 @@ def averaged(
 
 @triton.jit
 def special_square(centre):
-    """Return NaN where the mean is not finite, and with it the sum of squares; else 0."""
+    """Return NaN if the mean is not finite, because then the sum of squares is NaN; else 0."""
     return tl.where((bits_of(centre) & MAGNITUDE_64) < INFINITY_64, 0.0, float("nan")).to(tl.float64)
 
 
 @triton.jit
 def extreme_bits(key, occupied, MANTISSA: tl.constexpr):
-    """Return the bits of the number of a key: NaN if there was one, 0 for a graph without nodes."""
+    """Return the bits of the number with this key, or 0 for an empty graph."""
     word = key ^ ((key >> 63) & (MAGNITUDE_64 if MANTISSA == 52 else MAGNITUDE_32))
     return tl.where(occupied, unwidened(word, MANTISSA), 0)
 
 
 @triton.jit
 def either_nan(greatest, least, MANTISSA: tl.constexpr):
-    """Return both keys, or that of NaN for both if one is that of a NaN."""
+    """Return both keys; if either is that of a NaN, return the key of NaN for both."""
     INFINITY: tl.constexpr = INFINITY_64 if MANTISSA == 52 else INFINITY_32
     QUIET: tl.constexpr = INFINITY | (1 << (51 if MANTISSA == 52 else 22))
     nan = (greatest > INFINITY) | (least < ~INFINITY)
@@ -248,7 +248,7 @@ def store_first(
     CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr,
     SUMS: tl.constexpr, EXTREMES: tl.constexpr,
 ):  # fmt: skip
-    """Write sum, mean, max and min where they are asked for."""
+    """Write sum, mean, max and min if they are requested."""
     if SUMS:
         store_block(out, graph, columns, features, total, SUM, CODES, BLOCKS)
         store_block(out, graph, columns, features, mean, MEAN, CODES, BLOCKS)
@@ -264,7 +264,7 @@ def store_first(
 
 @triton.jit
 def columns_of(FEATURES: tl.constexpr):
-    """Return the features that this program works on."""
+    """Return the features of this program."""
     return tl.program_id(1).to(tl.int64) * FEATURES + tl.arange(0, FEATURES)
 
 
@@ -290,7 +290,7 @@ def store_state(
     states, keys, slot, columns, features, high, low, third, broken, greatest, least, equal, equal_least,
     SUMS: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Store the partial state of a piece; NaN in the third number marks a broken sum."""
+    """Store the partial state of a piece; NaN as third number marks a broken sum."""
     inside = columns < features
     if SUMS:
         place = states + slot * 3 * features + columns
@@ -313,7 +313,7 @@ def finish(
     FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr,
 ):  # fmt: skip
-    """Write all reductions of a whole graph; those of squared deviations read its rows once more."""
+    """Write all reductions of a whole graph; squared deviations read its rows once more."""
     total, mean = greatest, least
     if SUMS:
         special = special_sum(greatest, least, MANTISSA)
@@ -342,7 +342,7 @@ def forward(
     FEATURES: tl.constexpr, ORDERED: tl.constexpr, SPLIT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr,
 ):  # fmt: skip
-    """Reduce one graph, or one piece of a graph of more than `piece` nodes, which stores its state."""
+    """Reduce one graph; or one piece of a graph with more than `piece` nodes, and store its state."""
     graph, part, first, last = piece_of(ptr, size, piece, SPLIT)
     columns = columns_of(FEATURES)
     begin, end = first, last
@@ -379,7 +379,7 @@ def forward(
 def block_of(
     out, graph, columns, features, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr
 ):
-    """Load one block of an output or its gradient as float64; 0 where there is no such block."""
+    """Load one block of an output or its gradient as float64; 0 if there is no such block."""
     if BLOCK >= 0:
         place = out + (graph * BLOCKS + BLOCK) * features + columns
         value = number(widened(tl.load(place, columns < features, 0), MANTISSA), MANTISSA)
@@ -395,7 +395,7 @@ def survey(
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Read one piece of a graph that is cut, and store its state: sums and ties, or squared deviations."""
+    """Read one piece of a split graph, and store its state: sums and ties, or squared deviations."""
     graph, part, first, last = piece_of(ptr, size, piece, True)
     columns = columns_of(FEATURES)
     begin = first + part * piece
@@ -426,7 +426,7 @@ def merged(
 ):  # fmt: skip
     """Merge the states of all pieces of a graph, 2**PARTS at a time.
 
-    The NaN of a broken piece is beyond the range of `add_tile`, which leaves the column broken.
+    The NaN of a broken piece is out of the range of `add_tile`, so the column stays broken.
     """
     high = tl.zeros([FEATURES], tl.float64)
     low, third = high, high
@@ -461,8 +461,8 @@ def merge(
 ):  # fmt: skip
     """Finish the graph of more than `piece` nodes that starts in this program's chunk, if there is one.
 
-    Its outputs go to `out`, and to `stats` [chunks, 4, features] go its mean, standard deviation and
-    numbers of ties, which the next launches need.
+    Write its outputs to `out`, and its mean, standard deviation and numbers of ties, which the next launches
+    need, to `stats` [chunks, 4, features].
     """
     chunk = tl.program_id(0).to(tl.int64)
     columns = columns_of(FEATURES)
@@ -507,7 +507,7 @@ def learned(
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Return mean, standard deviation and numbers of ties of a graph, from its rows."""
+    """Return mean, standard deviation and numbers of ties of a graph, computed from its rows."""
     mean = tl.zeros([FEATURES], tl.float64)
     std = mean
     high, low, third, broken, greatest, least, equal, equal_least = scan(
@@ -533,7 +533,7 @@ def learned(
 def remembered(
     stats, chunk, columns, features, SUMS: tl.constexpr, SQUARES: tl.constexpr, TIES: tl.constexpr
 ):
-    """Return the same of a graph that is cut, as `merge` has left it."""
+    """Return mean, standard deviation and numbers of ties of a split graph, as stored by `merge`."""
     place, inside = stats + chunk * 4 * features + columns, columns < features
     mean = (columns * 0).to(tl.float64)
     std, equal, equal_least = mean, mean, mean
@@ -552,7 +552,7 @@ def contributions(
     grad, graph, columns, features, total, values, nodes, mean, std, winner, loser, equal, equal_least,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr, NAME: tl.constexpr,
 ):  # fmt: skip
-    """Add what the blocks of one reduction give to the gradients of a tile, or of all nodes alike."""
+    """Add the blocks of one reduction to the gradients of a tile, or to those that all nodes share."""
     for block in tl.static_range(BLOCKS):
         if (CODES >> (3 * block)) & 7 == NAME:
             slope = block_of(grad, graph, columns, features, block, BLOCKS, MANTISSA)
@@ -582,7 +582,7 @@ def backward(
     SPLIT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradients of the nodes of one graph, or of one piece of a graph that is cut."""
+    """Write the gradients of the nodes of one graph, or of one piece of a split graph."""
     graph, part, first, last = piece_of(ptr, size, piece, SPLIT)
     columns = columns_of(FEATURES)
     begin, end = first, last

@@ -1,8 +1,8 @@
-"""Arithmetic for `readouts.kernels.triton.loops`: bits, additions without errors, integer limbs ("digits").
+"""Arithmetic for `readouts.kernels.triton.loops`: bits, exact additions, integer limbs (`digits`).
 
-Floats are passed as integers of the same bits. MANTISSA names the dtype by its stored bits of
-fraction: 52 float64, 23 float32, 10 float16, 7 bfloat16. An exact sum is high + low + third, three
-float64 numbers, with `broken` not zero where an addition had an error.
+Floats are passed as integers of the same bits. MANTISSA identifies the dtype by its number of stored
+fraction bits: 52 float64, 23 float32, 10 float16, 7 bfloat16. An exact sum is high + low + third, three
+float64 numbers; `broken` is nonzero if an addition had an error.
 """
 
 # mypy: allow-untyped-defs
@@ -21,9 +21,9 @@ FRACTION_64 = tl.constexpr(2**52 - 1)
 DIGIT = tl.constexpr(2**32 - 1)
 
 LARGEST_EXPONENT = tl.constexpr(1023 + 990)  # biased; beyond it constants of pre-rounding might overflow
-LEVELS = tl.constexpr(4)  # grids of pre-rounding before a tile is left to the slow path
-STEP = tl.constexpr(16)  # rows at once on the slow path
-GUARDS = tl.constexpr(3)  # digits of a quotient below those of the dividend
+LEVELS = tl.constexpr(4)  # grids of pre-rounding before the slow path
+STEP = tl.constexpr(16)  # rows per step of the slow path
+GUARDS = tl.constexpr(3)  # limbs of a quotient below those of the dividend
 
 
 # ---------------------------------------------------------------------------------------- bits and floats
@@ -31,7 +31,7 @@ GUARDS = tl.constexpr(3)  # digits of a quotient below those of the dividend
 
 @triton.jit
 def widened(bits, MANTISSA: tl.constexpr):
-    """Return the bits of a float as those of a float32, or of a float64 if it is one."""
+    """Return the bits of a float as bits of a float32; a float64 is returned unchanged."""
     if MANTISSA == 10:
         word = bits.to(tl.float16, bitcast=True).to(tl.float32).to(tl.int32, bitcast=True)
     elif MANTISSA == 7:
@@ -43,7 +43,7 @@ def widened(bits, MANTISSA: tl.constexpr):
 
 @triton.jit
 def unwidened(word, MANTISSA: tl.constexpr):
-    """Undo `widened`."""
+    """Invert `widened`."""
     if MANTISSA == 10:
         bits = word.to(tl.int32).to(tl.float32, bitcast=True).to(tl.float16).to(tl.int16, bitcast=True)
     elif MANTISSA == 7:
@@ -55,7 +55,7 @@ def unwidened(word, MANTISSA: tl.constexpr):
 
 @triton.jit
 def number(word, MANTISSA: tl.constexpr):
-    """Return the float64 that `widened` bits stand for."""
+    """Return the float64 value of `widened` bits."""
     if MANTISSA == 52:
         value = word.to(tl.float64, bitcast=True)
     else:
@@ -71,7 +71,7 @@ def bits_of(value):
 
 @triton.jit
 def float_of(bits):
-    """Return the float64 of these bits."""
+    """Return the float64 with these bits."""
     return bits.to(tl.float64, bitcast=True)
 
 
@@ -92,8 +92,8 @@ def narrow(value, MANTISSA: tl.constexpr):
 def narrow_16(value, MANTISSA: tl.constexpr):
     """Return the bits of a float64 rounded once to a 16-bit dtype, by integers.
 
-    The upper half of the float64, with a last bit that is set if anything is in the lower half,
-    rounds as the whole. Adding exponent and rounded fraction carries where it must.
+    The upper half of the float64, with the last bit set if the lower half is not zero, rounds like the whole
+    number. A carry out of the fraction increments the exponent, as it must.
     """
     LEAST: tl.constexpr = 1023 - 14 if MANTISSA == 10 else 1023 - 126  # biased exponent of least normal
     INFINITY: tl.constexpr = 0x7C00 if MANTISSA == 10 else 0x7F80
@@ -127,14 +127,14 @@ def two_sum(a, b):
 
 @triton.jit
 def halves(a):
-    """Return the upper 26 bits and the rest of a float64."""
+    """Split a float64 into its upper 26 bits and the rest."""
     upper = float_of(bits_of(a) & -(1 << 27))
     return upper, a - upper
 
 
 @triton.jit
 def two_product(a, n):
-    """Return fl(a * n) and its error (Dekker), n an integer below 2**31; every product here is exact."""
+    """Return fl(a * n) and its error (Dekker), for an integer n < 2**31; every partial product is exact."""
     product = a * n
     a_upper, a_lower = halves(a)
     n_upper, n_lower = halves(n)
@@ -144,7 +144,7 @@ def two_product(a, n):
 
 @triton.jit
 def add_part(high, low, third, broken, part):
-    """Add a part to high + low + third without an error, or set `broken`."""
+    """Add a number to high + low + third; set `broken` if the third addition has an error."""
     high, error = two_sum(high, part)
     low, error = two_sum(low, error)
     third, error = two_sum(third, error)
@@ -181,7 +181,7 @@ def add_tile(high, low, third, broken, values, POWER: tl.constexpr):
 
 @triton.jit
 def normalized(a, b, c, d, broken):
-    """Return four numbers of the same sum, each at most half a unit of the one before, or mark `broken`."""
+    """Return four numbers with the same sum, each at most half a unit of the one before, or set `broken`."""
     c, d = two_sum(c, d)
     b, c = two_sum(b, c)
     a, b = two_sum(a, b)
@@ -199,20 +199,20 @@ def normalized(a, b, c, d, broken):
 
 @triton.jit
 def neighbour(value, side):
-    """Return the next float64 from a value that is not zero, upward if side > 0."""
+    """Return the float64 next to a nonzero value, upward if side > 0."""
     return float_of(bits_of(value) + tl.where((side > 0.0) == (value > 0.0), 1, -1))
 
 
 @triton.jit
 def to_odd(value, rest):
-    """Return value + rest, |rest| below a unit, rounded to an odd last bit unless it is exact."""
+    """Round value + rest, with |rest| below a unit, to odd: unless exact, the last bit is 1."""
     even = (bits_of(value) & 1) == 0
     return tl.where((rest != 0.0) & even, neighbour(value, rest), value)
 
 
 @triton.jit
 def nearest_sum(high, low, third):
-    """Return the float64 nearest to a normalized sum: high but for a tie that `third` decides."""
+    """Return the float64 nearest to a normalized sum: high, unless `third` breaks a tie the other way."""
     beyond = neighbour(high, low)
     same_side = ((low > 0.0) & (third > 0.0)) | ((low < 0.0) & (third < 0.0))
     return tl.where(same_side & (low == (beyond - high) * 0.5), beyond, high)
@@ -220,7 +220,7 @@ def nearest_sum(high, low, third):
 
 @triton.jit
 def divide(high, low, third, nodes, broken):
-    """Return a float64 next to (high + low + third) / nodes, and the difference times nodes as a + b."""
+    """Return a float64 close to (high + low + third) / nodes, and the remainder (times nodes) as a + b."""
     quotient = high / nodes
     product, error = two_product(quotient, nodes)
     quotient = quotient + (((high - product) - error) + low) / nodes
@@ -244,7 +244,7 @@ def nearest_quotient(quotient, a, b, nodes):
 
 @triton.jit
 def add_digits(digits, limbs, values, BASE: tl.constexpr):
-    """Add finite float64 values [STEP] to digits [LIMBS] of 32 bits, the lowest at 2**(32 * BASE - 1074)."""
+    """Add finite float64 values [STEP] to limbs of 32 bits [LIMBS], the lowest at 2**(32 * BASE - 1074)."""
     bits = bits_of(values)
     magnitude = bits & MAGNITUDE_64
     exponent = magnitude >> 52
@@ -265,7 +265,7 @@ def add_digits(digits, limbs, values, BASE: tl.constexpr):
 
 @triton.jit
 def carried(digits, limbs, lowest, highest):
-    """Return the digits, which lie in these limbs, between 0 and 2**32 - 1, and the carry with the sign."""
+    """Carry the limbs in this range into 0 to 2**32 - 1; the last carry has the sign."""
     carry = tl.sum(digits, 0) * 0
     for limb in range(lowest, highest + 3):  # n < 2**31 carries into one more limb
         total = tl.sum(tl.where(limbs == limb, digits, 0), 0) + carry
@@ -276,7 +276,7 @@ def carried(digits, limbs, lowest, highest):
 
 @triton.jit
 def quotient_digits(digits, limbs, lowest, highest, divisor):
-    """Divide by long division; return the leading three digits, the place of the first, and what is below."""
+    """Return the three leading limbs of a quotient, the position of the first, and nonzero if bits follow."""
     zero = divisor * 0
     high, middle, low, top, below, remainder = zero, zero, zero, zero, zero, zero
     for down in range(highest + 3 + GUARDS - lowest):
@@ -294,14 +294,14 @@ def quotient_digits(digits, limbs, lowest, highest, divisor):
 
 @triton.jit
 def rounded(digits, limbs, lowest, highest, negative, divisor, BASE: tl.constexpr, MANTISSA: tl.constexpr):
-    """Return the bits of digits / divisor, rounded once to the dtype, ties to even; a zero is +0."""
+    """Return the bits of limbs / divisor, rounded once to the dtype, ties to even; a zero is +0."""
     LEAST: tl.constexpr = -1022 if MANTISSA == 52 else -14 if MANTISSA == 10 else -126
     GRID: tl.constexpr = LEAST - MANTISSA  # exponent of the least subnormal number
     INFINITY: tl.constexpr = (31 if MANTISSA == 10 else 2047 if MANTISSA == 52 else 255) << MANTISSA
     high, middle, low, top, below = quotient_digits(digits, limbs, lowest, highest, divisor)
     length = (bits_of(high.to(tl.float64)) >> 52) - 1022  # bits of high, which is below 2**32
     length = tl.where(high == 0, 1, length)
-    # (high, middle, low) has 64 + length bits, of which the last length + 2 go
+    # (high, middle, low) has 64 + length bits; the last length + 2 are dropped
     left, right = tl.maximum(30 - length, 0), tl.maximum(length - 30, 0)
     leading = (high << (62 - length)) | ((middle << left) >> right) | (low >> (length + 2))
     one = divisor * 0 + 1
@@ -331,9 +331,9 @@ def slow_column(
     x, order, begin, end, column, features, centre,
     MANTISSA: tl.constexpr, ORDERED: tl.constexpr, SQUARES: tl.constexpr,
 ):  # fmt: skip
-    """Return the bits of one column's sum and mean, and those of its mean as a float64, by integers.
+    """Return the bits of a column's sum and mean, and its float64 mean, computed with integer limbs.
 
-    A column of squared deviations may hold infinities, and then has that sum; others are finite.
+    A column of squared deviations may contain infinities; then the results are their sum.
     """
     SMALL_RANGE: tl.constexpr = MANTISSA < 52 and not SQUARES
     LIMBS: tl.constexpr = 16 if SMALL_RANGE else 128
@@ -374,7 +374,7 @@ def patched(
     x, order, begin, end, columns, features, centre, broken, total, mean, wide,
     MANTISSA: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, SQUARES: tl.constexpr,
 ):  # fmt: skip
-    """Return sums and means with the broken columns recomputed, one after the other."""
+    """Return sums and means; recompute broken columns, one at a time, with integer limbs."""
     places = tl.arange(0, FEATURES)
     for place in range(FEATURES):
         here = places == place
