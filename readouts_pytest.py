@@ -24,7 +24,7 @@ SETTINGS = ("permutations", "seed", "allow")
 
 
 def _positive(text: str) -> int:
-    """Read a number of permutations; with none, a test would check nothing."""
+    """Parse a number of permutations, at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
     return int(text)
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Settings of a test: those of its marker, else those of the command line."""
+    """Return the settings of a test: those of its marker, else those of the command line."""
     marker = request.node.get_closest_marker("readouts")
     given = dict(marker.kwargs) if marker else {}
     unknown = [str(value) for value in marker.args] if marker else []
@@ -66,7 +66,7 @@ def _settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     settings = {"allow": "rounding", **options, **given}
     if not isinstance(settings["permutations"], int) or settings["permutations"] < 1:
         raise pytest.UsageError(f"permutations: expected at least 1, got {settings['permutations']!r}")
-    from readouts.testing.judgement import check_allow
+    from readouts.testing.report import check_allow
 
     try:
         check_allow(settings["allow"])
@@ -122,13 +122,12 @@ def _assertion(request: pytest.FixtureRequest, check: str, random: bool = True) 
     def assertion(model: Callable[..., Any], *inputs: Any, **given: Any) -> None:
         __tracebackhide__ = True
         from readouts import testing
-        from readouts.testing.judgement import insist
 
         settings = {name: defaults[name] for name in names} | given
         allow = settings.pop("allow")
         report = getattr(testing, f"check_{check}")(model, *inputs, **settings)
         request.node.user_properties.append((PROPERTY, (str(report.verdict), report.check, report.model)))
-        insist(report, allow)
+        report.raise_unless(allow)
 
     return assertion
 

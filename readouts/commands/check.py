@@ -61,17 +61,17 @@ def _positive(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check a model, print what was found, and return the exit code."""
+    """Check a model, print the results, and return the exit code."""
     if arguments.features and arguments.data:
         raise CannotRunError("--features: expected without --data, whose features are what they are")
-    from readouts.commands import feeding, findings  # PyG is imported here, and not for --help
+    from readouts.commands import inputs, results  # PyG is imported here, and not for --help
 
-    with contextlib.redirect_stdout(sys.stderr):  # whatever the model prints is no result
+    with contextlib.redirect_stdout(sys.stderr):  # the model may print
         torch.manual_seed(arguments.seed)
         model = build(arguments.target)
         if arguments.mode:
-            feeding.set_mode(model, training=arguments.mode == "train")
-        fed = feeding.feed(model, arguments.data, arguments.features, arguments.seed)
-        found = findings.examine(fed, arguments.permutations, arguments.seed)
+            inputs.set_mode(model, training=arguments.mode == "train")
+        call = inputs.prepare(model, arguments.data, arguments.features, arguments.seed)
+        found = results.check_all(call, arguments.permutations, arguments.seed)
     print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if arguments.json else found)
     return 0 if found.invariant else 1

@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 import sys
+from pathlib import Path
 
+import readouts
 from readouts.commands.target import CannotRunError
 
 
@@ -43,13 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine a readout, print the rows, and return the exit code."""
+    if arguments.document:
+        return _document()
     from readouts.testing.conformance import Subject, TargetError, check_conformance  # not for --help
 
-    if arguments.document:
-        from readouts.testing.conformance.document import document
-
-        print(document())
-        return 0
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -59,6 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
     found = check_conformance(subject)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
     return 0 if found.passed else 1
+
+
+def _document() -> int:
+    """Print the page by its script, which a wheel does not contain."""
+    script = Path(readouts.__file__).parents[1] / "docs" / "conformance.py"
+    if not script.exists():
+        raise CannotRunError("--document: expected a clone of the repository, got an installed package")
+    runpy.run_path(str(script), run_name="__main__")
+    return 0
 
 
 def _init(text: str | None) -> object:

@@ -1,4 +1,4 @@
-"""The graphs that a command runs a model on: made here, taken from a TU set, or read from a file."""
+"""Graphs to run a model on: made by code, from a TU set, or from a file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ELEMENTS = torch.tensor([6, 6, 6, 7, 8])
 
 
 def molecules(features: int, edge_features: int, seed: int, full: bool) -> Batch:
-    """A dozen small molecule-like graphs: a ring of five or six nodes with branches of up to eight more.
+    """Make a dozen small molecule-like graphs: a ring of five or six nodes with branches of up to eight more.
 
     Args:
         features: F of the normal features x [N, F].
         edge_features: D of the normal ``edge_attr`` [E, D].
-        seed: seed of everything.
-        full: give ``edge_attr``, ``edge_weight`` [E], ``pos`` [N, 3] and atomic numbers ``z`` [N] as well.
+        seed: seed of structure and features.
+        full: add ``edge_attr``, ``edge_weight`` [E], ``pos`` [N, 3] and atomic numbers ``z`` [N].
     """
     generator = torch.Generator().manual_seed(seed)
     graphs = []
@@ -54,13 +54,13 @@ def molecules(features: int, edge_features: int, seed: int, full: bool) -> Batch
 
 
 def tu_set(name: str) -> Batch:
-    """The first graphs of a TU set; x is the degree [N, 1] where nodes have no labels.
+    """Load the first graphs of a TU set; x is the degree [N, 1] where nodes have no labels.
 
     The set comes from the TU site, or from READOUTS_TU_MIRROR, a folder or URL with `NAME.zip`, and stays in
     the folder `pyg` of READOUTS_CACHE or of `readouts` in the user's cache folder.
 
     Raises:
-        CannotRunError: the set cannot be had.
+        CannotRunError: the set cannot be loaded.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise CannotRunError(f"--data: expected FILE.pt or the name of a TU set, got {name!r}")
@@ -89,7 +89,7 @@ def from_file(path: str) -> Data | tuple[Tensor, ...]:
     Nothing but tensors and these classes is unpickled.
 
     Raises:
-        CannotRunError: the file is not there, or holds something else.
+        CannotRunError: the file cannot be read, or holds something else.
     """
     try:
         with torch.serialization.safe_globals(_plain_classes()):
@@ -111,7 +111,7 @@ def from_file(path: str) -> Data | tuple[Tensor, ...]:
 
 
 def is_file(name: str) -> bool:
-    """Whether this is a file and not the name of a TU set."""
+    """Return whether this is a file and not the name of a TU set."""
     return bool(Path(name).suffix) or Path(name).exists()
 
 
@@ -120,9 +120,10 @@ def _expected(path: str) -> str:
 
 
 def _plain_classes() -> list[Any]:
-    """What graphs are pickled from, as far as PyG has not said so: `safe_globals` forgets what it is given.
+    """Return the classes in pickles of graphs that are not on the safe list of torch yet.
 
-    `Batch` is rebuilt by its class in the place of PyG's helper object.
+    On exit `safe_globals` removes from that list all that it was given. `_BatchBuilder` replaces the helper
+    object of PyG that rebuilds a `Batch`.
     """
     helper = (_BatchBuilder, "torch_geometric.data.batch.DynamicInheritanceGetter")
     classes = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, Batch, type(Batch()), _batch_of, helper]

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def facts() -> dict[str, Any]:
-    """Return versions, the kernels in use, and what they run on; None for what is not there."""
+    """Return versions, the kernels in use, and the platform; None for what is missing."""
     return {
         "readouts": readouts.__version__,
         "native_core": core.isa is not None,

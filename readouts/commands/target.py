@@ -1,4 +1,4 @@
-"""What a command is pointed at: `package.module:name`."""
+"""Locate and build the model that a command line names as `package.module:name`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import nn
 
 
 class CannotRunError(Exception):
-    """A command cannot do its work; the text is one sentence for the user."""
+    """Raised when a command cannot be run; the text is one sentence for the user."""
 
 
 def find(target: str) -> Any:
-    """Import what `package.module:name` stands for; modules in the current folder can be imported.
+    """Import the object named `package.module:name`, also from the current folder.
 
     Raises:
-        CannotRunError: there is no such thing, or importing it fails.
+        CannotRunError: there is no such object, or importing it fails.
     """
     module, _, path = target.partition(":")
     if not module or not path:
@@ -29,7 +29,7 @@ def find(target: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever the module does while it is imported
+    except (Exception, SystemExit) as error:  # of the code of the module
         raise CannotRunError(f"cannot import {module}: {said(error)}") from error
     for name in path.split("."):
         try:
@@ -46,9 +46,9 @@ def said(error: BaseException) -> str:
 
 
 def build(target: str) -> Callable[..., Any]:
-    """Return the model of a target: itself, or what a class or a function makes without arguments.
+    """Return the model of a target: the object, or what a class or a function makes without arguments.
 
-    A module made from a class is put into evaluation mode, for nobody had a chance to choose one.
+    A module made from a class is put into evaluation mode, because the caller could not set the mode.
 
     Raises:
         CannotRunError: it is not callable, needs arguments, raises, or makes nothing that can be called.
@@ -63,7 +63,7 @@ def build(target: str) -> Callable[..., Any]:
         raise CannotRunError(f"target: expected a class without required arguments, got {target}{signature}")
     try:
         model = found()
-    except (Exception, SystemExit) as error:  # whatever the class or function does
+    except (Exception, SystemExit) as error:  # of the code of the class or function
         raise CannotRunError(f"{target}() raises {said(error)}") from error
     if not callable(model):
         raise CannotRunError(f"target: expected {target}() to make a model, got {type(model).__name__}")
@@ -71,7 +71,7 @@ def build(target: str) -> Callable[..., Any]:
 
 
 def _needs_nothing(found: Callable[..., Any]) -> bool:
-    """Whether it can be called without arguments; a function of `*args` is no factory."""
+    """Return whether it can be called without arguments; a function of `*args` is a model, not a factory."""
     try:
         parameters = inspect.signature(found).parameters.values()
     except ValueError:  # a builtin

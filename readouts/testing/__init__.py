@@ -1,5 +1,6 @@
-"""Is a model permutation invariant, and if not, which layer broke it?"""
+"""Checks of permutation invariance and of batch independence, which name the layer at fault."""
 
+from readouts.testing.discrimination import ReportCard, check_size_sensitivity
 from readouts.testing.gradients import assert_gradient_equivariant, check_gradient_equivariance
 from readouts.testing.independence import assert_batch_independent, check_batch_independence
 from readouts.testing.permutations import (
@@ -9,7 +10,6 @@ from readouts.testing.permutations import (
     check_permutation_invariance,
 )
 from readouts.testing.report import Culprit, Report
-from readouts.testing.sizes import ReportCard, check_size_sensitivity
 from readouts.testing.strategies import graph_batches, graphs, permutations_of
 from readouts.testing.verdict import Verdict
 

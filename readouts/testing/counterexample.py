@@ -1,4 +1,4 @@
-"""Shrink an input that shows a fault: fewer graphs, nodes and edges, a simpler order, plainer values."""
+"""Shrink a failing input, and write it as a few lines of code that can be pasted into a test."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
-from readouts.testing.graphs import Graphs
-from readouts.testing.moves import Match, only, permute, take
-from readouts.testing.trials import Trial
+from readouts.testing.engine import Trial
+from readouts.testing.inputs import Graphs, Match, only, parts_of, permute, take
+from readouts.testing.outputs import same_bits
 
 BUDGET = 100
 
@@ -26,26 +27,17 @@ class Shuffle:
     edges: Tensor
 
     def trial(self) -> Trial:
-        """Return the input before and after."""
+        """Return the input before and after reordering."""
         second, match = permute(self.graphs, self.nodes, self.edges)
         return Trial("shuffled", self.graphs, second, match)
 
     def keep(self, nodes: list[int], edges: list[int], graphs: list[int]) -> Shuffle:
-        """Keep some nodes, edges and graphs, and what is left of the two orders."""
-        edges = _with_ends(self.graphs, edges, nodes)
-        smaller = _kept(self.graphs, nodes, edges, graphs)
+        """Keep some nodes, edges and graphs, and restrict the two orders to them."""
+        if edges:
+            inside = torch.isin(self.graphs.links["edge_index"], torch.tensor(nodes)).all(dim=0)
+            edges = [edge for edge in edges if inside[edge]]
+        smaller = take(self.graphs, nodes, edges, graphs)
         return Shuffle(smaller, _rest(self.nodes, nodes), _rest(self.edges, edges))
-
-
-def _with_ends(graphs: Graphs, edges: list[int], nodes: list[int]) -> list[int]:
-    if not edges:
-        return edges
-    inside = torch.isin(graphs.links["edge_index"], torch.tensor(nodes)).all(dim=0)
-    return [edge for edge in edges if inside[edge]]
-
-
-def _kept(graphs: Graphs, nodes: list[int], edges: list[int], kept: list[int]) -> Graphs:
-    return take(graphs, torch.tensor(nodes, dtype=torch.int64), torch.tensor(edges, dtype=torch.int64), kept)
 
 
 def _rest(order: Tensor, kept: list[int]) -> Tensor:
@@ -57,19 +49,18 @@ def _rest(order: Tensor, kept: list[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Company:
-    """A batch, and the number of the graph whose result ought to be the same without the others."""
+    """A batch, and the number of the graph whose result must be the same without the others."""
 
     graphs: Graphs
     graph: int
 
     def trial(self) -> Trial:
-        """Return the graph alone, and in its batch."""
+        """Return the graph alone and in its batch."""
         return company(self.graphs, self.graph, "in company")
 
     def keep(self, nodes: list[int], edges: list[int], graphs: list[int]) -> Company:
         """Keep some nodes, edges and graphs, the graph itself among them."""
-        smaller = _kept(self.graphs, nodes, edges, graphs)
-        return Company(smaller, graphs.index(self.graph))
+        return Company(take(self.graphs, nodes, edges, graphs), graphs.index(self.graph))
 
 
 Case = Shuffle | Company
@@ -77,15 +68,13 @@ C = TypeVar("C", Shuffle, Company)
 
 
 def company(graphs: Graphs, graph: int, label: str) -> Trial:
-    """Compare a graph of a batch alone with the same graph in the batch."""
-    nodes = (graphs.member == graph).nonzero().flatten()
-    edges = (graphs.edge_member == graph).nonzero().flatten()
-    sizes = (graphs.num_nodes, graphs.num_edges, graphs.size)
-    return Trial(label, only(graphs, [graph]), graphs, Match(nodes, edges, torch.tensor([graph]), sizes))
+    """Return a trial that compares a graph alone with the same graph in a batch."""
+    match = Match(*parts_of(graphs, [graph]), torch.tensor([graph]), graphs.counts)
+    return Trial(label, only(graphs, [graph]), graphs, match)
 
 
 def shrink(case: C, fails: Callable[[Trial], bool]) -> C:
-    """Make a failing case as simple as a limited number of tries allows."""
+    """Simplify a failing case in at most `BUDGET` tries: fewer items, a simpler order, plainer values."""
     tries = BUDGET
 
     def holds(candidate: Case) -> bool:
@@ -93,7 +82,7 @@ def shrink(case: C, fails: Callable[[Trial], bool]) -> C:
         tries -= 1
         try:
             return fails(candidate.trial())
-        except Exception:  # the smaller input is none that the model takes
+        except Exception:  # the model does not take the smaller input
             return False
 
     before = None
@@ -108,7 +97,7 @@ def shrink(case: C, fails: Callable[[Trial], bool]) -> C:
 
 
 def _pieces(count: int) -> Iterator[list[int]]:
-    """What is left of 0 .. count - 1 without one half, one quarter, ... one item."""
+    """Yield 0 .. count - 1 without one half, one quarter, ... one item."""
     width = (count + 1) // 2
     while width and count > 1:
         for start in range(0, count, width):
@@ -143,7 +132,7 @@ def _fewer_edges(case: C) -> Iterator[C]:
 
 
 def _swaps(case: C) -> Iterator[C]:
-    """A simpler order: nodes alone, edges alone, two nodes swapped, two edges swapped."""
+    """Yield simpler orders: of nodes alone, of edges alone, two nodes swapped, two edges swapped."""
     if isinstance(case, Company):
         return
     graphs = case.graphs
@@ -161,7 +150,7 @@ def _swaps(case: C) -> Iterator[C]:
 
 
 def _pairs(member: Tensor) -> list[tuple[int, int]]:
-    """Up to thirty pairs of items of one graph."""
+    """Return up to thirty pairs of items of one graph."""
     near = combinations(range(min(len(member), 60)), 2)
     pairs = [(one, two) for one, two in near if member[one] == member[two]]
     return pairs[:: max(1, len(pairs) // 30)][:30]
@@ -174,7 +163,7 @@ def _swapped(order: Tensor, one: int, two: int) -> Tensor:
 
 
 def _plainer_values(case: C) -> Iterator[C]:
-    """Zeros, small integers or a few digits in the place of whole tensors or columns."""
+    """Yield cases with zeros, small integers or few digits instead of whole tensors or columns."""
     graphs = case.graphs
     for name, value in {**graphs.nodes, **graphs.edges}.items():
         for plain in _plain(value) if value.is_floating_point() else ():
@@ -194,3 +183,129 @@ def _plain(value: Tensor) -> Iterator[Tensor]:
         plainer = value.clone()
         plainer[:, column] = 0
         yield plainer
+
+
+def lines(case: Case, output: str, rows: str, close: bool) -> str:
+    """Write a case as code that fails.
+
+    Args:
+        case: the case.
+        output: name of the tensor that differs.
+        rows: what the rows of this tensor move with: ``"nodes"``, ``"edges"``, ``"graphs"`` or ``""``.
+        close: whether `torch.testing.assert_close` accepts the difference, so that the code compares bits.
+    """
+    part = output.removeprefix("output")
+    if isinstance(case, Shuffle):
+        written, moved_by = _shuffled(case, rows)
+        left, right = f"after{part}", f"before{part}{moved_by}"
+    else:
+        trial = case.trial()
+        place = getattr(trial.match, rows).tolist() if rows else ""
+        written = [f"alone = model({_call(trial.first)})", f"together = model({_call(trial.second)})"]
+        left, right = f"together{part}{place}", f"alone{part}"
+    check = f"assert torch.equal({left}, {right})"
+    return "\n".join([*written, check if close else f"torch.testing.assert_close({left}, {right})"])
+
+
+def _shuffled(case: Shuffle, rows: str) -> tuple[list[str], str]:
+    """Write both calls of the model, and the index that moves the rows of the first result."""
+    graphs = case.graphs
+    orders = {"order": case.nodes, "edges": case.edges}
+    moves = {name: order for name, order in orders.items() if not order.equal(torch.arange(len(order)))}
+    written = [f"{name} = {literal(order)}" for name, order in moves.items()]
+    mover = {"nodes": "order", "edges": "edges"}.get(rows, "")
+    moved_by = f"[{mover}]" if mover in moves else ""
+    if graphs.form == "batch" and graphs.size > 1:
+        calls = [f"before = model({_batch(graphs)})", f"after = model({_batch(case.trial().second)})"]
+        return [*(written if moved_by else []), *calls], moved_by
+    if "order" in moves and graphs.links:
+        written.append("place = order.argsort()")
+
+    def moved(name: str, value: str) -> str:
+        if name in graphs.nodes or name == "batch":
+            return f"{value}[order]" if "order" in moves else value
+        if name in graphs.links:
+            value = f"place[{value}]" if "order" in moves else value
+            return f"{value}[:, edges]" if name == "edge_index" and "edges" in moves else value
+        return f"{value}[edges]" if name in graphs.edges and "edges" in moves else value
+
+    if graphs.form == "tensors":
+        names = zip(graphs.arguments, graphs.call(), strict=True)
+        before = [f"{name} = {_argument(value)}" for name, value in names]
+        after = ", ".join(moved(name, name) for name in graphs.arguments)
+        calls = [f"before = model({', '.join(graphs.arguments)})", f"after = model({after})"]
+        return [*before, *written, *calls], moved_by
+    data = graphs.call()[0] if graphs.form == "data" else graphs.call()[0].get_example(0)
+    other = ", ".join(f"{name}={moved(name, f'data.{name}')}" for name in data.to_dict())
+    wrapped = "{}" if graphs.form == "data" else "Batch.from_data_list([{}])"
+    calls = [f"before = model({wrapped.format('data')})", f"after = model({wrapped.format('other')})"]
+    return [f"data = Data({_keywords(data)})", *written, f"other = Data({other})", *calls], moved_by
+
+
+def _call(graphs: Graphs) -> str:
+    if graphs.form == "tensors":
+        return ", ".join(map(_argument, graphs.call()))
+    if graphs.form == "batch":
+        return _batch(graphs)
+    return f"Data({_keywords(graphs.call()[0])})"
+
+
+def _argument(value: object) -> str:
+    return literal(value) if isinstance(value, Tensor) else repr(value)
+
+
+def _batch(graphs: Graphs) -> str:
+    parts = graphs.call()[0].to_data_list()
+    return f"Batch.from_data_list([{', '.join(f'Data({_keywords(part)})' for part in parts)}])"
+
+
+def _keywords(data: Data) -> str:
+    return ", ".join(f"{name}={_argument(value)}" for name, value in data.to_dict().items())
+
+
+def literal(value: Tensor) -> str:
+    """Write a tensor as code that gives the same bits."""
+    plain = value.dtype in (torch.float32, torch.int64, torch.bool)
+    dtype = "" if plain else f", dtype={value.dtype}"
+    if value.numel() == 0:
+        return f"torch.zeros({', '.join(map(str, value.shape))}, dtype={value.dtype})"
+    for few in (torch.zeros_like(value), torch.ones_like(value)):
+        if value.numel() > 8 and same_bits(value, few):
+            size = ", ".join(map(str, value.shape))
+            return f"torch.{'ones' if few.any() else 'zeros'}({size}, dtype={value.dtype})"
+    return f"torch.tensor({_nested(value)}{dtype})"
+
+
+def _nested(value: Tensor) -> str:
+    if value.dim():
+        return "[" + ", ".join(_nested(row) for row in value) + "]"
+    if not value.dtype.is_floating_point:
+        return repr(value.item())
+    number = value.item()
+    if number != number:
+        return "torch.nan"
+    if abs(number) == float("inf"):
+        return "torch.inf" if number > 0 else "-torch.inf"
+    return str(value.numpy()) if value.dtype in (torch.float32, torch.float64) else repr(number)
+
+
+def gradient_lines(case: Shuffle, leaf: str, owner: str, rows: str, close: bool) -> str:
+    """Write a case whose gradient does not move with the nodes or edges.
+
+    Args:
+        case: the case.
+        leaf: name of the node or edge feature, or of the parameter.
+        owner: the module that has the parameter, as code; "" for a feature.
+        rows, close: as for `lines`, of the gradient.
+    """
+    tensors = case.graphs.form == "tensors"
+    names = ", ".join(case.graphs.arguments) if tensors else "data"
+    wanted = f"{owner}.get_parameter({leaf!r})" if owner else leaf if tensors else f"data.{leaf}"
+    function = [
+        "from readouts.testing.gradients import loss",
+        f"def gradient({names}):",
+        *([] if owner else [f"    {wanted} = {wanted}.detach().requires_grad_()"]),
+        f"    return torch.autograd.grad(loss(model({names})), {wanted})[0]",
+    ]
+    written = lines(case, "output", rows, close).replace("= model(", "= gradient(")
+    return "\n".join([*function, written])

@@ -1,4 +1,4 @@
-"""Do the gradients move with the nodes, also where features are tied?"""
+"""Check that gradients move with the nodes, also where features are tied."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from readouts.testing import culprit
-from readouts.testing.align import moving
-from readouts.testing.graphs import Graphs, read
-from readouts.testing.judgement import insist
-from readouts.testing.moves import Match
-from readouts.testing.outputs import tensors
+from readouts.testing.counterexample import gradient_lines
+from readouts.testing.engine import Examination, Question, Trial, examine
+from readouts.testing.inputs import Graphs, Match, read
+from readouts.testing.isolation import Model, arguments_in, call, copy_in, roots
+from readouts.testing.locate import Event, last_disagreement, parts, watch
+from readouts.testing.outputs import moving, tensors
 from readouts.testing.permutations import shuffles, simplest
 from readouts.testing.report import Report
-from readouts.testing.running import Model, arguments_in, call, copy_in, roots
-from readouts.testing.snippet import gradient_lines
-from readouts.testing.trials import Examination, Question, Trial, examine
 from readouts.testing.verdict import Verdict
 
 PARAMETER = "parameter "
@@ -28,32 +25,32 @@ def check_gradient_equivariance(model: Model, *inputs: Any, permutations: int = 
     """Compare the gradients of a model before and after its nodes are relabelled.
 
     The loss is the sum over all float outputs of column c times c + 1. Its gradients with respect to node
-    and edge features must move with the nodes and edges, those with respect to the parameters must stay;
-    where features are tied, a gradient that is given to the first of the tied nodes shows here. The
-    outputs themselves are the business of the other checks. For the arguments see
-    `check_permutation_invariance`.
+    and edge features must move with the nodes and edges, those with respect to the parameters must stay.
+    This finds gradients that are given to the first of several tied nodes. The outputs themselves are not
+    compared. For the arguments see `check_permutation_invariance`.
 
     Raises:
         ValueError: no float input or parameter has a gradient.
     """
-    question = Question("gradient equivariance", gradients, _rows, backward_trace, culprit.last_disagreement)
+    question = Question("gradient equivariance", gradients, _rows, backward_trace, last_disagreement)
     return examine(model, question, shuffles(read(inputs), permutations, seed), _show)
 
 
 def assert_gradient_equivariant(
     model: Model, *inputs: Any, permutations: int = 10, seed: int = 0, allow: str = "rounding"
 ) -> None:
-    """Raise AssertionError with the report unless the gradients move along.
+    """Raise AssertionError with the report unless the gradients move with the nodes and edges.
 
     Args:
         model, inputs, permutations, seed: as for `check_gradient_equivariance`.
-        allow: ``"rounding"``, or ``"identical"`` to insist on identical bits.
+        allow: ``"rounding"``, or ``"identical"`` for identical bits alone.
     """
-    insist(check_gradient_equivariance(model, *inputs, permutations=permutations, seed=seed), allow)
+    report = check_gradient_equivariance(model, *inputs, permutations=permutations, seed=seed)
+    report.raise_unless(allow)
 
 
 def gradients(model: Model, graphs: Graphs, dtype: torch.dtype | None, seed: int) -> dict[str, Tensor]:
-    """Gradients of the loss with respect to features and parameters, by name."""
+    """Return the gradients of the loss with respect to features and parameters, by name."""
     copied, arguments = copy_in(model, dtype), arguments_in(graphs, dtype)
     leaves = dict(_leaves(copied, graphs, arguments))
     loss(call(copied, arguments, dtype, seed)).backward()
@@ -65,18 +62,18 @@ def gradients(model: Model, graphs: Graphs, dtype: torch.dtype | None, seed: int
 
 def loss(output: Any) -> Tensor:
     """Sum column c of all float outputs, times c + 1."""
-    parts = [part for _, part in tensors(output) if part.is_floating_point() and part.requires_grad]
-    if not parts:
+    floats = [part for _, part in tensors(output) if part.is_floating_point() and part.requires_grad]
+    if not floats:
         raise ValueError("model: expected an output with a gradient, got none")
-    weighted = [part * torch.arange(1, part.shape[-1] + 1) if part.dim() else part for part in parts]
+    weighted = [part * torch.arange(1, part.shape[-1] + 1) if part.dim() else part for part in floats]
     return torch.stack([part.sum() for part in weighted]).sum()
 
 
-def backward_trace(model: Model, graphs: Graphs, dtype: torch.dtype | None, seed: int) -> list[culprit.Event]:
-    """Events of a run, with the gradients of the tensors in the place of their values."""
+def backward_trace(model: Model, graphs: Graphs, dtype: torch.dtype | None, seed: int) -> list[Event]:
+    """Return the events of a run, with the gradients of the tensors instead of their values."""
     copied, arguments = copy_in(model, dtype), arguments_in(graphs, dtype)
-    dict(_leaves(copied, graphs, arguments))  # the features require gradients now
-    events = culprit.watch(copied, culprit.parts)
+    dict(_leaves(copied, graphs, arguments))  # makes the features require gradients
+    events = watch(copied, parts)
     output = call(copied, arguments, dtype, seed)
     for event in events:
         for value in event.values:
@@ -90,14 +87,12 @@ def backward_trace(model: Model, graphs: Graphs, dtype: torch.dtype | None, seed
 
 
 def _leaves(model: Model, graphs: Graphs, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Float features, made to require gradients, and parameters."""
+    """Yield float features, made to require gradients, and parameters, by name."""
+    tensors = graphs.form == "tensors"
+    given = dict(zip(graphs.arguments, arguments, strict=True)) if tensors else arguments[0]
     for name in (*graphs.nodes, *graphs.edges):
-        if graphs.form == "tensors":
-            value = arguments[[known for known, _ in graphs.arguments].index(name)]
-        else:
-            value = arguments[0][name]
-        if value.is_floating_point():
-            yield name, value.requires_grad_()
+        if given[name].is_floating_point():
+            yield name, given[name].requires_grad_()
     for root, module in roots(model):
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:

@@ -1,4 +1,4 @@
-"""Does a graph get the same result in every batch?"""
+"""Check that a graph gets the same result in every batch."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from readouts.testing.align import moving
-from readouts.testing.counterexample import Company, company, shrink
-from readouts.testing.culprit import raising
-from readouts.testing.graphs import Graphs, read
-from readouts.testing.judgement import insist
-from readouts.testing.moves import fuse, join, only, take
+from readouts.testing.counterexample import Company, company, lines, shrink
+from readouts.testing.engine import Examination, Question, Trial, examine, outputs
+from readouts.testing.inputs import Graphs, fuse, join, only, read, take
+from readouts.testing.isolation import Model, modes, run, untouched
+from readouts.testing.locate import raising
+from readouts.testing.outputs import moving
 from readouts.testing.report import Report, name_of
-from readouts.testing.running import Model, modes, run, untouched
-from readouts.testing.snippet import lines
-from readouts.testing.trials import Examination, Question, Trial, examine, outputs
 from readouts.testing.verdict import Verdict
 
 CHECK = "batch independence"
@@ -27,13 +23,12 @@ FACTOR = 1000.0
 
 
 def check_batch_independence(model: Model, *inputs: Any) -> Report:
-    """Compare what a model says of a graph alone with what it says of it in company.
+    """Compare the outputs of a model for a graph alone and in several batches.
 
-    The first, the smallest and the largest graph of the batch are run alone, in the batch as it is, with
-    its graphs in reverse order, and beside one graph made from it: a single node, eight copies with
-    features a thousand times larger, no node at all (before it, and behind it where the form of the input
-    can say so), NaN features. Outputs with a row per graph, node or edge must agree in the rows of the graph.
-    Companions that the model cannot take at all are named in the notes.
+    The first, the smallest and the largest graph of the batch are run alone, in the batch as it is, with its
+    graphs in reverse order, and beside one graph made from it: a copy, a single node, eight copies with
+    features a thousand times larger, an empty graph, a copy with NaN features. Outputs with a row per graph,
+    node or edge must agree in the rows of the graph. The notes name the batches on which the model raises.
 
     Args:
         model: any callable; it is copied, and neither it nor the inputs are changed.
@@ -43,7 +38,7 @@ def check_batch_independence(model: Model, *inputs: Any) -> Report:
         The report; see `Report`.
 
     Raises:
-        TypeError, ValueError: the inputs cannot be understood, or have no room for a batch.
+        TypeError, ValueError: the inputs cannot be understood, or have no batch vector.
 
     Example:
         >>> print(check_batch_independence(model, x, edge_index, batch))
@@ -79,13 +74,13 @@ def assert_batch_independent(model: Model, *inputs: Any, allow: str = "rounding"
 
     Args:
         model, inputs: as for `check_batch_independence`.
-        allow: ``"rounding"``, or ``"identical"`` to insist on identical bits.
+        allow: ``"rounding"``, or ``"identical"`` for identical bits alone.
     """
-    insist(check_batch_independence(model, *inputs), allow)
+    check_batch_independence(model, *inputs).raise_unless(allow)
 
 
 def _failure(model: Model, alone: Graphs) -> Report | None:
-    """Report a model that cannot take a graph alone."""
+    """Return a report on a model that raises on a graph alone; None if it does not."""
     try:
         run(model, alone)
     except Exception as error:
@@ -103,27 +98,26 @@ def _failure(model: Model, alone: Graphs) -> Report | None:
 
 
 def _batched(graphs: Graphs) -> Graphs:
-    """Make room for several graphs: a lone ``Data`` becomes a ``Batch``."""
+    """Return graphs in a form that allows several: a lone ``Data`` becomes a ``Batch``."""
     if graphs.form == "data" and "batch" not in graphs.examples[0]:
         return replace(graphs, form="batch")
-    if graphs.form == "tensors" and "batch" not in dict(graphs.arguments):
+    if graphs.form == "tensors" and "batch" not in graphs.arguments:
         raise ValueError("inputs: expected a batch vector [N], got none")
     return graphs
 
 
 def _chosen(graphs: Graphs) -> list[int]:
-    """The first, the smallest and the largest graph that have nodes."""
+    """Return the first, the smallest and the largest graph that have nodes."""
     count = torch.bincount(graphs.member, minlength=graphs.size)
     filled = count.nonzero().flatten().tolist()
     return list(dict.fromkeys([filled[0], min(filled, key=count.tolist().__getitem__), int(count.argmax())]))
 
 
 def _companies(graphs: Graphs, graph: int) -> Iterator[tuple[str, Callable[[], tuple[Graphs, int]]]]:
-    """Batches that hold the graph, and its place in each."""
+    """Yield labels and makers of batches that contain the graph, with its position in each."""
     alone, size = only(graphs, [graph]), graphs.size
-    none = torch.zeros(0, dtype=torch.int64)
-    nothing, node = take(alone, none, none, [0]), take(alone, torch.zeros(1, dtype=torch.int64), none, [0])
-    huge = _floats(fuse(join([alone] * COPIES)), lambda value: value * FACTOR)
+    nothing, node = take(alone, [], [], [0]), take(alone, [0], [], [0])
+    huge = fuse(join([alone] * COPIES)).change_features(lambda value: value * FACTOR)
     if size > 1:
         yield "in its batch", lambda: (graphs, graph)
         yield "in its batch in reverse order", lambda: (only(graphs, range(size)[::-1]), size - 1 - graph)
@@ -134,14 +128,9 @@ def _companies(graphs: Graphs, graph: int) -> Iterator[tuple[str, Callable[[], t
     yield "behind an empty graph", lambda: (join([nothing, alone]), 1)
     if graphs.form == "batch":
         yield "before an empty graph", lambda: (join([alone, nothing]), 0)
-    nan = _floats(alone, lambda value: torch.full_like(value, torch.nan))
+    nan = alone.change_features(lambda value: torch.full_like(value, torch.nan))
     if any(value.is_floating_point() for value in graphs.nodes.values()):
         yield "beside a graph of NaN", lambda: (join([nan, alone]), 1)
-
-
-def _floats(graphs: Graphs, change: Callable[[Tensor], Tensor]) -> Graphs:
-    changed = {name: change(value) for name, value in graphs.nodes.items() if value.is_floating_point()}
-    return replace(graphs, nodes={**graphs.nodes, **changed})
 
 
 def _show(examination: Examination, trial: Trial, verdict: Verdict, output: str) -> str:

@@ -1,32 +1,27 @@
-"""Does the output stay, or move along, when the nodes are relabelled and the edges reordered?"""
+"""Check that outputs stay, or move with the nodes, when nodes are relabelled and edges reordered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from readouts.testing.align import moving, staying
-from readouts.testing.counterexample import Shuffle, shrink
-from readouts.testing.graphs import Graphs, read
-from readouts.testing.judgement import insist
-from readouts.testing.moves import permute, shuffled
+from readouts.testing.counterexample import Shuffle, lines, shrink
+from readouts.testing.engine import Examination, Question, Trial, examine, outputs
+from readouts.testing.inputs import Graphs, permute, read, shuffled
+from readouts.testing.isolation import Model
+from readouts.testing.outputs import moving, staying
 from readouts.testing.report import Report
-from readouts.testing.running import Model
-from readouts.testing.snippet import lines
-from readouts.testing.trials import Examination, Question, Trial, examine, outputs
 from readouts.testing.verdict import Verdict
 
 
 def check_permutation_invariance(model: Model, *inputs: Any, permutations: int = 10, seed: int = 0) -> Report:
     """Compare the outputs of a model before and after its nodes are relabelled and its edges reordered.
 
-    Every output must stay as it is. A relabelling moves nodes within their graph, with their features,
-    positions, masks and all else that has a row per node; edges take their attributes along. Some
-    permutations are repeated on features with ties, and on nodes that all have the same features.
+    Every output must stay as it is. Nodes move within their graph, with their features, positions, masks and
+    all else that has a row per node; edges move with their attributes. Some permutations are repeated on
+    features with ties, and on nodes that all have the same features.
 
     Args:
         model: any callable; it is copied, and neither it nor the inputs are changed.
@@ -45,19 +40,19 @@ def check_permutation_invariance(model: Model, *inputs: Any, permutations: int =
         >>> print(check_permutation_invariance(model, x, edge_index, batch))
     """
     question = Question("permutation invariance", outputs, staying)
-    return _examine(model, inputs, question, permutations, seed)
+    return examine(model, question, shuffles(read(inputs), permutations, seed), _show)
 
 
 def check_permutation_equivariance(
     model: Model, *inputs: Any, permutations: int = 10, seed: int = 0
 ) -> Report:
-    """Compare the outputs of a model before and after a relabelling that they ought to follow.
+    """Compare the outputs of a model, moved with its nodes and edges, before and after a relabelling.
 
     Outputs with a row per node must move with the nodes, those with a row per edge with the edges; all
     others must stay. For the arguments see `check_permutation_invariance`.
     """
     question = Question("permutation equivariance", outputs, moving)
-    return _examine(model, inputs, question, permutations, seed)
+    return examine(model, question, shuffles(read(inputs), permutations, seed), _show)
 
 
 def assert_permutation_invariant(
@@ -67,26 +62,25 @@ def assert_permutation_invariant(
 
     Args:
         model, inputs, permutations, seed: as for `check_permutation_invariance`.
-        allow: ``"rounding"``, or ``"identical"`` to insist on identical bits.
+        allow: ``"rounding"``, or ``"identical"`` for identical bits alone.
     """
-    insist(check_permutation_invariance(model, *inputs, permutations=permutations, seed=seed), allow)
+    report = check_permutation_invariance(model, *inputs, permutations=permutations, seed=seed)
+    report.raise_unless(allow)
 
 
 def assert_permutation_equivariant(
     model: Model, *inputs: Any, permutations: int = 10, seed: int = 0, allow: str = "rounding"
 ) -> None:
-    """Raise AssertionError with the report unless the outputs move with the nodes; as above."""
-    insist(check_permutation_equivariance(model, *inputs, permutations=permutations, seed=seed), allow)
+    """Raise AssertionError with the report unless the outputs move with the nodes.
 
-
-def _examine(
-    model: Model, inputs: tuple[Any, ...], question: Question, permutations: int, seed: int
-) -> Report:
-    return examine(model, question, shuffles(read(inputs), permutations, seed), _show)
+    For the arguments see `assert_permutation_invariant`.
+    """
+    report = check_permutation_equivariance(model, *inputs, permutations=permutations, seed=seed)
+    report.raise_unless(allow)
 
 
 def shuffles(graphs: Graphs, permutations: int, seed: int) -> list[list[Trial]]:
-    """Random relabellings and reorderings, a third as many on tied features and on equal ones.
+    """Return trials of random relabellings, and a third as many on tied features and on equal ones.
 
     Raises:
         ValueError: there is nothing to permute, or no permutation is asked for.
@@ -98,8 +92,8 @@ def shuffles(graphs: Graphs, permutations: int, seed: int) -> list[list[Trial]]:
     generator = torch.Generator().manual_seed(seed)
     groups = [[_shuffle(graphs, f"permutation {k}", generator) for k in range(permutations)]]
     for label, change in (("tied", _two_values), ("equal", _one_value)):
-        tied = _changed(graphs, change)
-        if tied is not None:
+        tied = graphs.change_features(change)
+        if any(not value.equal(graphs.nodes[name]) for name, value in tied.nodes.items()):
             third = range((permutations + 2) // 3)
             groups.append([_shuffle(tied, f"permutation {k}, {label} features", generator) for k in third])
     return groups
@@ -110,16 +104,8 @@ def _shuffle(graphs: Graphs, label: str, generator: torch.Generator) -> Trial:
     return Trial(label, graphs, *permute(graphs, order, edges))
 
 
-def _changed(graphs: Graphs, change: Callable[[Tensor], Tensor]) -> Graphs | None:
-    """Change the float features of the nodes; None where that changes nothing."""
-    changed = {name: change(value) for name, value in graphs.nodes.items() if value.is_floating_point()}
-    if all(value.equal(graphs.nodes[name]) for name, value in changed.items()):
-        return None
-    return replace(graphs, nodes={**graphs.nodes, **changed})
-
-
 def _two_values(value: Tensor) -> Tensor:
-    """Move every entry to the lower or the upper quartile of its column."""
+    """Replace every entry by the lower or the upper quartile of its column."""
     ordered = value.sort(dim=0).values
     low, high = ordered[len(value) // 4], ordered[3 * len(value) // 4]
     return torch.where(value > ordered[len(value) // 2], high, low)
@@ -130,7 +116,7 @@ def _one_value(value: Tensor) -> Tensor:
 
 
 def simplest(examination: Examination, trial: Trial, verdict: Verdict, output: str) -> Shuffle:
-    """Shrink a trial to the simplest shuffle with the same verdict on the same output."""
+    """Shrink a trial to a simpler shuffle with the same verdict on the same output."""
     case = Shuffle(trial.first, trial.match.nodes.argsort(), trial.match.edges.argsort())
     return shrink(case, examination.shows(verdict, output))
 

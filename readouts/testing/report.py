@@ -1,4 +1,4 @@
-"""What a check found, as fields, as text for a terminal, and as a dictionary for JSON."""
+"""Result of a check: as fields, as text for a terminal, as a dictionary for JSON, and as an assertion."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 
 from readouts.testing.verdict import Verdict
 
+ALLOWED = {"rounding": (Verdict.IDENTICAL, Verdict.ROUNDING), "identical": (Verdict.IDENTICAL,)}
+
 
 @dataclass(frozen=True)
 class Culprit:
-    """Where in the model the results begin to differ.
+    """Place in the model where the results begin to differ.
 
     Attributes:
         name: name of the module, "" for the model itself.
         kind: its class.
         after: the last module before it whose output still agreed, as "name (class)"; "" for none.
-        inside: the module whose own code lies between `after` and `name`, as "name (class)"; "" where the
+        inside: the module whose own code runs between `after` and `name`, as "name (class)"; "" where the
             module `name` itself is at fault.
     """
 
@@ -40,9 +42,20 @@ def named(name: str, kind: str) -> str:
     return f"{name} ({kind})" if name else kind
 
 
+def name_of(model: Any) -> str:
+    """Name a model by its function or class."""
+    return getattr(model, "__name__", None) or type(model).__name__
+
+
+def check_allow(allow: str) -> None:
+    """Raise ValueError unless `allow` is "rounding" or "identical"."""
+    if allow not in ALLOWED:
+        raise ValueError(f'allow: expected "rounding" or "identical", got {allow!r}')
+
+
 @dataclass(frozen=True)
 class Report:
-    """What a check measured.
+    """Measurements and verdict of a check.
 
     Attributes:
         check: name of the property.
@@ -55,12 +68,12 @@ class Report:
         output: name of the tensor with the largest difference.
         shown_by: the trial with the largest difference.
         difference: largest difference in float32 (or narrower), relative to the largest entry of its row.
-        wide_difference: the same in float64; None where it was not needed or could not be had.
+        wide_difference: the same in float64; None where it was not needed or the model cannot be run in it.
         error: error of the narrow result, measured against float64, relative in the same way.
         units: `difference` in units of rounding.
         culprit: where the results begin to differ.
-        counterexample: lines that show it.
-        notes: anything else worth knowing.
+        counterexample: lines of code that show the difference.
+        notes: further remarks.
     """
 
     check: str
@@ -83,10 +96,23 @@ class Report:
     @property
     def invariant(self) -> bool:
         """Whether the property holds, up to rounding."""
-        return self.verdict in (Verdict.IDENTICAL, Verdict.ROUNDING)
+        return self.verdict in ALLOWED["rounding"]
+
+    def raise_unless(self, allow: str) -> None:
+        """Raise AssertionError with the text of the report unless its verdict is allowed.
+
+        Args:
+            allow: ``"rounding"``, or ``"identical"`` for identical bits alone.
+
+        Raises:
+            ValueError: `allow` is neither.
+        """
+        check_allow(allow)
+        if self.verdict not in ALLOWED[allow]:
+            raise AssertionError(str(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON knows them; infinities become None."""
+        """Return the fields as values for JSON; infinities become None."""
         fields = dataclasses.asdict(self)
         fields["verdict"] = str(self.verdict)
         fields["notes"] = list(self.notes)
@@ -110,12 +136,8 @@ class Report:
     def _numbers(self) -> str:
         if math.isinf(self.difference):
             return "another shape or an exception"
-        units = (
-            f"{self.units:.0f} units of rounding"
-            if self.units < 1e6
-            else f"{self.units:.1e} units of rounding"
-        )
-        text = f"{self.difference:.1e} of the row's largest entry ({units})"
+        units = f"{self.units:.0f}" if self.units < 1e6 else f"{self.units:.1e}"
+        text = f"{self.difference:.1e} of the row's largest entry ({units} units of rounding)"
         if self.wide_difference is None:
             return text
         return f"{text}; in float64 {self.wide_difference:.1e}"
@@ -123,8 +145,3 @@ class Report:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def name_of(model: Any) -> str:
-    """Name a model by its function or class."""
-    return getattr(model, "__name__", None) or type(model).__name__

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for graphs with awkward features, and for orders of their nodes."""
+"""Hypothesis strategies for graphs with tied and extreme features, and for orders of their nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def graphs(
     *, features: int = 2, min_nodes: int = 0, max_nodes: int = 6, dtype: torch.dtype = torch.float32
 ) -> SearchStrategy[Data]:
-    """Graphs with x [N, F] and an undirected ``edge_index``: ties, repeated rows, huge and tiny values.
+    """Draw graphs with x [N, F] and an undirected ``edge_index``: ties, repeated rows, huge and tiny values.
 
     They shrink towards few nodes, no edges, and zeros.
 
@@ -54,7 +54,7 @@ def graph_batches(
     max_nodes: int = 6,
     dtype: torch.dtype = torch.float32,
 ) -> SearchStrategy[Batch]:
-    """Batches of such graphs, empty ones among them, with at least one node in all; see `graphs`."""
+    """Draw batches of the graphs of `graphs`, some of them empty, with at least one node in all."""
     st = _hypothesis()
     one = graphs(features=features, max_nodes=max_nodes, dtype=dtype)
     lists = st.lists(one, min_size=min_graphs, max_size=max_graphs)
@@ -63,7 +63,7 @@ def graph_batches(
 
 
 def permutations_of(graphs: Data | Tensor) -> SearchStrategy[Tensor]:
-    """Orders of nodes, int64 [N], that move every node within its graph; they shrink towards no move.
+    """Draw orders of nodes, int64 [N], that move every node within its graph; they shrink towards no move.
 
     Args:
         graphs: ``Data``, ``Batch``, or the vector ``batch`` [N].
@@ -86,7 +86,7 @@ def permutations_of(graphs: Data | Tensor) -> SearchStrategy[Tensor]:
 
 
 def _values(dtype: torch.dtype) -> SearchStrategy[float]:
-    """Small integers first, then ordinary numbers, then the ends of the range."""
+    """Draw small integers, ordinary numbers, and the ends of the range; they shrink in this order."""
     st = _hypothesis()
     limits = torch.finfo(dtype)
     ends = [limits.max / 2**20, limits.tiny, limits.tiny * limits.eps, 1 + limits.eps, limits.eps, -0.0]

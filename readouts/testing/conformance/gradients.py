@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from readouts.testing.conformance.programs import Case, equal
-from readouts.testing.conformance.row import Row, behaves_like, column, gradient, one_graph, random
-from readouts.testing.conformance.subject import Subject
+from readouts.testing.conformance.row import behaves_like, column, gradient, one_graph, random, row
+from readouts.testing.conformance.snippets import Case, equal
+from readouts.testing.conformance.target import Subject
 
 
 def _gradient(part: Subject, values: list[float], expected: list[float]) -> Case:
@@ -20,17 +21,32 @@ def _extremes(subject: Subject, values: list[float], expected: list[float]) -> I
         yield _gradient(part, [sign * entry for entry in values], expected)
 
 
+@row(
+    "ties share the gradient",
+    "Nodes that are tied for the maximum or minimum get equal shares of the gradient.",
+    behaves_like("max", "min"),
+)
 def _ties(subject: Subject) -> Iterator[Case]:
     for value in (3.0, 0.0):
         yield from _extremes(subject, [value, value, value - 2, value - 1], [0.5, 0.5, 0.0, 0.0])
         yield from _extremes(subject, [value] * 4, [0.25] * 4)
 
 
+@row(
+    "lone winner",
+    "A node that is the extreme alone gets all of the gradient, also when its value is 0.",
+    behaves_like("max", "min"),
+)
 def _lone_winner(subject: Subject) -> Iterator[Case]:
     yield from _extremes(subject, [0.0, -1.0, -2.0], [1.0, 0.0, 0.0])
     yield from _extremes(subject, [1.0, 3.0, 2.0], [0.0, 1.0, 0.0])
 
 
+@row(
+    "median gradient",
+    "Nodes that are tied at the median get equal shares of the gradient.",
+    behaves_like("median"),
+)
 def _median(subject: Subject) -> Iterator[Case]:
     for _, part in subject.blocks("median"):
         yield _gradient(part, [1.0, 5.0, 2.0], [0.0, 0.0, 1.0])
@@ -38,6 +54,7 @@ def _median(subject: Subject) -> Iterator[Case]:
         yield _gradient(part, [5.0, 5.0, 5.0, 5.0, 7.0], [0.25, 0.25, 0.25, 0.25, 0.0])
 
 
+@row("std gradient at 0", "The gradient of std is 0 where std is 0.", behaves_like("std"))
 def _std_at_zero(subject: Subject) -> Iterator[Case]:
     for _, part in subject.blocks("std"):
         yield _gradient(part, [2.0, 2.0], [0.0, 0.0])
@@ -51,39 +68,7 @@ def _checked(subject: Subject, check: str) -> Iterator[Case]:
     yield Case(given, call, equal(True))
 
 
-ROWS = (
-    Row(
-        "ties share the gradient",
-        "Nodes that are tied for the maximum or minimum get equal shares of the gradient.",
-        _ties,
-        behaves_like("max", "min"),
-    ),
-    Row(
-        "lone winner",
-        "A node that is the extreme alone gets all of the gradient, also when its value is 0.",
-        _lone_winner,
-        behaves_like("max", "min"),
-    ),
-    Row(
-        "median gradient",
-        "Nodes that are tied at the median get equal shares of the gradient.",
-        _median,
-        behaves_like("median"),
-    ),
-    Row(
-        "std gradient at 0",
-        "The gradient of std is 0 where std is 0.",
-        _std_at_zero,
-        behaves_like("std"),
-    ),
-    Row(
-        "first derivative",
-        "gradcheck passes in float64.",
-        lambda subject: _checked(subject, "gradcheck"),
-    ),
-    Row(
-        "second derivative",
-        "gradgradcheck passes in float64.",
-        lambda subject: _checked(subject, "gradgradcheck"),
-    ),
+FIRST = row("first derivative", "gradcheck passes in float64.")(partial(_checked, check="gradcheck"))
+SECOND = row("second derivative", "gradgradcheck passes in float64.")(
+    partial(_checked, check="gradgradcheck")
 )

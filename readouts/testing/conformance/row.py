@@ -1,16 +1,19 @@
-"""A row of the contract: a sentence, the readouts for which it has meaning, and the programs that test it."""
+"""Rows of the contract: a sentence, the readouts to which it applies, and the snippets that test it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from readouts.testing.conformance.programs import Case
-from readouts.testing.conformance.subject import Subject
-from readouts.testing.snippet import literal
+from readouts.testing.conformance.snippets import Case, Expected, close
+from readouts.testing.conformance.target import Subject
+from readouts.testing.counterexample import literal
+
+SAME = close(0.0, 1e-5)
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,21 @@ class Row:
     Attributes:
         name: a few words.
         contract: one sentence.
-        cases: the programs that test it.
-        without: why the row has no meaning for a readout; "" where it has.
+        without: returns why the row does not apply to a readout; "" where it does.
+        cases: returns the cases that test it.
     """
 
     name: str
     contract: str
+    without: Callable[[Subject], str]
     cases: Callable[[Subject], Iterable[Case]]
-    without: Callable[[Subject], str] = lambda subject: ""
+
+
+def row(
+    name: str, contract: str, without: Callable[[Subject], str] = lambda subject: ""
+) -> Callable[[Callable[[Subject], Iterable[Case]]], Row]:
+    """Turn a function that returns cases into a row; `suite` collects the rows of all modules."""
+    return partial(Row, name, contract, without)
 
 
 def behaves_like(*kinds: str) -> Callable[[Subject], str]:
@@ -36,7 +46,7 @@ def behaves_like(*kinds: str) -> Callable[[Subject], str]:
 
 
 def treats_features_apart(subject: Subject) -> str:
-    """Restrict a row to readouts that treat every feature alone."""
+    """Restrict a row to readouts that process every feature separately."""
     return "" if subject.apart else "has meaning where every feature is treated alone"
 
 
@@ -50,15 +60,15 @@ def one_graph(nodes: int) -> str:
     return f"torch.tensor({[0] * nodes})"
 
 
-def random(nodes: int, features: int, seed: int = 0, dtype: str = "") -> str:
-    """Write random features [N, F]; the seed is set in the same line."""
+def random(nodes: int, features: int, dtype: str = "") -> str:
+    """Write random features [N, F], and set the seed."""
     wide = f", dtype={dtype}" if dtype else ""
-    return f"torch.manual_seed({seed}); x = torch.randn({nodes}, {features}{wide})"
+    return f"torch.manual_seed(0); x = torch.randn({nodes}, {features}{wide})"
 
 
-def biggest(difference: str) -> str:
-    """Write the largest magnitude of a difference as a number."""
-    return f"({difference}).abs().max().item()"
+def agree(given: str, first: str, second: str, expected: Expected = SAME) -> Case:
+    """Return a case in which two outputs must agree, by default up to rounding."""
+    return Case(given, f"({first} - {second}).abs().max().item()", expected)
 
 
 def gradient(output: str) -> str:

@@ -1,14 +1,13 @@
-"""Rows on shapes and on what tells the graphs apart: sizes of zero, dimensions, strides, indices, borders."""
+"""Rows on shapes, strides, and the arguments that assign nodes to graphs: batch, ptr and size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from readouts.testing.conformance.programs import RAISES, Case, close, equal
-from readouts.testing.conformance.row import Row, biggest, random, treats_features_apart
-from readouts.testing.conformance.subject import Subject
-
-SAME = close(0.0, 1e-5)  # up to rounding: bits are the business of other rows
+from readouts.testing.conformance.row import agree, random, row, treats_features_apart
+from readouts.testing.conformance.snippets import RAISES, Case, equal
+from readouts.testing.conformance.target import Subject
 
 
 def _has_size(subject: Subject) -> str:
@@ -37,121 +36,97 @@ def _takes_dimensions(subject: Subject) -> str:
     return "has no parameter for the dimension of the nodes"
 
 
+@row("no nodes", "N = 0 works, all graphs are empty then.", _has_size)
 def _no_nodes(subject: Subject) -> Iterator[Case]:
     given = f"x, batch = torch.zeros(0, {subject.features}), torch.zeros(0).long()"
     yield Case(given, f"{subject.call(size=3)}.isfinite().all(dim=1).tolist()", equal([True] * 3))
 
 
+@row("no graphs", "B = 0 works.", _has_size)
 def _no_graphs(subject: Subject) -> Iterator[Case]:
     given = f"x, batch = torch.zeros(0, {subject.features}), torch.zeros(0).long()"
     yield Case(given, f"len({subject.call(size=0)})", equal(0))
 
 
+@row("no features", "F = 0 works.", treats_features_apart)
 def _no_features(subject: Subject) -> Iterator[Case]:
     given = "x, batch = torch.zeros(4, 0), torch.tensor([0, 0, 1, 1])"
     yield Case(given, f"list({subject.call(size=2)}.shape)", equal([2, 0]))
 
 
+@row("one dimension", "x [N] gives what x [N, 1] gives.", treats_features_apart)
 def _one_dimension(subject: Subject) -> Iterator[Case]:
     given = f"{random(4, 1)}; batch = torch.tensor([0, 0, 1, 1])"
     flat = subject.call("x.flatten()", size=2, flat=False)
-    yield Case(given, biggest(f"{flat}.flatten() - {subject.call(size=2)}.flatten()"), SAME)
+    yield agree(given, f"{flat}.flatten()", f"{subject.call(size=2)}.flatten()")
 
 
+@row("more dimensions", "x [N, 2, 3] gives what its slices give.", _takes_dimensions)
 def _more_dimensions(subject: Subject) -> Iterator[Case]:
     given = "torch.manual_seed(0); x = torch.randn(4, 2, 3); batch = torch.tensor([0, 0, 1, 1])"
     call = subject.call(size=2, flat=False)
-    yield Case(given, biggest(f"{call}[:, 1] - {subject.call('x[:, 1]', size=2)}"), SAME)
+    yield agree(given, f"{call}[:, 1]", subject.call("x[:, 1]", size=2))
 
 
+@row("strides", "x that is not contiguous gives what its copy gives.")
 def _strides(subject: Subject) -> Iterator[Case]:
     twice = f"{random(6, 2 * subject.features)}; batch = torch.tensor([0, 0, 1, 1, 1, 1])"
     for view in ("x[:, ::2]", f"x.t().contiguous().t()[:, :{subject.features}]"):
-        views = f"{subject.call(view, size=2)} - {subject.call(f'{view}.contiguous()', size=2)}"
-        yield Case(twice, biggest(views), SAME)
+        yield agree(twice, subject.call(view, size=2), subject.call(f"{view}.contiguous()", size=2))
 
 
+@row("int32 batch", "A batch of dtype int32 works.")
 def _int32(subject: Subject) -> Iterator[Case]:
     given = f"{random(5, subject.features)}; batch = torch.tensor([0, 0, 1, 1, 1])"
-    narrow = subject.call(batch="batch.int()", size=2)
-    yield Case(given, biggest(f"{narrow} - {subject.call(size=2)}"), SAME)
+    yield agree(given, subject.call(batch="batch.int()", size=2), subject.call(size=2))
 
 
+@row("batch in any order", "The batch need not be sorted.")
 def _any_order(subject: Subject) -> Iterator[Case]:
     x = f"{random(6, subject.features)}; batch = torch.tensor([0, 0, 0, 1, 1, 1])"
     given = f"{x}; order = torch.tensor([3, 0, 4, 1, 5, 2])"
-    mixed = subject.call("x[order]", "batch[order]", size=2)
-    yield Case(given, biggest(f"{mixed} - {subject.call(size=2)}"), SAME)
+    yield agree(given, subject.call("x[order]", "batch[order]", size=2), subject.call(size=2))
 
 
+@row("ptr", "Borders of sorted graphs work in the place of the batch, int64 and int32.", _has_ptr)
 def _ptr(subject: Subject) -> Iterator[Case]:
+    given = f"{random(5, subject.features)}; batch = torch.tensor([0, 0, 2, 2, 2])"
     for dtype in ("", ", dtype=torch.int32"):
-        given = (
-            f"{random(5, subject.features)}; batch = torch.tensor([0, 0, 2, 2, 2]); "
-            f"ptr = torch.tensor([0, 2, 2, 5]{dtype})"
-        )
-        difference = f"{subject.call(ptr='ptr')} - {subject.call(size=3)}"
-        yield Case(given, biggest(difference), SAME)
+        ptr = f"ptr = torch.tensor([0, 2, 2, 5]{dtype})"
+        yield agree(f"{given}; {ptr}", subject.call(ptr="ptr"), subject.call(size=3))
 
 
+@row("no batch", "Without a batch all nodes are one graph.", _takes_none)
 def _no_batch(subject: Subject) -> Iterator[Case]:
     given = f"{random(5, subject.features)}; batch = torch.zeros(5).long()"
-    yield Case(given, biggest(f"{subject.call(batch='None', size=1)} - {subject.call(size=1)}"), SAME)
+    yield agree(given, subject.call(batch="None", size=1), subject.call(size=1))
 
 
+@row("no size", "Without a size the batch tells the number of graphs.", _takes_no_size)
 def _no_size(subject: Subject) -> Iterator[Case]:
     given = f"{random(4, subject.features)}; batch = torch.tensor([0, 0, 2, 2])"
-    yield Case(given, biggest(f"{subject.call()} - {subject.call(size=3)}"), SAME)
+    yield agree(given, subject.call(), subject.call(size=3))
 
 
-def _out_of_range(subject: Subject) -> Iterator[Case]:
-    for batch in ("[0, 0, 2]", "[0, 0, 100000]"):
+def _raises(subject: Subject, batches: tuple[str, ...]) -> Iterator[Case]:
+    for batch in batches:
         given = f"x, batch = torch.ones(3, {subject.features}), torch.tensor({batch})"
         yield Case(given, f"{subject.call(size=2)}.tolist()", RAISES, isolated=True)
 
 
-def _negative(subject: Subject) -> Iterator[Case]:
-    for batch in ("[-1, 0, 1]", "[-100000, 0, 1]"):
-        given = f"x, batch = torch.ones(3, {subject.features}), torch.tensor({batch})"
-        yield Case(given, f"{subject.call(size=2)}.tolist()", RAISES, isolated=True)
+BEYOND = row("index out of range", "A batch that names a missing graph raises.", _has_size)(
+    partial(_raises, batches=("[0, 0, 2]", "[0, 0, 100000]"))
+)
+NEGATIVE = row("negative index", "A negative index raises.")(
+    partial(_raises, batches=("[-1, 0, 1]", "[-100000, 0, 1]"))
+)
+LENGTH = row("batch of another length", "A batch that is shorter or longer than x raises.")(
+    partial(_raises, batches=("[0, 1]", "[0, 0, 1, 1]", "[0]"))
+)
 
 
-def _another_length(subject: Subject) -> Iterator[Case]:
-    for batch in ("[0, 1]", "[0, 0, 1, 1]", "[0]"):
-        given = f"x, batch = torch.ones(3, {subject.features}), torch.tensor({batch})"
-        yield Case(given, f"{subject.call(size=2)}.tolist()", RAISES, isolated=True)
-
-
+@row("ptr that is no partition", "Borders that decrease or do not span x raise.", _uses_ptr)
 def _bad_ptr(subject: Subject) -> Iterator[Case]:
     for ptr in ("[0, 3, 1, 4]", "[0, 2, 3]", "[0, 2, 100000]", "[-2, 2, 4]"):
         given = f"x, ptr = torch.ones(4, {subject.features}), torch.tensor({ptr})"
         yield Case(given, f"{subject.call(ptr='ptr')}.tolist()", RAISES, isolated=True)
-
-
-ROWS = (
-    Row("no nodes", "N = 0 works, all graphs are empty then.", _no_nodes, _has_size),
-    Row("no graphs", "B = 0 works.", _no_graphs, _has_size),
-    Row("no features", "F = 0 works.", _no_features, treats_features_apart),
-    Row("one dimension", "x [N] gives what x [N, 1] gives.", _one_dimension, treats_features_apart),
-    Row(
-        "more dimensions",
-        "x [N, 2, 3] gives what its slices give.",
-        _more_dimensions,
-        _takes_dimensions,
-    ),
-    Row("strides", "x that is not contiguous gives what its copy gives.", _strides),
-    Row("int32 batch", "A batch of dtype int32 works.", _int32),
-    Row("batch in any order", "The batch need not be sorted.", _any_order),
-    Row("ptr", "Borders of sorted graphs work in the place of the batch, int64 and int32.", _ptr, _has_ptr),
-    Row("no batch", "Without a batch all nodes are one graph.", _no_batch, _takes_none),
-    Row("no size", "Without a size the batch tells the number of graphs.", _no_size, _takes_no_size),
-    Row("index out of range", "A batch that names a missing graph raises.", _out_of_range, _has_size),
-    Row("negative index", "A negative index raises.", _negative),
-    Row("batch of another length", "A batch that is shorter or longer than x raises.", _another_length),
-    Row(
-        "ptr that is no partition",
-        "Borders that decrease or do not span x raise.",
-        _bad_ptr,
-        _uses_ptr,
-    ),
-)

@@ -1,4 +1,4 @@
-"""Run all rows of the contract on a readout, and write what came."""
+"""Run all rows of the contract on a readout, and report the results."""
 
 from __future__ import annotations
 
@@ -7,32 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from readouts.testing.conformance import gradients, invariance, shapes, transforms, values
-from readouts.testing.conformance.programs import Case, Outcome, Program, run, run_isolated
 from readouts.testing.conformance.row import Row
-from readouts.testing.conformance.subject import Subject
+from readouts.testing.conformance.snippets import Case, Outcome, Snippet, run, run_isolated
+from readouts.testing.conformance.target import Subject
 
-ROWS: tuple[Row, ...] = (
-    *values.ROWS,
-    *gradients.ROWS,
-    *shapes.ROWS,
-    *invariance.ROWS,
-    *transforms.ROWS,
-)
+MODULES = (values, gradients, shapes, invariance, transforms)
+ROWS = tuple(row for module in MODULES for row in vars(module).values() if isinstance(row, Row))
 PASSED, FAILED, WITHOUT = "passed", "failed", "not applicable"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a row.
+    """Result of a row.
 
     Attributes:
         row: name of the row.
         contract: its sentence.
         result: "passed", "failed" or "not applicable".
-        reason: why it has no meaning.
-        expected: what the contract says of the example.
-        came: what came.
-        example: three lines that show the failure.
+        reason: why it does not apply.
+        expected: the outcome of the example by the contract.
+        came: its actual outcome.
+        example: three lines of code that show the failure.
     """
 
     row: str
@@ -46,7 +41,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Conformance:
-    """The results of all rows for a readout."""
+    """Results of all rows for a readout."""
 
     target: str
     kinds: tuple[str, ...]
@@ -58,11 +53,11 @@ class Conformance:
         return not self.named(FAILED)
 
     def named(self, result: str) -> tuple[Result, ...]:
-        """Return the results of one sort."""
+        """Return the results that are passed, failed or not applicable."""
         return tuple(found for found in self.results if found.result == result)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON knows them."""
+        """Return the fields as values for JSON."""
         rows = [vars(result) for result in self.results]
         return {"target": self.target, "kinds": list(self.kinds), "passed": self.passed, "rows": rows}
 
@@ -84,7 +79,7 @@ class Conformance:
 def check_conformance(subject: Subject, rows: Sequence[Row] = ROWS) -> Conformance:
     """Run the value contract of this library on a readout.
 
-    Programs that might read or write out of bounds run in another process.
+    Snippets that could read or write out of bounds run in another process.
 
     Args:
         subject: the readout; see `Subject.locate`.
@@ -97,29 +92,21 @@ def check_conformance(subject: Subject, rows: Sequence[Row] = ROWS) -> Conforman
 
 
 def check_each(subjects: Sequence[Subject], rows: Sequence[Row] = ROWS) -> Iterator[Conformance]:
-    """Run the contract on several readouts, with one other process for all of them."""
-    cases = {subject: [_cases(subject, row) for row in rows] for subject in subjects}
-    apart = [
-        [_program(subject, case) for case in some]
+    """Run the contract on several readouts, which share the process for isolated snippets."""
+    cases = {
+        (subject, row): [] if row.without(subject) else list(row.cases(subject))
         for subject in subjects
-        for some in cases[subject]
-        if _is_isolated(some)
-    ]
-    outcomes = iter(run_isolated(apart))
+        for row in rows
+    }
+    snippets = {key: [_snippet(key[0], case) for case in some] for key, some in cases.items()}
+    isolated = [key for key, some in cases.items() if some and some[0].isolated]
+    outcomes = dict(zip(isolated, run_isolated([snippets[key] for key in isolated]), strict=True))
     for subject in subjects:
         results = []
-        for row, some in zip(rows, cases[subject], strict=True):
-            came = next(outcomes) if _is_isolated(some) else (run(_program(subject, case)) for case in some)
-            results.append(_result(subject, row, zip(some, came, strict=False)))
+        for row in rows:
+            came = outcomes.get((subject, row)) or map(run, snippets[subject, row])
+            results.append(_result(subject, row, zip(cases[subject, row], came, strict=False)))
         yield Conformance(subject.name, subject.kinds, tuple(results))
-
-
-def _cases(subject: Subject, row: Row) -> list[Case]:
-    return [] if row.without(subject) else list(row.cases(subject))
-
-
-def _is_isolated(cases: Sequence[Case]) -> bool:
-    return bool(cases) and cases[0].isolated
 
 
 def _result(subject: Subject, row: Row, cases: Iterable[tuple[Case, Outcome]]) -> Result:
@@ -128,11 +115,11 @@ def _result(subject: Subject, row: Row, cases: Iterable[tuple[Case, Outcome]]) -
         return Result(row.name, row.contract, WITHOUT, row.without(subject))
     for case, outcome in cases:
         if not case.expected.holds(outcome):
-            setup, given, shows = _program(subject, case)
+            setup, given, shows = _snippet(subject, case)
             example = f"{setup}\n{given}\nprint({shows})"
             return Result(row.name, row.contract, FAILED, "", case.expected.text, str(outcome), example)
     return Result(row.name, row.contract, PASSED)
 
 
-def _program(subject: Subject, case: Case) -> Program:
+def _snippet(subject: Subject, case: Case) -> Snippet:
     return subject.setup, case.given, case.shows

@@ -1,4 +1,4 @@
-"""`readouts check`: verdicts, exit codes, what models are fed with, bad input, the session in docs/testing.md."""
+"""`readouts check`: verdicts, exit codes, inputs of models, bad input, and the session in docs/testing.md."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from torch_geometric.nn import Sequential as PyGSequential
 from torch_geometric.utils import is_undirected
 
 from readouts.__main__ import COMMANDS, main
-from readouts.commands.calls import call_on
 from readouts.commands.data import ELEMENTS, from_file, molecules, tu_set
-from readouts.commands.feeding import feed
+from readouts.commands.inputs import prepare
+from readouts.commands.signature import call_on
 from readouts.commands.target import CannotRunError, build
 from tests.tu_files import archive_of, write_set
 
@@ -236,10 +236,9 @@ def test_readout_through_ptr_is_invariant():
     def model(x, ptr):
         return torch.stack([part.amax(dim=0) for part in x.split(ptr.diff().tolist())])
 
-    fed = feed(model, None, None, 0)
-    from readouts.commands.findings import examine
+    from readouts.commands.results import check_all
 
-    found = examine(fed, permutations=3, seed=0)
+    found = check_all(prepare(model, None, None, 0), permutations=3, seed=0)
     assert found.invariant
     assert [report.check for report in found.reports][1] == "batch independence"
 
@@ -274,16 +273,16 @@ class Wide(nn.Module):
 def test_graphs_have_as_many_features_as_the_model_takes(model, width):
     if isinstance(model, Wide) and isinstance(model.layer, nn.GRU):
         model.layer.register_forward_hook(lambda module, given, output: output[0])
-    fed = feed(model, None, None, 0)
-    assert fed.inputs[0].shape[1] == width
+    inputs = prepare(model, None, None, 0).inputs
+    assert inputs[0].shape[1] == width
     weights = list(model.parameters()) if isinstance(model, nn.Module) else []
-    assert fed.inputs[0].dtype == (weights[0].dtype if weights else torch.float32)
+    assert inputs[0].dtype == (weights[0].dtype if weights else torch.float32)
 
 
 def test_features_are_those_asked_for():
-    assert feed(lambda x, batch: x, None, 5, 0).inputs[0].shape[1] == 5
+    assert prepare(lambda x, batch: x, None, 5, 0).inputs[0].shape[1] == 5
     with pytest.raises(CannotRunError, match="shapes cannot be multiplied"):
-        feed(Wide(nn.Linear(6, 7)), None, 5, 0)
+        prepare(Wide(nn.Linear(6, 7)), None, 5, 0)
 
 
 # Data from files and from TU sets
@@ -310,7 +309,7 @@ def test_files(tmp_path):
         else:
             assert all(one.equal(other) for one, other in zip(found, value, strict=True))
     assert (
-        feed(lambda x, batch: x, "tensors.pt", None, 0).data
+        prepare(lambda x, batch: x, "tensors.pt", None, 0).data
         == f"tensors.pt: {[*BATCH.x.shape]}, {[len(BATCH.x)]}"
     )
 
@@ -424,7 +423,9 @@ def test_mistaken_arguments(arguments, capsys):
 
 
 def test_interruption_has_no_traceback(monkeypatch, capsys):
-    monkeypatch.setattr("readouts.commands.feeding.feed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "readouts.commands.inputs.prepare", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     assert main(["check", "models:exact"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

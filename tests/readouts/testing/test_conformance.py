@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import readouts.nn
+from docs.conformance import Section, page
 from readouts.__main__ import main
 from readouts.testing.conformance import Subject, TargetError, check_conformance
-from readouts.testing.conformance.document import Section, page
-from readouts.testing.conformance.programs import CRASHED, run_isolated
+from readouts.testing.conformance.snippets import CRASHED, run_isolated
 from readouts.testing.conformance.suite import FAILED, PASSED, ROWS, WITHOUT, check_each
 
 THIRD = torch.tensor(1.0).div(3).item()
@@ -312,6 +312,16 @@ def test_command_says_in_one_line_what_cannot_be_run(arguments, capsys):
     printed, errors = capsys.readouterr()
     assert printed == ""
     assert len(errors.splitlines()) == 1
+
+
+def test_command_runs_the_script_of_a_clone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(readouts, "__file__", str(tmp_path / "readouts" / "__init__.py"))
+    assert main(["conformance", "--document"]) == 2
+    assert capsys.readouterr().err.endswith("expected a clone of the repository, got an installed package\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "conformance.py").write_text("if __name__ == '__main__': print('the page')")
+    assert main(["conformance", "--document"]) == 0
+    assert capsys.readouterr().out == "the page\n"
 
 
 def test_page_has_tables_and_examples():

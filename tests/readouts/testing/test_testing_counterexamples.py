@@ -26,7 +26,7 @@ from readouts.testing import (
     check_permutation_equivariance,
     check_permutation_invariance,
 )
-from readouts.testing.snippet import literal
+from readouts.testing.counterexample import literal
 
 
 def assert_pasted_lines_fail(report, model):

@@ -2,10 +2,13 @@
 
 import copy
 import functools
+import importlib
 import json
 import random
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +127,18 @@ def test_public_names():
     assert readouts.testing.__all__ == sorted(readouts.testing.__all__)
     for name in readouts.testing.__all__:
         assert getattr(readouts.testing, name).__doc__, name
+
+
+def test_no_module_is_shadowed():
+    """A name that a package and its module share makes `import package.module` return something else."""
+    root = Path(readouts.__file__).parent
+    shadowed = set()
+    for init in root.rglob("__init__.py"):
+        package = importlib.import_module(".".join(init.parent.relative_to(root.parent).parts))
+        for name in {path.stem for path in init.parent.iterdir()} - {"__init__"}:
+            if not isinstance(vars(package).get(name, package), types.ModuleType):
+                shadowed.add(f"{package.__name__}.{name}")
+    assert not shadowed
 
 
 def test_import_loads_neither_hypothesis_nor_compilers():

@@ -1,4 +1,4 @@
-"""Write the results of many readouts as one page: tables of rows against readouts, and examples."""
+"""Write docs/conformance.md: the readouts of this library, PyG and torch-scatter against the contract."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch_geometric.nn.aggr
 
 import readouts.nn
 from readouts.testing.conformance.row import Row
-from readouts.testing.conformance.subject import Subject, TargetError
 from readouts.testing.conformance.suite import FAILED, PASSED, ROWS, Conformance, check_each
+from readouts.testing.conformance.target import Subject, TargetError
 
 MARKS = {PASSED: "✓", FAILED: "✗"}
 LINEAR = "torch.nn.Linear"
@@ -73,7 +73,7 @@ product may round a row differently at another place of the batch, and a row "to
 
 @dataclass(frozen=True)
 class Section:
-    """Readouts of one package, by short name, and what was left out."""
+    """Readouts of one package, by short name, and the names that were left out."""
 
     title: str
     subjects: dict[str, Subject]
@@ -81,7 +81,7 @@ class Section:
 
 
 def document() -> str:
-    """Examine the readouts of this library, PyG's aggregations, and torch-scatter's where it is installed."""
+    """Examine the readouts of this library, the aggregations of PyG, and torch-scatter if it is installed."""
     sections = [
         _section("readouts", readouts.nn, "Readout", ""),
         _section("torch-geometric", torch_geometric.nn.aggr, "Aggregation", PYG_ALONE),
@@ -114,7 +114,7 @@ def page(sections: Sequence[Section], rows: Sequence[Row] = ROWS) -> str:
 
 
 def _section(title: str, module: ModuleType, ending: str, before: str) -> Section:
-    """Take every class of a module that can be made and gives one row per graph."""
+    """Collect the classes of a module that can be made and return one row per graph."""
     subjects, left_out = {}, []
     for name in filter(lambda name: inspect.isclass(getattr(module, name)), module.__all__):
         imports, made = f"{before}from {module.__name__} import {name}", f"{name}({ARGUMENTS.get(name, '')})"
@@ -132,7 +132,7 @@ def _scatter(reduce: str) -> tuple[str, Subject]:
 
 
 def _tables(found: dict[str, Conformance], rows: Sequence[Row]) -> Iterator[str]:
-    """One table for readouts whose values are known, one for all others."""
+    """Write one table for readouts whose values the contract defines, and one for all others."""
     for other in (False, True):
         some = {label: one for label, one in found.items() if ("other" in one.kinds) is other}
         if some:
@@ -150,7 +150,7 @@ def _table(found: dict[str, Conformance], rows: Sequence[Row]) -> str:
 
 
 def _examples(found: Sequence[Conformance], rows: Sequence[Row]) -> Iterator[str]:
-    """The shortest example of a failure of every row."""
+    """Write the shortest example of a failure of every row."""
     for place, row in enumerate(rows):
         failed = [one for one in found if one.results[place].result == FAILED]
         if failed:
@@ -158,3 +158,7 @@ def _examples(found: Sequence[Conformance], rows: Sequence[Row]) -> Iterator[str
             result = shortest.results[place]
             yield f"**{row.name}**, {shortest.target}: expected {result.expected}, came {result.came}\n"
             yield f"```python\n{result.example.replace(PYG_ALONE, '')}\n```\n"
+
+
+if __name__ == "__main__":
+    print(document())

@@ -1,4 +1,4 @@
-"""The report card: does a model tell a graph from its copies, its covers, and other proportions?"""
+"""Find out what a model can distinguish: a graph from its copies, its covers, and other proportions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from readouts.testing.align import Two, staying
-from readouts.testing.graphs import Graphs, read
-from readouts.testing.moves import fuse, join, only, take
-from readouts.testing.outputs import same_bits
+from readouts.testing.engine import Examination, Question, narrowest, outputs
+from readouts.testing.inputs import Graphs, fuse, join, only, read, take
+from readouts.testing.isolation import Model, modes, untouched
+from readouts.testing.outputs import Two, same_bits, staying
 from readouts.testing.report import name_of
-from readouts.testing.running import Model, modes, untouched
-from readouts.testing.trials import Examination, Question, narrowest, outputs
 from readouts.testing.verdict import Pair, Verdict, judge
 
 LABELS = {
@@ -30,7 +28,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class ReportCard:
-    """What a model can see; None where the graphs at hand do not allow the question.
+    """What a model can distinguish; None where the input has no graphs for the comparison.
 
     Attributes:
         model: class or name of the model.
@@ -51,7 +49,7 @@ class ReportCard:
     behaves_like: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON knows them."""
+        """Return the fields as values for JSON."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -68,12 +66,12 @@ class ReportCard:
 
 
 def check_size_sensitivity(model: Model, *inputs: Any) -> ReportCard:
-    """Find out whether a model behaves like sum, mean or max, from what it can tell apart.
+    """Find out whether a model behaves like sum, mean or max, from what it can distinguish.
 
     The graphs of the input are compared with their disjoint copies, with a random connected double cover
-    (where they have a cycle), and in mixtures of two of them; with one graph at hand, the other of the
-    mixture is one of its nodes. Two results are the same if they differ by no more than rounding. At
-    most the first four graphs are used.
+    (where they have a cycle), and in mixtures of two of them; if the input has one graph only, it is mixed
+    with one of its nodes. Two results are the same if they differ by no more than rounding. At most the
+    first four graphs are used.
 
     Args:
         model: any callable with one row of output per graph; neither it nor the inputs are changed.
@@ -114,7 +112,7 @@ def _adds_up(examination: Examination, one: Graphs, copies: int) -> bool:
 
 
 def _compare(examination: Examination, one: Graphs, two: Graphs, factor: int) -> Verdict:
-    """Compare factor times the result of the one with the result of the other."""
+    """Compare `factor` times the result of the first input with the result of the second."""
     runs: list[dict[str, Two]] = []
     for dtype in (None, examination.other):
         with nullcontext() if dtype is None else suppress(Exception):  # the model may know one dtype only
@@ -126,7 +124,7 @@ def _compare(examination: Examination, one: Graphs, two: Graphs, factor: int) ->
             got = f"{shapes[0]} for {one.num_nodes} nodes and {shapes[1]} for {two.num_nodes}"
             raise ValueError(f"model: expected one row per graph in {name}, got {got}")
     pairs = [Pair(name, 0, *(run[name] for run in runs)) for name in runs[0]]
-    return judge(pairs, examination.narrow, torch.float64, examination.own).verdict
+    return judge(pairs, examination.own).verdict
 
 
 def _times(graphs: Graphs, copies: int) -> Graphs:
@@ -134,21 +132,19 @@ def _times(graphs: Graphs, copies: int) -> Graphs:
 
 
 def _mixtures(singles: list[Graphs]) -> list[tuple[Graphs, Graphs]]:
-    """Two kinds of graphs, mixed 1:1 and 2:1, and 1:1 and 1:2."""
-    one = singles[0]
-    none = torch.zeros(0, dtype=torch.int64)
-    others = singles[1:]
+    """Return pairs of mixtures of two kinds of graphs: 1:1 and 2:1, and 1:1 and 1:2."""
+    one, others = singles[0], singles[1:]
     if not others and one.num_nodes > 1:
-        others = [take(one, torch.tensor([node]), none, [0]) for node in range(min(3, one.num_nodes))]
+        others = [take(one, [node], [], [0]) for node in range(min(3, one.num_nodes))]
     pairs = [pair for other in others for pair in ((one, other), (other, one))]
     return [(fuse(join([one, other])), fuse(join([one, one, other]))) for one, other in pairs]
 
 
 def double_cover(graphs: Graphs) -> Graphs | None:
-    """Return a connected graph that covers the graph twice; None if ten random ones are disconnected.
+    """Return a connected double cover of a graph; None if ten random ones are disconnected.
 
-    Every edge between u and v joins u's first copy to v's first or to v's second copy, the same way for
-    both directions.
+    Every edge between u and v joins the first copy of u to the first or to the second copy of v, the same way
+    for both directions.
     """
     if not graphs.num_edges:
         return None

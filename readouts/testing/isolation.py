@@ -1,4 +1,4 @@
-"""Run copies of a model, so that the user's own model, data and random numbers stay as they are."""
+"""Run copies of a model, so that the model, the data and the random states of the user do not change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import random
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from readouts.testing.graphs import Graphs
+from readouts.testing.inputs import Graphs
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 Model = Callable[..., Any]
@@ -25,7 +25,7 @@ _REINTERPRET = {"view", "finfo"}
 
 @contextmanager
 def untouched() -> Iterator[None]:
-    """Put the states of all random generators and the default dtype back at the end."""
+    """Restore the states of all random generators and the default dtype at the end."""
     states = random.getstate(), np.random.get_state()
     dtype = torch.get_default_dtype()
     with torch.random.fork_rng():
@@ -38,7 +38,7 @@ def untouched() -> Iterator[None]:
 
 
 class _Widened(TorchFunctionMode):
-    """Turns every request for a narrower float than float64 into one for float64."""
+    """Replaces narrower float dtypes by float64 in every call of torch: in casts, and in arguments."""
 
     def __torch_function__(
         self, func: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,25 +76,19 @@ def copy_in(model: Model, dtype: torch.dtype | None) -> Model:
 
 def arguments_in(graphs: Graphs, dtype: torch.dtype | None) -> tuple[Any, ...]:
     """Return fresh arguments, with all floats in this dtype if there is one."""
-    if dtype is None:
-        return graphs.call()
-    return graphs.change(lambda value: value.to(dtype) if value.is_floating_point() else value).call()
+    return graphs.call() if dtype is None else graphs.to_dtype(dtype).call()
 
 
 def call(model: Model, arguments: tuple[Any, ...], dtype: torch.dtype | None, seed: int) -> Any:
-    """Call this very model with a seed, and with `dtype` as the float dtype of all that it makes."""
+    """Call the model itself with a seed, and with `dtype` as the float dtype of all tensors that it makes."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would prepare a GPU each time
-    if dtype is None:
-        return model(*arguments)
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(dtype or before)
     try:
-        if dtype == torch.float64:
-            with _Widened():
-                return model(*arguments)
-        return model(*arguments)
+        with _Widened() if dtype == torch.float64 else nullcontext():
+            return model(*arguments)
     finally:
         torch.set_default_dtype(before)
 
@@ -116,7 +110,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _copy_function(function: types.FunctionType, memo: dict[int, Any]) -> None:
-    """Note a copy of a function, where none is noted yet, with copies of what can hold weights."""
+    """Add a copy of a function to `memo`, unless it has one, with copies of what can hold weights."""
     if id(function) in memo:
         return
     scope = dict(function.__globals__)
@@ -141,18 +135,18 @@ def _copied_if_it_holds(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """Names of globals and attributes in the code of a function and of those within it."""
+    """Return the names of globals and attributes in the code of a function and of those within it."""
     inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
     return {*code.co_names}.union(*map(_names, inner))
 
 
 def roots(model: Any) -> Iterator[tuple[str, nn.Module]]:
-    """Modules that a callable reaches: itself, or those in its closure, globals, arguments or attributes."""
+    """Yield the modules that a callable reaches: itself, or by closure, globals, arguments or attributes."""
     return ((name, part) for name, part in _reached(model) if isinstance(part, nn.Module))
 
 
 def _reached(model: Any, name: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """Modules and functions that a callable reaches, but for those within modules."""
+    """Yield the modules and functions that a callable reaches, without those within modules."""
     if id(model) in seen:
         return
     if isinstance(model, nn.Module | types.FunctionType):
@@ -162,13 +156,16 @@ def _reached(model: Any, name: str = "", seen: frozenset[int] = frozenset()) -> 
 
 
 def _held(model: Any, name: str) -> dict[str, Any]:
-    """What a callable or a container refers to, by name."""
+    """Return what a callable or a container refers to, by name."""
     if isinstance(model, nn.Module | type | types.ModuleType | Tensor):
         return {}
     if isinstance(model, types.FunctionType):
         known = _names(model.__code__) & model.__globals__.keys()
         held = {key: model.__globals__[key] for key in sorted(known)}
-        return held | dict(zip(model.__code__.co_freevars, _contents(model), strict=True))
+        for key, cell in zip(model.__code__.co_freevars, model.__closure__ or (), strict=True):
+            with suppress(ValueError):  # a name that has no value yet
+                held[key] = cell.cell_contents
+        return held
     if isinstance(model, types.MethodType):
         owner = model.__self__
         inside = not callable(owner) and hasattr(owner, "__dict__")
@@ -180,18 +177,8 @@ def _held(model: Any, name: str) -> dict[str, Any]:
     return vars(model) if callable(model) and hasattr(model, "__dict__") else {}
 
 
-def _contents(function: types.FunctionType) -> list[Any]:
-    contents = []
-    for cell in function.__closure__ or ():
-        try:
-            contents.append(cell.cell_contents)
-        except ValueError:  # a name that has no value yet
-            contents.append(None)
-    return contents
-
-
 def modes(model: Model) -> str:
-    """Whether the modules are in training mode, in evaluation mode, or some in each; "" without modules."""
+    """Say whether modules are in training mode, in evaluation mode, or some in each; "" without modules."""
     flags = {module.training for _, root in roots(model) for module in root.modules()}
     if len(flags) == 2:
         return "partly in training mode"

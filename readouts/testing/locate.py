@@ -1,4 +1,4 @@
-"""Find the first module whose results stop agreeing between two runs, with forward hooks."""
+"""Locate the first module whose results differ between two runs, with forward hooks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from readouts.testing.graphs import Graphs
-from readouts.testing.outputs import same_bits, tensors
+from readouts.testing.inputs import Graphs
+from readouts.testing.isolation import Model, arguments_in, call, copy_in, roots
+from readouts.testing.outputs import Two, same_bits, tensors
 from readouts.testing.report import Culprit, name_of, named
-from readouts.testing.running import Model, arguments_in, call, copy_in, roots
 
 
 @dataclass
 class Event:
-    """A module is entered, or left, with these tensors.
+    """Entry into a module, or return from it.
 
     Attributes:
         name: name of the module.
         kind: its class.
-        leaves: False on entering, True on leaving.
+        leaves: False on entry, True on return.
         inside: name and class of the module whose code made the call.
-        values: what was kept of the tensors that it took or gave.
+        values: tensors kept of the inputs or outputs.
     """
 
     name: str
@@ -37,18 +37,18 @@ class Event:
         return named(self.name, self.kind)
 
 
-Agree = Callable[[list[tuple[Tensor, Tensor]]], bool]
+Agree = Callable[[list[Two]], bool]
 
 
 def watch(model: Model, look: Callable[[Any], list[Tensor]]) -> list[Event]:
-    """Note when modules are entered and left from now on, in the order of execution.
+    """Record entries into modules and returns from them, in the order of execution.
 
     Args:
         model: a copy of the model; hooks are added to it.
-        look: what to keep of a module's inputs or outputs.
+        look: returns what to keep of a module's inputs or outputs.
 
     Returns:
-        A list that fills as the model runs.
+        A list that fills when the model runs.
     """
     events: list[Event] = []
     stack: list[str] = [name_of(model)]
@@ -71,7 +71,7 @@ def watch(model: Model, look: Callable[[Any], list[Tensor]]) -> list[Event]:
 
 
 def parts(value: Any) -> list[Tensor]:
-    """Tensors within a value."""
+    """Return the tensors within a value."""
     return [part for _, part in tensors(value)]
 
 
@@ -108,16 +108,16 @@ def first_disagreement(runs: list[list[Event]], model: Model, agree: Agree) -> C
         first = step[0]
         if any((event.name, event.leaves) != (first.name, first.leaves) for event in step):
             ending = [run for run in runs if run[place].leaves]  # others call more modules here
-            return _at(ending[0], place) if ending else _between(runs[0], place)
+            return _blame((ending or runs)[0], place)
         if whole and place in (0, len(runs[0]) - 1):  # the arguments and the result of the model itself
             continue
         if not _agreed(step, agree):
-            return _at(runs[0], place) if first.leaves else _between(runs[0], place)
+            return _blame(runs[0], place)
     return _last(runs[0], model)
 
 
 def last_disagreement(runs: list[list[Event]], model: Model, agree: Agree) -> Culprit:
-    """Name the place where gradients, on their way back through the events, stop agreeing; as above."""
+    """Name the place where gradients first differ in the backward pass; see `first_disagreement`."""
     whole = isinstance(model, nn.Module)
     events = runs[0]
     if len({len(run) for run in runs}) > 1:
@@ -134,7 +134,7 @@ def last_disagreement(runs: list[list[Event]], model: Model, agree: Agree) -> Cu
 
 
 def raising(model: Model, graphs: Graphs) -> Culprit | None:
-    """Name the innermost module that was entered and never left; None if nothing is raised there."""
+    """Name the innermost module that raises; None if the model does not raise, or outside all modules."""
     copied = copy_in(model, None)
     events = watch(copied, lambda value: [])
     try:
@@ -157,22 +157,17 @@ def _agreed(step: tuple[Event, ...], agree: Agree) -> bool:
     )
 
 
-def _at(events: list[Event], place: int) -> Culprit:
-    """Blame the module left at `place`: as a whole, or its own code behind the last call that it makes."""
-    event, before = events[place], events[place - 1]
-    child = before if before.leaves and before.inside == str(event) else None
-    return Culprit(event.name, event.kind, after=str(child) if child else "")
-
-
-def _between(events: list[Event], place: int) -> Culprit:
-    """Blame the code in front of the module entered at `place`."""
-    event, before = events[place], events[place - 1] if place else None
-    sibling = before is not None and before.leaves and before.inside == event.inside
-    return Culprit(event.name, event.kind, after=str(before) if sibling else "", inside=event.inside)
+def _blame(events: list[Event], place: int) -> Culprit:
+    """Name the module that returns at `place`, or the code before the module that is entered there."""
+    event = events[place]
+    before = events[place - 1] if place and events[place - 1].leaves else None
+    caller = str(event) if event.leaves else event.inside
+    after = str(before) if before and before.inside == caller else ""
+    return Culprit(event.name, event.kind, after, "" if event.leaves else event.inside)
 
 
 def _last(events: list[Event], model: Model) -> Culprit:
-    """Blame the code of the model itself behind its last module."""
+    """Name the code of the model itself after its last module."""
     inner = events[1:-1] if isinstance(model, nn.Module) else events
     name = "" if isinstance(model, nn.Module) else name_of(model)
     kind = type(model).__name__
@@ -180,7 +175,7 @@ def _last(events: list[Event], model: Model) -> Culprit:
 
 
 def first_change(model: Model, graphs: Graphs) -> Culprit | None:
-    """Name the place where a model first changes its own input; None if it does not."""
+    """Name the place where a model first changes its input; None if it does not."""
     arguments = graphs.call()
     names = [name for name, _ in tensors(arguments)]
 
@@ -198,5 +193,5 @@ def first_change(model: Model, graphs: Graphs) -> Culprit | None:
     call(copied, arguments, None, 0)
     for place, event in enumerate(events):
         if changed(event.values):
-            return _at(events, place) if event.leaves else _between(events, place)
+            return _blame(events, place)
     return _last(events, model) if changed(state()) else None

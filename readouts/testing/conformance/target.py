@@ -1,4 +1,4 @@
-"""The readout that is examined: how it is made, called, and what it behaves like."""
+"""Readouts as targets of the suite: locate one, make it, call it, and probe what it behaves like."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch_geometric.nn.aggr import Aggregation
 
-from readouts.testing.conformance import kinds
+from readouts.testing.conformance import probe
+from readouts.testing.conformance.snippets import described
 
 WIDTHS = (*range(1, 17), 32, 64, 128, 256)
 SIZES = ("dim_size", "size", "num_graphs", "num_segments")
@@ -22,12 +23,12 @@ DIMS = ("dim", "axis")
 
 
 class TargetError(ValueError):
-    """A target that cannot be examined; the text says why in one line."""
+    """Raised for a target that cannot be examined; the text says why in one line."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A readout as code.
+    """A readout under test, as code.
 
     Attributes:
         name: its class or function.
@@ -36,15 +37,15 @@ class Subject:
         learned: whether it has parameters.
         size: name of its parameter for the number of graphs; "" if it has none.
         sizeless: whether it can be called without one.
-        ptr: name of its parameter for the borders of sorted graphs, without a batch; "" if it has none.
-        uses_ptr: whether it really takes them.
+        ptr: name of its parameter for the offsets of sorted graphs, instead of a batch; "" if it has none.
+        uses_ptr: whether a call with it succeeds.
         dim: name of its parameter for the dimension of the nodes; "" if it has none.
-        first: whether the nodes of a two-dimensional x lie along dimension 0 without being told.
-        optional: whether it can be called with None in the place of the batch.
+        first: whether the nodes of a two-dimensional x are along dimension 0 by default.
+        optional: whether it can be called with None instead of the batch.
         features: width of the input.
-        kinds: what it behaves like, column by column for one feature; ("other",) if that is not known.
-        apart: whether it treats every feature alone: output column r F + f depends on feature f only.
-        column: index that picks one block of the output, as code.
+        kinds: what every output column behaves like for one feature; ("other",) if that is not known.
+        apart: whether features are processed separately: output column r F + f depends on feature f only.
+        column: index of one block of the output, as code.
     """
 
     name: str
@@ -65,12 +66,12 @@ class Subject:
 
     @classmethod
     def locate(cls, target: str, init: Any = None, like: str | None = None) -> Subject:
-        """Find ``package.module:name`` and make a subject of it.
+        """Import ``package.module:name`` and probe it.
 
         Args:
             target: a class, whose instance is examined, an instance, or a function (x, batch, ...).
-            init: list or dict of arguments: of the constructor, or such that a function always gets.
-            like: one of `kinds.NAMES`, instead of probing what the readout behaves like.
+            init: list or dict of arguments of the constructor, or dict of keyword arguments of a function.
+            like: one of `probe.NAMES`, instead of probing what the readout behaves like.
 
         Raises:
             TargetError: the target cannot be found, made, or called.
@@ -95,12 +96,12 @@ class Subject:
 
     @classmethod
     def written(cls, name: str, imports: str, expression: str, like: str | None = None) -> Subject:
-        """Make a subject from code: imports and an expression that makes a new readout.
+        """Probe a readout given as code: imports, and an expression that makes a new readout.
 
         Modules are examined in evaluation mode, with weights drawn from seed 0.
         """
-        if like is not None and like not in kinds.NAMES:
-            raise TargetError(f"like: expected one of {', '.join(kinds.NAMES)}, got {like!r}")
+        if like is not None and like not in probe.NAMES:
+            raise TargetError(f"like: expected one of {', '.join(probe.NAMES)}, got {like!r}")
         setup = f"import torch; {imports}; readout = {expression}"
         readout = _made(setup)
         learned = isinstance(readout, Module) and any(True for _ in readout.parameters())
@@ -117,18 +118,18 @@ class Subject:
     def call(
         self, x: str = "x", batch: str = "batch", *, ptr: str = "", size: Any = None, flat: bool = True
     ) -> str:
-        """Write a call with the nodes along dimension 0 of x, [N, F] where it is flat."""
+        """Write a call with the nodes along dimension 0 of x; `flat` means that x is [N, F]."""
         arguments = [x, f"{self.ptr}={ptr}"] if ptr else [x, batch]
         arguments += [f"{self.dim}=0"] if self.dim and not (flat and self.first) else []
         arguments += [f"{self.size}={size}"] if self.size and size is not None else []
         return f"readout({', '.join(arguments)}){self.column}"
 
     def double(self) -> str:
-        """Write what turns the parameters to float64, to stand before the input."""
+        """Write the statement that casts the parameters to float64, if there are any."""
         return "readout = readout.double(); " if self.learned else ""
 
     def blocks(self, *names: str) -> Iterator[tuple[str, Subject]]:
-        """Every block of the output, for one feature, that behaves like one of these kinds."""
+        """Yield the blocks of the output that behave like one of these kinds, for one feature."""
         for place, kind in enumerate(self.kinds):
             if kind in names:
                 alone = len(self.kinds) == 1
@@ -136,12 +137,12 @@ class Subject:
 
     @property
     def known(self) -> bool:
-        """Whether the contract says what the values are."""
+        """Whether the contract defines the values."""
         return not {"other", "mul"}.intersection(self.kinds)
 
     def _probed(self, like: str | None) -> Subject:
         readout = _made(self.setup)
-        first, second = map(len, kinds.GRAPHS)
+        first, second = map(len, probe.GRAPHS)
         batch, ptr = torch.tensor([0] * first + [1] * second), torch.tensor([0, first, first + second])
         options: dict[str, int] = {} if self.first else {self.dim: 0}
         options |= {} if self.sizeless else {self.size: 2}
@@ -152,8 +153,8 @@ class Subject:
         features, out = _width(call, len(batch))
         subject = replace(self, features=features)
         if features == 1:
-            column = torch.tensor([entry for graph in kinds.GRAPHS for entry in graph]).view(-1, 1)
-            like_these, apart = kinds.recognised(call(column)), _apart(call, len(batch))
+            column = torch.tensor([entry for graph in probe.GRAPHS for entry in graph]).view(-1, 1)
+            like_these, apart = probe.recognised(call(column)), _apart(call, len(batch))
             if not apart and "other" in like_these and _takes(lambda: call(column.expand(-1, 3))):
                 features = 3  # one feature would hide how several act on one another
             subject = replace(subject, features=features, kinds=like_these, apart=apart)
@@ -169,7 +170,7 @@ class Subject:
 
 
 def _quietly(call: Callable[[], Any]) -> Any:
-    """Call with warnings off; random numbers are left as they were."""
+    """Call without warnings; the random state does not change."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         return call()
@@ -188,8 +189,8 @@ def _found(target: str, module: str, path: str) -> Any:
         found = importlib.import_module(module)
         for name in path.split("."):
             found = getattr(found, name)
-    except (Exception, SystemExit) as error:  # whatever the module does while it is imported
-        raise TargetError(f"target: cannot import {target}: {_line(error)}") from error
+    except (Exception, SystemExit) as error:  # of the code of the module
+        raise TargetError(f"target: cannot import {target}: {described(error)}") from error
     if not callable(found):
         raise TargetError(f"target: expected a class, a module or a function, got {type(found).__name__}")
     return found
@@ -207,12 +208,12 @@ def _made(setup: str) -> Any:
         _quietly(lambda: exec(setup, scope))
     except Exception as error:
         expression = setup.rpartition("readout = ")[2]
-        raise TargetError(f"target: {expression} cannot be made: {_line(error)}") from error
+        raise TargetError(f"target: {expression} cannot be made: {described(error)}") from error
     return scope["readout"]
 
 
 def _parameters(readout: Any) -> dict[str, Any]:
-    """Read the names of the parameters of a function or of a module's forward."""
+    """Return the fields of `Subject` that follow from the signature of a function or of `forward`."""
     function = readout.forward if isinstance(readout, Module) else readout
     try:
         parameters = inspect.signature(function).parameters
@@ -237,7 +238,7 @@ def _parameters(readout: Any) -> dict[str, Any]:
 
 
 def _width(call: Callable[[Tensor], Any], nodes: int) -> tuple[int, Tensor]:
-    """Find how many features the readout takes."""
+    """Find how many features the readout takes, and return its output for as many."""
     first = None
     for features in WIDTHS:
         try:
@@ -245,12 +246,12 @@ def _width(call: Callable[[Tensor], Any], nodes: int) -> tuple[int, Tensor]:
         except Exception as error:
             first = first or error
             continue
-        if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != len(kinds.GRAPHS):
+        if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != len(probe.GRAPHS):
             shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise TargetError(f"target: expected one row for each of 2 graphs, got {shape}")
         return features, out
     assert first is not None
-    raise TargetError(f"target: cannot be called: {_line(first)}") from first
+    raise TargetError(f"target: cannot be called: {described(first)}") from first
 
 
 def _apart(call: Callable[[Tensor], Tensor], nodes: int) -> bool:
@@ -262,7 +263,3 @@ def _apart(call: Callable[[Tensor], Tensor], nodes: int) -> bool:
     if both.shape[1] != 2 * first.shape[1] or first.shape != second.shape:
         return False
     return both[:, ::2].allclose(first, atol=1e-5) and both[:, 1::2].allclose(second, atol=1e-5)
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,4 +1,4 @@
-"""Find graphs that a model takes, and the arguments to call it with."""
+"""Build the inputs of a model: graphs that it takes, and the arguments of the call."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch_geometric.data import Batch, Data
 
-from readouts.commands.calls import call_on, takes_data
 from readouts.commands.data import from_file, is_file, molecules, tu_set
+from readouts.commands.signature import call_on, takes_data
 from readouts.commands.target import CannotRunError, said
-from readouts.testing.graphs import Graphs, read
+from readouts.testing.engine import outputs
+from readouts.testing.inputs import Graphs, read
+from readouts.testing.isolation import Model, copy_of, roots, untouched
 from readouts.testing.report import name_of
-from readouts.testing.running import Model, copy_of, roots, untouched
-from readouts.testing.trials import outputs
 
-FEATURES, EDGE_FEATURES = 8, 4  # where the model does not say how many it takes
+FEATURES, EDGE_FEATURES = 8, 4  # where no layer determines them
 WIDTHS = ("in_channels", "in_features", "num_features", "input_size", "embed_dim")
 Given: TypeAlias = Data | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Fed:
-    """A model and what to call it on.
+class Call:
+    """A model and its inputs.
 
     Attributes:
         model: the model, or a function that derives some of its arguments.
         inputs: the arguments.
-        graphs: the same, understood.
+        graphs: the graphs read from them.
         results: the tensors that the model returns.
-        call: the call as text.
+        text: the call as text.
         data: the graphs as text.
     """
 
@@ -40,17 +40,17 @@ class Fed:
     inputs: tuple[Any, ...]
     graphs: Graphs
     results: tuple[Tensor, ...]
-    call: str
+    text: str
     data: str
 
 
-def feed(model: Model, data: str | None, features: int | None, seed: int) -> Fed:
-    """Choose the arguments of a model by its signature, and the graphs so that it can be run on them.
+def prepare(model: Model, data: str | None, features: int | None, seed: int) -> Call:
+    """Choose the arguments of a model by its signature, and graphs on which it runs.
 
     Args:
         model: any callable.
         data: a file, the name of a TU set, or None for graphs made by code.
-        features: number of features of the graphs made by code; None to try what its layers take.
+        features: number of features of the graphs made by code; None to try those of its layers.
         seed: seed of the graphs made by code.
 
     Raises:
@@ -66,8 +66,8 @@ def feed(model: Model, data: str | None, features: int | None, seed: int) -> Fed
             with untouched():
                 graphs, called = read(inputs), _initialised(called, inputs)
                 results = tuple(outputs(called, graphs, None, 0).values())
-            return Fed(called, inputs, graphs, results, text, about)
-        except (Exception, SystemExit) as error:  # whatever the model raises is why it cannot be run
+            return Call(called, inputs, graphs, results, text, about)
+        except (Exception, SystemExit) as error:  # of the code of the model
             failures.append(f"{text} on {about} raises {said(error)}")
     raise CannotRunError(failures[0])
 
@@ -79,7 +79,7 @@ def set_mode(model: Model, training: bool) -> None:
 
 
 def _offers(model: Model, data: str | None, features: int | None, seed: int) -> Iterator[tuple[Given, str]]:
-    """The graphs that are asked for, or those made by code in every width that the model may take."""
+    """Yield the graphs of `data`, or graphs made by code for every width of a layer, each with a text."""
     if data is not None:
         if is_file(data):
             given = from_file(data)
@@ -94,13 +94,13 @@ def _offers(model: Model, data: str | None, features: int | None, seed: int) -> 
         full, plain = (
             _in_dtype_of(model, molecules(width, edge_features, seed, full)) for full in (True, False)
         )
-        if takes_data(model, full):  # a counterexample is shorter without what the model does not need
+        if takes_data(model, full):  # counterexamples are shorter without unused attributes
             yield plain, f"data made by code: {_sizes(plain)}"
         yield full, f"data made by code: {_sizes(full)}"
 
 
 def _numbers(model: Model, *attributes: str) -> Iterator[int]:
-    """Numbers of features that layers take, in the order of the layers."""
+    """Yield the numbers of features that layers take, in the order of the layers."""
     for module in (module for _, root in roots(model) for module in root.modules()):
         for name in attributes:
             value = getattr(module, name, None)
@@ -117,7 +117,7 @@ def _in_dtype_of(model: Model, data: Data) -> Data:
 
 
 def _initialised(model: Model, inputs: tuple[Any, ...]) -> Model:
-    """Give lazy layers their weights, once for all runs."""
+    """Return a copy of the model with lazy layers initialised, if it has any."""
     if not any(is_lazy(weight) for _, root in roots(model) for weight in root.parameters()):
         return model
     copied = copy_of(model)

@@ -1,4 +1,4 @@
-"""Short programs that show what a readout does: they are run just as they are printed."""
+"""Code snippets that show what a readout returns, run exactly as they are printed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-Program = tuple[str, str, str]  # a line that makes the readout, one that makes its input, an expression
+Snippet = tuple[str, str, str]  # a line that makes the readout, one that makes its input, an expression
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program gave: a value, or the error that it raised."""
+    """Value of a snippet, or the error that it raised."""
 
     value: Any = None
     error: str = ""
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the contract says of the outcome, as words and as a test."""
+    """Outcome by the contract, as text and as a test."""
 
     text: str
     holds: Callable[[Outcome], bool]
@@ -42,13 +42,13 @@ class Expected:
 
 @dataclass(frozen=True)
 class Case:
-    """An input, an expression, and what it ought to give.
+    """An input, an expression, and its expected outcome.
 
     Attributes:
         given: the line that makes the input.
         shows: the expression.
-        expected: what it ought to give.
-        isolated: whether it could write where it must not, and has to run in a process of its own.
+        expected: the expected outcome.
+        isolated: whether it could write out of bounds, and has to run in another process.
     """
 
     given: str
@@ -58,7 +58,7 @@ class Case:
 
 
 def equal(value: Any) -> Expected:
-    """Expect this very value; NaN equals NaN, and nested lists are compared entry by entry."""
+    """Expect exactly this value; NaN equals NaN, and nested lists are compared entry by entry."""
     return Expected(repr(value), lambda outcome: not outcome.error and _same(outcome.value, value))
 
 
@@ -74,21 +74,21 @@ CRASHED = "the process crashed"
 READY, END_OF_ROW = "ready", "end of row"
 
 
-def run(program: Program) -> Outcome:
-    """Run a program here, without a sound; random numbers are left as they were."""
-    setup, given, shows = program
+def run(snippet: Snippet) -> Outcome:
+    """Run a snippet in this process with output suppressed; the random state does not change."""
+    setup, given, shows = snippet
     scope: dict[str, Any] = {"__name__": "__main__"}
     with torch.random.fork_rng(devices=[]), _silence():
         try:
             exec(compile(f"{setup}\n{given}", "example.py", "exec"), scope)
             return Outcome(eval(compile(shows, "example.py", "eval"), scope))
         except Exception as error:
-            return Outcome(error=_described(error))
+            return Outcome(error=described(error))
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep warnings, logs and prints of compilers and tracers away from the terminal."""
+    """Suppress warnings, logs and prints, as of compilers and tracers."""
     level = logging.root.manager.disable
     logging.disable()
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -99,10 +99,10 @@ def _silence() -> Iterator[None]:
             logging.disable(level)
 
 
-def run_isolated(rows: Sequence[Sequence[Program]]) -> list[list[Outcome]]:
-    """Run rows of programs that ought to raise in another process, each row up to the first that does not.
+def run_isolated(rows: Sequence[Sequence[Snippet]]) -> list[list[Outcome]]:
+    """Run rows of snippets that must raise in another process, each row up to the first that does not.
 
-    If the process crashes, the row at fault is run again in a fresh one, where nothing came before it.
+    If the process crashes, the row is run again in a new process, so that earlier rows cannot be the cause.
 
     Raises:
         RuntimeError: the other process cannot start.
@@ -120,7 +120,7 @@ def run_isolated(rows: Sequence[Sequence[Program]]) -> list[list[Outcome]]:
         )
         ready, *lines = process.stdout.splitlines() or [""]
         if ready != READY:
-            raise RuntimeError(f"the process for isolated programs cannot start: {process.stderr[-500:]}")
+            raise RuntimeError(f"the process for isolated snippets cannot start: {process.stderr[-500:]}")
         came: list[list[Outcome]] = [[]]
         for line in map(json.loads, lines):
             if line == END_OF_ROW:
@@ -133,21 +133,21 @@ def run_isolated(rows: Sequence[Sequence[Program]]) -> list[list[Outcome]]:
 
 
 def serve() -> None:
-    """Run rows of programs that come as JSON on the standard input; see `run_isolated`.
+    """Run rows of snippets, read as JSON from the standard input; see `run_isolated`.
 
-    The values of the programs must be such that JSON knows them.
+    Their values must be values of JSON.
     """
     print(READY, flush=True)
     for row in json.loads(sys.stdin.read()):
-        for program in row:
-            outcome = run(program)
+        for snippet in row:
+            outcome = run(snippet)
             print(json.dumps([outcome.value, outcome.error]), flush=True)
             if not outcome.error:
                 break
         print(json.dumps(END_OF_ROW), flush=True)
 
 
-def _described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """Write an exception as its type and the first line of its text, which may be empty."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
