@@ -12,7 +12,7 @@ from torch import Tensor
 
 from readouts import ops
 from readouts.functional.checks import check_empty, check_x, segments_of
-from readouts.functional.elementary import arranged
+from readouts.functional.elementary import finish
 from readouts.numerics import superaccumulator as limbs
 from readouts.numerics.keys import flip, keys_of, values_of
 from readouts.numerics.rounding import narrowed, sqrt
@@ -155,11 +155,11 @@ class Accumulator:
         count = self._state["count"].cpu()
         graphs = Segments(count.new_empty(0), torch.cat([count.new_zeros(1), count.cumsum(0)]))
         filled = [
-            arranged(block.to(dtype).unsqueeze(1), block, graphs, True, 0 if name == "count" else self.empty)
+            finish(block.to(dtype).unsqueeze(1), block, graphs, True, 0 if name == "count" else self.empty)
             for name, block in zip(names, blocks, strict=True)
         ]
         like = torch.empty(0, *self.features)
-        out = arranged(torch.stack(filled, dim=1), like, graphs, isinstance(self.reduce, str), 0)
+        out = finish(torch.stack(filled, dim=1), like, graphs, isinstance(self.reduce, str), 0)
         return out.to(self._state["count"].device)
 
     @property
