@@ -13,6 +13,7 @@ from torch import Tensor
 from readouts import ops
 from readouts.functional.checks import check_empty, check_x, segments_of
 from readouts.functional.elementary import finish
+from readouts.numerics import expansions
 from readouts.numerics import superaccumulator as limbs
 from readouts.numerics.keys import flip, keys_of, values_of
 from readouts.numerics.rounding import narrowed, sqrt
@@ -21,6 +22,7 @@ from readouts.reductions import ELEMENTARY, EXTREMES, result_dtype, tracks_squar
 from readouts.segments import Segments, check_size
 
 REDUCTIONS = (*ELEMENTARY, "count")
+CELLS = 2**16  # variances that are computed at once, in the cache
 _LOWEST = torch.iinfo(torch.int64).min
 
 
@@ -332,20 +334,47 @@ class _Sums:
 
     def _variance(self, dtype: torch.dtype) -> Tensor:
         """Return sum_i (x_i - mu)^2 / n, rounded once."""
-        mean, nodes = self._mean(torch.float64), self.count.unsqueeze(1).expand(-1, self.features)
         first = self.state["sum" if self.dtype.is_floating_point else "float sum"]
+        nodes = self.count.unsqueeze(1).expand(-1, self.features)
         finite = (first[-1] == 0) & (nodes > 0)
-        totals, unit = limbs.integers(first[:, finite], limbs.format_of(self.dtype))
-        squares, square = limbs.integers(self.state["squares"][:, finite], limbs.format_of(self.dtype, 2))
-        cells = zip(totals, squares, mean[finite].tolist(), nodes[finite].tolist(), strict=True)
-        found = [_variance(*cell, unit, square, dtype) for cell in cells]
         values = torch.where(nodes == 0, 0.0, torch.nan).double()
-        values[finite] = torch.tensor(found, dtype=torch.float64)
+        cells = [part.flatten(-2) for part in (first, self.state["squares"], nodes, finite, values)]
+        for some in zip(*(part.split(CELLS, dim=-1) for part in cells), strict=True):
+            self._write_variances(*some, dtype=dtype)
+        values = cells[-1].view(values.shape)
         if self.dtype == torch.float64:
+            mean = self._mean(torch.float64)
             deviation = torch.maximum(self._extreme("max") - mean, mean - self._extreme("min"))
             values.clamp_(max=torch.finfo(torch.float64).max)
             values[finite & (deviation * deviation).isinf()] = torch.inf
         return values.to(dtype)
+
+    def _write_variances(
+        self,
+        first: Tensor,
+        squares: Tensor,
+        nodes: Tensor,
+        finite: Tensor,
+        values: Tensor,
+        dtype: torch.dtype,
+    ) -> None:
+        """Write variances of some cells: from float64 terms where certain, else from integers."""
+        formats = limbs.format_of(self.dtype), limbs.format_of(self.dtype, 2)
+        (sums, whole), (square_sums, square_whole) = map(limbs.terms, (first, squares), formats)
+        count = nodes.clamp(1, 2**31 - 1)
+        mean, mean_certain = expansions.quotient(sums, count, torch.float64)
+        found, certain = expansions.variance(sums, square_sums, mean, count, dtype)
+        certain &= mean_certain & whole & square_whole & (nodes == count)
+        values.copy_(torch.where(finite & certain, found, values))
+        left = finite & ~certain
+        if not left.any():
+            return
+        mean = limbs.rounded(first[:, left].unsqueeze(2), formats[0], torch.float64, nodes[left]).view(-1)
+        totals, unit = limbs.integers(first[:, left], formats[0])
+        square_totals, square = limbs.integers(squares[:, left], formats[1])
+        cells = zip(totals, square_totals, mean.tolist(), nodes[left].tolist(), strict=True)
+        exact = [_variance(*cell, unit, square, dtype) for cell in cells]
+        values[left] = torch.tensor(exact, dtype=torch.float64)
 
 
 def _variance(

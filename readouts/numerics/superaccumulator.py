@@ -27,6 +27,8 @@ from readouts.numerics.limbs import rounded as rounded_limbs
 ROOM = 2**27  # numbers, each adding less than 2**35 to a limb, that fit between two carries
 FIELD = 20  # bits of a counter in the last limb
 FLAG = 2**FIELD
+CELLS = 2**15  # sums that are rounded at once on a CPU
+LEAST_TERM, GREATEST_TERM = -900, 900  # exponents of limbs that are float64 numbers, with room for products
 NAN, PLUS, MINUS = 1, FLAG, FLAG**2  # one NaN, +inf or -inf in the last limb
 
 
@@ -124,6 +126,11 @@ def rounded(limbs: Tensor, format: Format, dtype: torch.dtype, divisor: Tensor |
     """
     if not dtype.is_floating_point:
         return limbs[0] + (limbs[1] << LIMB)
+    rows = max(1, CELLS // max(limbs.shape[2], 1))
+    if limbs.device.type == "cpu" and limbs.shape[1] > rows:  # a few graphs at a time stay in the cache
+        divisors = [None] * -(-limbs.shape[1] // rows) if divisor is None else divisor.split(rows)
+        parts = zip(limbs.split(rows, dim=1), divisors, strict=True)
+        return torch.cat([rounded(part, format, dtype, divisor) for part, divisor in parts])
     if divisor is not None:
         divisor = divisor.clamp(min=1)
     if divisor is not None and divisor.numel() and int(divisor.max()) >= 2**31:
@@ -150,6 +157,28 @@ def special(limbs: Tensor) -> Tensor:
     nan = (limbs[-1] & (PLUS - NAN) != 0) | (plus & minus)
     value = torch.where(plus, torch.inf, torch.where(minus, -torch.inf, 0.0)).double()
     return value.masked_fill(nan, torch.nan)
+
+
+def terms(limbs: Tensor, format: Format) -> tuple[list[Tensor], Tensor]:
+    """Return float64 numbers whose exact sums are those of limbs, and where they are, [B, F] each."""
+    low, high = window(limbs)
+    digits, rest = [], torch.zeros_like(limbs[0])
+    for limb in limbs[low:high]:
+        total = limb + rest
+        rest = (total + MASK // 2 + 1) >> LIMB
+        digits.append(total - (rest << LIMB))
+    digits.append(rest)
+    exponents = [format.exponent + LIMB * place for place in range(low, low + len(digits))]
+    fits = rest.abs() < 2**52
+    numbers = []
+    for digit, exponent in zip(digits, exponents, strict=True):
+        if not digit.any():
+            continue
+        if LEAST_TERM <= exponent <= GREATEST_TERM:
+            numbers.append(digit.double() * 2.0**exponent)
+        else:
+            fits = fits & (digit == 0)
+    return numbers, fits
 
 
 def integers(limbs: Tensor, format: Format) -> tuple[list[int], int]:

@@ -353,3 +353,20 @@ def test_updates_in_inference_mode():
     assert_same_bits(ours.result(), expected.result())
     other.update(x, index)
     assert_same_bits(other.result(), expected.result())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int64])
+def test_few_variances_need_integers_of_any_length(monkeypatch, dtype):
+    asked = []
+    exact = readouts.accumulator._variance
+    monkeypatch.setattr(readouts.accumulator, "_variance", lambda *cell: asked.append(cell) or exact(*cell))
+    x, index = (torch.randn(20_000, 8) * 10).to(dtype), torch.randint(0, 900, (20_000,))
+    fast = accumulated(x, index, "var", 900).result()
+    assert len(asked) < 72  # of 7,200 variances
+    monkeypatch.setattr(
+        readouts.accumulator.expansions,
+        "variance",
+        lambda sums, squares, mean, nodes, dtype: (mean, torch.zeros_like(mean, dtype=torch.bool)),
+    )
+    assert_same_bits(accumulated(x, index, "var", 900).result(), fast)
+    assert len(asked) >= 7200

@@ -1,4 +1,4 @@
-"""What others build on stays: names, operators, state_dict keys, options; compared with a list made before."""
+"""What others build on stays: names, operators, state_dict keys, options; compared with an earlier list."""
 
 import importlib
 import json

@@ -683,5 +683,5 @@ def test_errors_say_what_was_expected(call, error, message):
 
 def test_doctests():
     results = doctest.testmod(order_statistics, extraglobs={"torch": torch})
-    assert results.attempted == 3
+    assert results.attempted >= 3
     assert results.failed == 0
