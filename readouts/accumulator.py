@@ -340,7 +340,7 @@ class _Sums:
         values = torch.where(nodes == 0, 0.0, torch.nan).double()
         cells = [part.flatten(-2) for part in (first, self.state["squares"], nodes, finite, values)]
         for some in zip(*(part.split(CELLS, dim=-1) for part in cells), strict=True):
-            self._write_variances(*some, dtype=dtype)
+            self._write_variances(dtype, *some)
         values = cells[-1].view(values.shape)
         if self.dtype == torch.float64:
             mean = self._mean(torch.float64)
@@ -351,12 +351,12 @@ class _Sums:
 
     def _write_variances(
         self,
+        dtype: torch.dtype,
         first: Tensor,
         squares: Tensor,
         nodes: Tensor,
         finite: Tensor,
         values: Tensor,
-        dtype: torch.dtype,
     ) -> None:
         """Write variances of some cells: from float64 terms where certain, else from integers."""
         formats = limbs.format_of(self.dtype), limbs.format_of(self.dtype, 2)
