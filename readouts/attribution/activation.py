@@ -1,4 +1,4 @@
-"""Class activation maps: the score of every node behind a linear head."""
+"""Class activation maps: the score of every node under a linear head."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from readouts.testing.verdict import Pair, Verdict, judge
 
 LABELS = {
     "sum": "sum: the copies add up",
-    "size": "sum, with other layers behind it: the number of copies shows",
+    "size": "sum, followed by other layers: the number of copies shows",
     "mean": "mean: proportions count, sizes do not",
     "max": "max: only the set of labels counts",
     "random": "nothing: the same input gives different results",

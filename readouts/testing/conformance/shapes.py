@@ -88,7 +88,7 @@ def _any_order(subject: Subject) -> Iterator[Case]:
     yield agree(given, subject.call("x[order]", "batch[order]", size=2), subject.call(size=2))
 
 
-@row("ptr", "Borders of sorted graphs work in the place of the batch, int64 and int32.", _has_ptr)
+@row("ptr", "Offsets of sorted graphs work instead of the batch, int64 and int32.", _has_ptr)
 def _ptr(subject: Subject) -> Iterator[Case]:
     given = f"{random(5, subject.features)}; batch = torch.tensor([0, 0, 2, 2, 2])"
     for dtype in ("", ", dtype=torch.int32"):

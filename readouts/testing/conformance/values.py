@@ -33,7 +33,7 @@ def _near(part: Subject, kind: str, values: list[float], tolerance: float) -> Ca
 
 @row(
     "empty graph",
-    "A graph without nodes, in the middle or behind the others, is 0; "
+    "A graph without nodes, in the middle or after the others, is 0; "
     "where values are not known, a constant that does not depend on the data.",
 )
 def _empty(subject: Subject) -> Iterator[Case]:
