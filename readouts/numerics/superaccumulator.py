@@ -27,7 +27,7 @@ from readouts.numerics.limbs import rounded as rounded_limbs
 ROOM = 2**27  # numbers, each adding less than 2**35 to a limb, that fit between two carries
 FIELD = 20  # bits of a counter in the last limb
 FLAG = 2**FIELD
-CELLS = 2**15  # sums that are rounded at once on a CPU
+CELLS = 2**14  # sums that are rounded at once on a CPU: in the cache, and on one thread
 LEAST_TERM, GREATEST_TERM = -900, 900  # exponents of limbs that are float64 numbers, with room for products
 NAN, PLUS, MINUS = 1, FLAG, FLAG**2  # one NaN, +inf or -inf in the last limb
 
