@@ -22,7 +22,7 @@ from readouts.reductions import ELEMENTARY, EXTREMES, result_dtype, tracks_squar
 from readouts.segments import Segments, check_size
 
 REDUCTIONS = (*ELEMENTARY, "count")
-CELLS = 2**14  # variances that are computed at once: in the cache, and on one thread
+CELLS = 2**16  # variances that are computed at once, in the cache
 _LOWEST = torch.iinfo(torch.int64).min
 
 
