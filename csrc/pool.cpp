@@ -15,6 +15,11 @@ struct Task {
   void (*call)(const void*, int);
   const void* context;
   int number;
+
+  // Take numbers until there are no more: what each thread does.
+  void run(std::atomic<int>& next) const {
+    for (int at = next.fetch_add(1); at < number; at = next.fetch_add(1)) call(context, at);
+  }
 };
 
 // Tell the processor that this thread waits for another one.
@@ -52,7 +57,7 @@ class Pool {
       sleeping = sleeping_;
     }
     if (sleeping > 0 && helpers > 0) wake_.notify_all();
-    work(task);
+    task.run(next_);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       seats_ = 0;  // who has not come yet is not needed any more
@@ -90,15 +95,10 @@ class Pool {
       ++working_;
       Task task = task_;
       lock.unlock();
-      work(task);
+      task.run(next_);
       lock.lock();
       if (--working_ == 0) done_.notify_one();
     }
-  }
-
-  void work(const Task& task) {
-    for (int number = next_.fetch_add(1); number < task.number; number = next_.fetch_add(1))
-      task.call(task.context, number);
   }
 
   std::mutex owner_, mutex_;
@@ -141,12 +141,10 @@ struct Region {
   std::atomic<int> next{0};
 };
 
-// Take tasks until there are no more: what each thread of a team does.
 void take_tasks(void* data) {
   Region& region = *static_cast<Region*>(data);
   inside = true;
-  for (int number = region.next.fetch_add(1); number < region.task.number; number = region.next.fetch_add(1))
-    region.task.call(region.task.context, number);
+  region.task.run(region.next);
   inside = false;
 }
 

@@ -30,8 +30,8 @@ class Segments:
     Use `from_batch`, `from_ptr` or `single`; the constructor itself checks nothing.
 
     Every readout is computed by the methods `nodes`, `count`, `reduce`, `greatest`, `select`, `midpoint`,
-    `trimmed_mean`, `weighted_mean` and `expand`. `readouts.distributed` overrides them for nodes that are
-    spread over many processes.
+    `trimmed_mean`, `weighted_mean`, `totals` and `expand`. `readouts.distributed` overrides them for nodes
+    that are spread over many processes.
     """
 
     def __init__(self, index: Tensor, ptr: Tensor, order: Tensor | None = None) -> None:
@@ -139,7 +139,21 @@ class Segments:
             kernel = ops.kernel_for(x.device, x.dtype, "weighted")
             means, totals = kernel.weighted_mean(flat(x), flat(weight), *self._groups)
             return means.view(self.size, *x.shape[1:]), totals.view(self.size, *weight.shape[1:])
-        return self._divided(ops.product(weight, x), weight.to(ops.wide_dtype(weight)))
+        return self.quotient(x, weight)
+
+    def quotient(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same from differentiable operators."""
+        above, total = self.totals(ops.product(weight, x), weight.to(ops.wide_dtype(weight)))
+        total = self.fill_empty(total, 1)
+        return above / total, total
+
+    def totals(self, *values: Tensor) -> list[Tensor]:
+        """Return the sums over every graph, [B, *features], of several tensors [N, *features]."""
+        return [self.reduce(flat(v), ("sum",)).reshape(self.size, *v.shape[1:]) for v in values]
+
+    def fill_empty(self, out: Tensor, empty: float) -> Tensor:
+        """Set the rows of `out` [B, *] that belong to graphs without nodes to `empty`."""
+        return out.masked_fill((self.count == 0).view(-1, *[1] * (out.dim() - 1)), empty)
 
     def expand(self, values: Tensor) -> Tensor:
         """Copy the row of every graph to its nodes, [B, *] -> [N, *]; the gradient is an exact sum."""
@@ -150,15 +164,6 @@ class Segments:
     @property
     def _groups(self) -> tuple[Tensor, Tensor, Tensor | None]:
         return self.index, self.ptr, self.order
-
-    def _divided(self, products: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums of products divided by the sums of weights, and the sums of weights."""
-        above, total = (
-            self.reduce(flat(values), ("sum",)).view(self.size, *values.shape[1:])
-            for values in (products, weight)
-        )
-        total = total.masked_fill((self.count == 0).view(-1, *[1] * (total.dim() - 1)), 1)
-        return above / total, total
 
     def check_unchanged(self) -> None:
         """Raise an IndexError if the batch vector was modified after the segments were made."""

@@ -19,10 +19,9 @@ from readouts.functional.checks import check_empty, check_values, check_x, reduc
 from readouts.functional.order import (
     INTERPOLATIONS,
     MIDDLES,
+    all_levels_of,
     check_choice,
     check_proportion,
-    level_tensors,
-    levels_of,
 )
 from readouts.segments import Segments
 
@@ -123,7 +122,7 @@ def quantile(
         check_x(x)
         check_empty(empty)
         check_choice("interpolation", interpolation, INTERPOLATIONS)
-        levels = [float(level) for level in (level_tensors(q) if isinstance(q, Tensor) else levels_of(q))]
+        levels = [float(level) for level in all_levels_of(q)]
         return f"quantile(q={levels}, interpolation={interpolation}, empty={empty})"
 
     shard = agree_on_call(check, (x,), batch, ptr, size, group, ddp, (q,) if isinstance(q, Tensor) else ())

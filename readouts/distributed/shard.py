@@ -61,7 +61,13 @@ class Shard(RankNodes):
 
     def weighted_mean(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return weighted means and sums of weights over all ranks, without a derivative."""
-        return self._divided(ops.product(weight, x), weight.to(ops.wide_dtype(weight)))
+        return self.quotient(x, weight)
+
+    def totals(self, *values: Tensor) -> list[Tensor]:
+        """Return the sums over all ranks of several tensors of one dtype, in the messages of one."""
+        rows = [flat(value) for value in values]
+        sums = self.reduce(torch.cat(rows, dim=1), ("sum",)).split([row.shape[1] for row in rows], dim=1)
+        return [part.reshape(self.size, *v.shape[1:]) for part, v in zip(sums, values, strict=True)]
 
     def expand(self, values: Tensor) -> Tensor:
         """Copy the row of every graph to its nodes; backward is an exact sum over ranks, in two messages."""

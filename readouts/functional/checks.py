@@ -159,9 +159,3 @@ def to_compute_dtype(x: Tensor, least: torch.dtype = torch.float32) -> Tensor:
 def cast_back(out: Tensor, x: Tensor) -> Tensor:
     """Cast a result to the dtype of x, or to the default float dtype if x has integers."""
     return out.to(result_dtype("mean", x.dtype))
-
-
-def fill_empty(out: Tensor, segments: Segments, empty: float) -> Tensor:
-    """Set the rows of graphs without nodes to `empty`."""
-    shape = segments.size, *[1] * (out.dim() - 1)
-    return out.masked_fill((segments.count == 0).view(shape), empty)

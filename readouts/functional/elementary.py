@@ -100,7 +100,7 @@ def finish(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: floa
     """Fill empty graphs of blocks [B, R, F], restore the feature shape of x, concatenate the blocks."""
     if empty != 0:
         check_fits(empty, out.dtype)
-        out = out.masked_fill((segments.count == 0).view(-1, 1, 1), empty)
+        out = segments.fill_empty(out, empty)
     if x.dim() == 2:
         return out.flatten(1)
     out = out.unflatten(2, x.shape[1:]) if x.dim() > 1 else out
@@ -148,9 +148,18 @@ def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) ->
     return _global_pool(x, batch, size, "max")
 
 
+def nodes_first(x: Tensor, dim: int) -> tuple[Tensor, int | None]:
+    """Move the dimension of the nodes to the front; return x and where to move it back, None for nowhere."""
+    if dim in (0, -x.dim()):  # an unnecessary view takes as long as a small batch
+        return x, None
+    return x.movedim(dim, 0), dim
+
+
 def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str) -> Tensor:
     check_x(x)
-    dim = -1 if x.dim() == 1 else -2
+    x, back = nodes_first(x, -1 if x.dim() == 1 else -2)
     size = None if batch is None else size  # PyG, too, ignores `size` without a batch
-    out = readout(x.movedim(dim, 0), batch, reduce, size=size).movedim(0, dim)
-    return out.squeeze(dim) if batch is None and x.dim() > 2 else out
+    out = readout(x, batch, reduce, size=size)
+    if back is None:
+        return out
+    return out.squeeze(0) if batch is None else out.movedim(0, back)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from readouts.functional.checks import averaged_graphs_of, cast_back, fill_empty, to_compute_dtype
+from readouts.functional.checks import averaged_graphs_of, cast_back, to_compute_dtype
 from readouts.functional.elementary import reduced
 from readouts.segments import Segments
 
@@ -40,4 +40,4 @@ def moments(
     scores = (wide - segments.expand(mean)) * segments.expand(inverse)
     cubes = scores * scores * scores
     shape = reduced(torch.cat([cubes, cubes * scores], dim=-1), segments, "mean")
-    return cast_back(fill_empty(torch.cat([mean, std, shape], dim=-1), segments, empty), x)
+    return cast_back(segments.fill_empty(torch.cat([mean, std, shape], dim=-1), empty), x)

@@ -121,7 +121,7 @@ def quantile(
     Source: Hyndman and Fan, "Sample quantiles in statistical packages" (The American Statistician, 1996).
     """
     check_choice("interpolation", interpolation, INTERPOLATIONS)
-    levels = level_tensors(q) if isinstance(q, Tensor) else levels_of(q)
+    levels = all_levels_of(q)
     segments = graphs_of(x, batch, ptr, size, empty)
     out = _quantiles(flat(segments.nodes(x)), segments, levels, interpolation)
     single = q.dim() == 0 if isinstance(q, Tensor) else isinstance(q, int | float)
@@ -189,6 +189,11 @@ def levels_of(q: float | Sequence[float]) -> Sequence[float]:
         if not 0 <= level <= 1:
             raise ValueError(f"q: expected numbers from 0 to 1, got {level}")
     return levels
+
+
+def all_levels_of(q: float | Sequence[float] | Tensor) -> Sequence[float | Tensor]:
+    """Return numbers as `levels_of` does, the entries of a tensor as `level_tensors` does."""
+    return level_tensors(q) if isinstance(q, Tensor) else levels_of(q)
 
 
 def check_proportion(proportion: float) -> None:

@@ -21,7 +21,6 @@ from readouts.functional.checks import (
     check_clamp_min,
     check_power,
     check_values,
-    fill_empty,
     to_compute_dtype,
 )
 from readouts.functional.elementary import reduced
@@ -118,14 +117,13 @@ def _averaged(x: Tensor, given: Tensor, segments: Segments, softmax: bool, empty
         out = _WeightedMean.apply(values, given, segments, softmax)
     else:
         out = _step_by_step(values, given, segments, softmax)
-    return cast_back(fill_empty(out, segments, empty) if empty != 0 or not softmax else out, x)
+    return cast_back(segments.fill_empty(out, empty) if empty != 0 or not softmax else out, x)
 
 
 def _step_by_step(x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
     """Return weighted means from operators that support torch.compile, vmap and second derivatives."""
     weight = _weights(given, segments) if softmax else given
-    total = reduced(weight.to(ops.wide_dtype(weight)), segments, "sum", empty=1)
-    return (reduced(ops.product(weight, x), segments, "sum") / total).to(x.dtype)
+    return segments.quotient(x, weight)[0].to(x.dtype)
 
 
 def _weights(scores: Tensor, segments: Segments) -> Tensor:
@@ -221,7 +219,7 @@ def logsumexp(
     total = reduced((wide - segments.expand(top)).exp(), segments, "sum", empty=1)
     nothing = total == 0
     out = top + torch.where(nothing, 1, total).log()
-    return cast_back(fill_empty(out.masked_fill(nothing, -torch.inf), segments, empty), x)
+    return cast_back(segments.fill_empty(out.masked_fill(nothing, -torch.inf), empty), x)
 
 
 def power_mean(
@@ -270,7 +268,7 @@ def power_mean(
     scaled = powers * logs
     top = _finite(segments.greatest(scaled))
     excess = reduced((scaled - segments.expand(top)).expm1(), segments, "mean")
-    return cast_back(fill_empty(((top + excess.log1p()) / rows).exp(), segments, empty), x)
+    return cast_back(segments.fill_empty(((top + excess.log1p()) / rows).exp(), empty), x)
 
 
 def unsqueeze_like(values: Tensor, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import LayerNorm, Linear, LSTMCell, Module, Parameter
 from torch.nn.functional import linear
 from torch_geometric.nn.inits import reset
 
-from readouts.functional.checks import check_features, fill_empty
+from readouts.functional.checks import check_features
 from readouts.functional.weighted import per_graph, softmax_averaged, softmax_mean
 from readouts.nn.base import Readout, apply, slopes_times_values
 from readouts.segments import Segments
@@ -125,7 +125,7 @@ class MultiheadAttentionReadout(Readout):
         out = out if self.norm1 is None else self.norm1(out)
         out = out + self.lin(out).relu()
         out = out if self.norm2 is None else self.norm2(out)
-        return fill_empty(out.flatten(-2), segments, self.empty)
+        return segments.fill_empty(out.flatten(-2), self.empty)
 
     def _settings(self) -> list[str]:
         settings = [str(self.channels), f"heads={self.heads}", f"seeds={self.seeds}"]
@@ -172,7 +172,7 @@ class Set2SetReadout(Readout):
             query, memory = self._ask(out, query, memory)
             scores = (x * segments.expand(query)).sum(-1, keepdim=True)
             out = torch.cat([query, softmax_averaged(x, scores, segments)], dim=-1)
-        return fill_empty(out, segments, self.empty)
+        return segments.fill_empty(out, self.empty)
 
     def _ask(self, out: Tensor, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Compute one step of the LSTM; PyTorch's own step does not support vmap."""

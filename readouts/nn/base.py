@@ -12,6 +12,7 @@ from torch_geometric.nn import MLP
 from torch_geometric.nn.aggr import Aggregation
 
 from readouts.functional.checks import cast_back, check_empty, check_x, segments_of, to_compute_dtype
+from readouts.functional.elementary import nodes_first
 from readouts.segments import Segments
 
 
@@ -77,13 +78,6 @@ class Readout(Aggregation):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._settings())})"
-
-
-def nodes_first(x: Tensor, dim: int) -> tuple[Tensor, int | None]:
-    """Move the dimension of the nodes to the front; return x and where to move it back, None for nowhere."""
-    if dim == 0 or (dim == -2 and x.dim() == 2):  # an unnecessary view takes as long as a small batch
-        return x, None
-    return x.movedim(dim, 0), dim
 
 
 def apply(module: Module | None, x: Tensor, segments: Segments) -> Tensor:

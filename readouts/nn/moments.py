@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from readouts.functional.checks import cast_back, check_features, fill_empty, to_compute_dtype
+from readouts.functional.checks import cast_back, check_features, to_compute_dtype
 from readouts.functional.elementary import readout
 from readouts.functional.moments import moments
 from readouts.nn.base import Readout
@@ -45,4 +45,4 @@ class SizeAwareMeanReadout(Readout):
         mean = to_compute_dtype(readout(x, segments, "mean"))
         size = segments.count.clamp(min=1).to(mean.dtype).log()
         column = size.view(-1, *[1] * (x.dim() - 1)).expand(*mean.shape[:-1], 1)
-        return cast_back(fill_empty(torch.cat([mean, column], dim=-1), segments, self.empty), x)
+        return cast_back(segments.fill_empty(torch.cat([mean, column], dim=-1), self.empty), x)

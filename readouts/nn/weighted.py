@@ -9,6 +9,7 @@ from torch_geometric.nn.inits import reset
 
 from readouts.functional import weighted
 from readouts.functional.checks import check_clamp_min, check_power, segments_of, to_compute_dtype
+from readouts.functional.elementary import nodes_first
 from readouts.nn.base import Readout, apply, slopes_times_values
 from readouts.segments import Segments
 
@@ -57,15 +58,16 @@ class WeightedMeanReadout(Readout):
         Raises:
             ValueError: there is neither a weight nor a gate, or the weight does not match x.
         """
-        x = x.movedim(dim, 0)
+        x, back = nodes_first(x, dim)
         segments = segments_of(x, index, ptr if index is None else None, dim_size)
         if weight is not None:
-            weight = weight if weight.dim() == 1 else weight.movedim(dim, 0)
+            weight = weight if weight.dim() == 1 else nodes_first(weight, dim)[0]
         elif self.gate is not None:
             weight = apply(self.gate, x, segments)
         else:
             raise ValueError("weight: expected weights of the nodes, for there is no gate, got None")
-        return weighted.weighted_mean(x, weight, segments, empty=self.empty).movedim(0, dim)
+        out = weighted.weighted_mean(x, weight, segments, empty=self.empty)
+        return out if back is None else out.movedim(0, back)
 
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return a_i x_i, with a_i the normalised weight."""

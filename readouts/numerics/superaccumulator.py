@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -86,13 +87,22 @@ class Layout(NamedTuple):
 
 def carry(limbs: Tensor) -> None:
     """Bring limbs back into 32 bits with a sign, and counters to 0 or 1, in place."""
-    rest = torch.zeros_like(limbs[0])
-    for limb in limbs[:-2]:
-        limb += rest
-        rest = (limb + MASK // 2 + 1) >> LIMB
-        limb -= rest << LIMB
-    limbs[-2] += rest
+    *places, top = range(len(limbs) - 1)
+    carried = balanced(limbs[:top])
+    for place in places:
+        limbs[place] = next(carried)
+    limbs[top] += next(carried)
     limbs[-1] = settled(limbs[-1])
+
+
+def balanced(limbs: Tensor) -> Iterator[Tensor]:
+    """Yield limbs in -2**31 <= limb < 2**31, lowest first, and what is left for the next limb."""
+    rest = limbs.new_zeros(limbs.shape[1:])
+    for limb in limbs:
+        total = limb + rest
+        rest = (total + MASK // 2 + 1) >> LIMB
+        yield total - (rest << LIMB)
+    yield rest
 
 
 def settled(counts: Tensor) -> Tensor:
@@ -162,22 +172,16 @@ def special(limbs: Tensor) -> Tensor:
 def terms(limbs: Tensor, format: Format) -> tuple[list[Tensor], Tensor]:
     """Return float64 numbers whose exact sums are those of limbs, and where they are, [B, F] each."""
     low, high = window(limbs)
-    digits, rest = [], torch.zeros_like(limbs[0])
-    for limb in limbs[low:high]:
-        total = limb + rest
-        rest = (total + MASK // 2 + 1) >> LIMB
-        digits.append(total - (rest << LIMB))
-    digits.append(rest)
-    exponents = [format.exponent + LIMB * place for place in range(low, low + len(digits))]
-    fits = rest.abs() < 2**52
-    numbers = []
-    for digit, exponent in zip(digits, exponents, strict=True):
-        if not digit.any():
+    numbers, fits = [], torch.ones_like(limbs[0], dtype=torch.bool)
+    for place, limb in enumerate(balanced(limbs[low:high]), start=low):
+        if not limb.any():
             continue
+        exponent = format.exponent + LIMB * place
         if LEAST_TERM <= exponent <= GREATEST_TERM:
-            numbers.append(digit.double() * 2.0**exponent)
+            fits &= limb.abs() < 2**52
+            numbers.append(limb.double() * 2.0**exponent)
         else:
-            fits = fits & (digit == 0)
+            fits &= limb == 0
     return numbers, fits
 
 

@@ -63,8 +63,14 @@ def reduce_flat(
     x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: tuple[str, ...]
 ) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R * F], a block for every name in ELEMENTARY."""
-    fits = native.supports(x.dtype) and native.NAMES.issuperset(names)
-    if is_plain(x) and needs_grad(x) and fits and x.numel() > 0 and ptr.shape[0] > 1:
+    if (
+        is_plain(x)
+        and needs_grad(x)
+        and native.supports(x.dtype)
+        and native.NAMES.issuperset(names)
+        and x.numel() > 0
+        and ptr.shape[0] > 1
+    ):
         return _apply_flat(x, index, ptr, order, ptr.shape[0] - 1, names)
     return reduce(x, index, ptr, order, names).flatten(1)
 

@@ -452,7 +452,9 @@ def sent(group, function, nodes, options):
 
     dist.all_reduce = counting
     try:
-        out = getattr(distributed, function)(x, torch.arange(nodes) % SIZE, **options, size=SIZE, group=group)
+        values = (x, x) if function == "softmax_mean" else (x,)
+        call = functools.partial(getattr(distributed, function), *values, torch.arange(nodes) % SIZE)
+        out = call(**options, size=SIZE, group=group)
         forward = len(sizes)
         loss(out).backward()
     finally:
@@ -463,7 +465,7 @@ def sent(group, function, nodes, options):
 
 CALLS = {name: ("readout", {"reduce": name}) for name in ALL}
 CALLS |= {"quantile": ("quantile", {"q": [0.1, 0.9]}), "trimmed": ("trimmed_mean", {"proportion": 0.2})}
-CALLS |= {"logsumexp": ("logsumexp", {})}
+CALLS |= {"logsumexp": ("logsumexp", {}), "softmax": ("softmax_mean", {})}
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -471,6 +473,12 @@ def test_messages_do_not_grow_with_nodes(processes, name):
     function, options = CALLS[name]
     few, many = (processes.run(2, sent, function, nodes, options) for nodes in (700, 7000))
     assert few == many
+
+
+def test_numerator_and_denominator_share_their_messages(processes):
+    calls = ((CALLS[name][0], 700, CALLS[name][1]) for name in ("sum", "softmax"))
+    sums, weighted = (processes.run(2, sent, *call)[0] for call in calls)
+    assert len(weighted) == len(sums) + 1  # the greatest scores
 
 
 def until_it_fails(group, dies_at=None, hangs=False):
