@@ -218,14 +218,18 @@ READOUTS_API int readouts_reduce_batch(const void* x, int64_t dtype, int64_t nod
                          threads);
 }
 
+// One reduction of integers to a block of the output, whose rows are `stride` numbers apart. `result` is the dtype of
+// the output: int64 or that of x, or for all but sums and extremes, and for several reductions, float64 or float32.
 READOUTS_API int readouts_reduce_integers(const void* x, int64_t dtype, int64_t result, int64_t nodes, int64_t features,
                                           const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t kind,
-                                          void* out, int64_t threads) {
+                                          void* out, int64_t stride, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
-  if (dtype < kInt64 || dtype > kUInt8) return kDTypeError;
+  bool keeps = kind == 0 || kind == 2 || kind == 3;  // sums and extremes, which need no floating point
+  bool known = result == kFloat64 || result == kFloat32 || (keeps && (result == kInt64 || (kind && result == dtype)));
+  if (dtype < kInt64 || dtype > kUInt8 || !known) return kDTypeError;
   if (batch.is_empty()) return 0;
-  chosen->reduce_integers((DType)dtype, (DType)result, batch.view(), kind, x, out);
+  chosen->reduce_integers((DType)dtype, (DType)result, batch.view(), kind, x, out, stride);
   return batch.result();
 }
 
@@ -268,14 +272,16 @@ READOUTS_API int readouts_reduce_backward_batch(const void* grad, const void* x,
                                   graph_of, graphs, kinds, blocks, reductions, result, threads);
 }
 
-READOUTS_API int readouts_select(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr,
+// Order statistics; means of the first two have the dtype `result`: that of floats, float64 or float32 for integers.
+READOUTS_API int readouts_select(const void* x, int64_t dtype, int64_t result, int64_t nodes, int64_t features, const int64_t* ptr,
                                  const int64_t* order, int64_t graphs, const int64_t* ranks, int64_t count, void* out,
                                  void* means, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
-  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
+  bool known = dtype <= kBFloat16 ? result == dtype : result == kFloat64 || result == kFloat32;
+  if (dtype < kFloat64 || dtype > kUInt8 || !known) return kDTypeError;
   if (batch.is_empty()) return 0;
-  chosen->select((DType)dtype, batch.view(), x, ranks, count, out, means);
+  chosen->select((DType)dtype, (DType)result, batch.view(), x, ranks, count, out, means);
   return batch.result();
 }
 
@@ -284,7 +290,7 @@ READOUTS_API int readouts_keep(const void* x, int64_t dtype, int64_t nodes, int6
                                const int64_t* kept_ptr, void* kept, int64_t threads) {
   Batch batch(ptr, order, graphs, nodes, features, threads);
   if (!batch.right()) return kPtrError;
-  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
+  if (dtype < kFloat64 || dtype > kUInt8) return kDTypeError;
   if (batch.is_empty()) return 0;
   chosen->keep((DType)dtype, batch.view(), x, bounds, cut, kept_ptr, kept);
   return batch.result();

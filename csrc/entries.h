@@ -9,9 +9,10 @@ namespace READOUTS_ISA {
 void reduce_any(DType dtype, const Graphs& g, const Reductions& reductions, const void* x, void* out);
 void reduce_backward_any(DType dtype, const Graphs& g, const Reductions& reductions, const void* grad, const void* x,
                          const void* out, const int64_t* index, void* result);
-void reduce_integers_any(DType dtype, DType result, const Graphs& g, int64_t kind, const void* x, void* out);
-void select_any(DType dtype, const Graphs& g, const void* x, const int64_t* ranks, int64_t count, void* out,
-                void* means);
+void reduce_integers_any(DType dtype, DType result, const Graphs& g, int64_t kind, const void* x, void* out,
+                         int64_t stride);
+void select_any(DType dtype, DType result, const Graphs& g, const void* x, const int64_t* ranks, int64_t count,
+                void* out, void* means);
 void keep_any(DType dtype, const Graphs& g, const void* x, const void* bounds, const int64_t* cut,
               const int64_t* kept_ptr, void* kept);
 void trim_backward_any(DType dtype, const Graphs& g, const void* x, const void* bounds, const int64_t* cut,
@@ -38,6 +39,21 @@ void with_float(DType dtype, const Work& work) {
     work(float16{});
   else if (dtype == kBFloat16)
     work(bfloat16{});
+}
+
+// Call work(T{}) with the C++ type of an integer dtype.
+template <class Work>
+void with_integer(DType dtype, const Work& work) {
+  if (dtype == kInt64)
+    work(int64_t{});
+  else if (dtype == kInt32)
+    work(int32_t{});
+  else if (dtype == kInt16)
+    work(int16_t{});
+  else if (dtype == kInt8)
+    work(int8_t{});
+  else if (dtype == kUInt8)
+    work(uint8_t{});
 }
 
 inline Entry* entries_of(const Reductions& reductions, Scratch& scratch) {

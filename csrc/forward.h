@@ -137,8 +137,9 @@ void finish(const R& rows, int64_t begin, int64_t end, const G& generate, Work<T
   const State<T>& state = work.state;
   vd n = fill<vd>((double)(end - begin));
   for (int64_t slot = 0; slot < columns.slots(); slot += D) {
-    Expansion sum = normalised({load_as<vd>(state.high + slot), load_as<vd>(state.low + slot),
-                                load_as<vd>(state.third + slot)});
+    Expansion sum = *state.depth ? compacted(state, slot)
+                                 : normalised({load_as<vd>(state.high + slot), load_as<vd>(state.low + slot),
+                                               load_as<vd>(state.third + slot)});
     Rounded result = rounded<Number<T>::kWide>(sum, n, means);
     vd special = load_as<vd>(state.special + slot);
     vl is_special = special != 0.0;  // NaN, too
@@ -294,6 +295,8 @@ void merge(const State<T>& total, const State<T>& piece, int64_t slots, bool sum
     absorb(total, slot, load_as<vd>(piece.high + slot));
     absorb(total, slot, load_as<vd>(piece.low + slot));
     absorb(total, slot, load_as<vd>(piece.third + slot));
+    for (int64_t level = 0; level < *piece.depth; ++level)
+      absorb(total, slot, load_as<vd>(piece.deep + level * slots + slot));
     store_as(total.special + slot, load_as<vd>(total.special + slot) + load_as<vd>(piece.special + slot));
     store_as(total.broken + slot, load_as<vl>(total.broken + slot) | load_as<vl>(piece.broken + slot));
   }

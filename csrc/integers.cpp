@@ -6,28 +6,20 @@
 namespace readouts {
 namespace READOUTS_ISA {
 
-template <class Work>
-void with_integer(DType dtype, const Work& work) {
-  if (dtype == kInt64)
-    work(int64_t{});
-  else if (dtype == kInt32)
-    work(int32_t{});
-  else if (dtype == kInt16)
-    work(int16_t{});
-  else if (dtype == kInt8)
-    work(int8_t{});
-  else if (dtype == kUInt8)
-    work(uint8_t{});
-}
-
-void reduce_integers_any(DType dtype, DType result, const Graphs& g, int64_t kind, const void* x, void* out) {
+void reduce_integers_any(DType dtype, DType result, const Graphs& g, int64_t kind, const void* x, void* out,
+                         int64_t stride) {
   with_integer(dtype, [&](auto zero) {
     using T = decltype(zero);
-    Integers<T> call{static_cast<const T*>(x), g.nodes, g.features, offsets_of(g), g.order, (Kind)kind, out, g.wrong};
+    Integers<T> call{static_cast<const T*>(x), g.nodes, g.features, offsets_of(g), g.order, (Kind)kind, out, stride,
+                     g.wrong};
     if (result == kFloat64)
       reduce_integers<T, double>(call, g.threads);
-    else
+    else if (result == kFloat32)
       reduce_integers<T, float>(call, g.threads);
+    else if (result == kInt64)
+      reduce_integers<T, int64_t>(call, g.threads);
+    else
+      reduce_integers<T, T>(call, g.threads);
   });
 }
 

@@ -1,4 +1,4 @@
-// One reduction of integers or bool: int64 sums, extremes as they are, averages in floating point, rounded once.
+// One reduction of integers or bool: exact sums modulo 2**64, extremes, averages in floating point, rounded once.
 #pragma once
 #include "forward.h"
 
@@ -29,30 +29,34 @@ struct Integers {
   Offsets offsets;
   const int64_t* order;
   Kind kind;
-  void* out;
+  void* out;       // a block of the output
+  int64_t stride;  // of its rows
   bool* wrong;
+
+  template <class U>
+  U* row(int64_t graph) const {
+    return static_cast<U*>(out) + graph * stride;
+  }
 };
 
-template <class T, class R>
-void sum_integers(const Integers<T>& call, const R& rows, int64_t graph) {
-  int64_t* total = static_cast<int64_t*>(call.out) + graph * call.features;
+template <class T, class U, class R>
+void sum_integers(const Integers<T>& call, const R& rows, int64_t graph, int64_t* total) {
   std::memset(total, 0, call.features * sizeof(int64_t));
   for (int64_t position = call.offsets[graph]; position < call.offsets[graph + 1]; ++position) {
     const T* row = rows.at(position);
     for (int64_t feature = 0; feature < call.features; ++feature)
       total[feature] = (int64_t)((uint64_t)total[feature] + (uint64_t)(int64_t)row[feature]);
   }
+  for (int64_t feature = 0; feature < call.features; ++feature) call.template row<U>(graph)[feature] = (U)total[feature];
 }
 
-template <class T, class R>
-void compare_integers(const Integers<T>& call, const R& rows, int64_t graph) {
-  T* best = static_cast<T*>(call.out) + graph * call.features;
+template <class T, class U, class R>
+void compare_integers(const Integers<T>& call, const R& rows, int64_t graph, T* best) {
   int64_t begin = call.offsets[graph], end = call.offsets[graph + 1];
-  if (begin == end) {
+  if (begin < end)
+    std::memcpy(best, rows.at(begin), call.features * sizeof(T));
+  else
     std::memset(best, 0, call.features * sizeof(T));
-    return;
-  }
-  std::memcpy(best, rows.at(begin), call.features * sizeof(T));
   for (int64_t position = begin + 1; position < end; ++position) {
     const T* row = rows.at(position);
     if (call.kind == kMax)
@@ -60,6 +64,7 @@ void compare_integers(const Integers<T>& call, const R& rows, int64_t graph) {
     else
       for (int64_t feature = 0; feature < call.features; ++feature) best[feature] = vmin(best[feature], row[feature]);
   }
+  for (int64_t feature = 0; feature < call.features; ++feature) call.template row<U>(graph)[feature] = (U)best[feature];
 }
 
 // Leave the mean of a graph in `work`: its exact sum, rounded once. halves [2, slots] are scratch memory.
@@ -100,7 +105,7 @@ void average_integers(const Integers<T>& call, const R& rows, int64_t graph, Wor
 template <class T, class U>
 void write_averages(const Integers<T>& call, int64_t graph, const double* values, bool packed, bool roots) {
   Columns columns(call.features);
-  U* out = static_cast<U*>(call.out) + graph * call.features;
+  U* out = call.template row<U>(graph);
   for (int64_t block = 0; block < columns.blocks(); ++block) {
     Doubles value = load_doubles(values + block * W);
     for (int half = 0; roots && half < 2; ++half) value.v[half] = square_root(value.v[half]);
@@ -114,7 +119,7 @@ void spread_integers(const Integers<T>& call, const R& rows, int64_t graph, Work
   Columns columns(call.features);
   int64_t begin = call.offsets[graph], end = call.offsets[graph + 1];
   if (begin == end) {
-    std::memset(static_cast<U*>(call.out) + graph * call.features, 0, call.features * sizeof(U));
+    std::memset(call.template row<U>(graph), 0, call.features * sizeof(U));
     return;
   }
   average_integers(call, rows, graph, work, halves);
@@ -129,6 +134,7 @@ void spread_integers(const Integers<T>& call, const R& rows, int64_t graph, Work
   write_averages<T, U>(call, graph, call.kind == kVar ? work.mean : work.mean64, false, call.kind == kStd);
 }
 
+// Reduce to numbers of type U; averages, to floating-point numbers alone.
 template <class T, class U>
 void reduce_integers(const Integers<T>& call, int threads) {
   Plan plan(call.offsets, threads);
@@ -137,16 +143,19 @@ void reduce_integers(const Integers<T>& call, int threads) {
   auto run = [&](const auto& rows) {
     share_graphs(call.offsets, plan, [&](int64_t begin, int64_t end) {
       ControlWord word;
-      Scratch& scratch = thread_scratch(Work<U>::bytes(call.features) + 2 * slots * 8 + 64);
-      Work<U> work(scratch, call.features, true);
-      int64_t* halves = scratch.take<int64_t>(2 * slots);
-      for (int64_t graph = begin; graph < end; ++graph) {
-        if (call.kind == kSum)
-          sum_integers(call, rows, graph);
-        else if (call.kind == kMax || call.kind == kMin)
-          compare_integers(call, rows, graph);
-        else
-          spread_integers(call, rows, graph, work, halves);
+      if (call.kind <= kMin && call.kind != kMean) {
+        int64_t* row = thread_scratch(call.features * 8).template take<int64_t>(call.features);
+        for (int64_t graph = begin; graph < end; ++graph) {
+          if (call.kind == kSum)
+            sum_integers<T, U>(call, rows, graph, row);
+          else
+            compare_integers<T, U>(call, rows, graph, reinterpret_cast<T*>(row));
+        }
+      } else if constexpr (std::is_floating_point_v<U>) {
+        Scratch& scratch = thread_scratch(Work<U>::bytes(call.features) + 2 * slots * 8 + 64);
+        Work<U> work(scratch, call.features, true);
+        int64_t* halves = scratch.take<int64_t>(2 * slots);
+        for (int64_t graph = begin; graph < end; ++graph) spread_integers(call, rows, graph, work, halves);
       }
     });
   };

@@ -28,8 +28,9 @@ struct Kernels {
   void (*reduce)(DType, const Graphs&, const Reductions&, const void* x, void* out);
   void (*reduce_backward)(DType, const Graphs&, const Reductions&, const void* grad, const void* x, const void* out,
                           const int64_t* index, void* result);
-  void (*reduce_integers)(DType, DType result, const Graphs&, int64_t kind, const void* x, void* out);
-  void (*select)(DType, const Graphs&, const void* x, const int64_t* ranks, int64_t count, void* out, void* means);
+  void (*reduce_integers)(DType, DType result, const Graphs&, int64_t kind, const void* x, void* out, int64_t stride);
+  void (*select)(DType, DType result, const Graphs&, const void* x, const int64_t* ranks, int64_t count, void* out,
+                 void* means);
   void (*keep)(DType, const Graphs&, const void* x, const void* bounds, const int64_t* cut, const int64_t* kept_ptr,
                void* kept);
   void (*trim_backward)(DType, const Graphs&, const void* x, const void* bounds, const int64_t* cut, const void* grad,

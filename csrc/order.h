@@ -3,6 +3,9 @@
 // Numbers become keys, integers in the same order with -0 below +0; a NaN is the least or the greatest key of its
 // column. One register of keys is P columns.
 #pragma once
+#include <limits>
+#include <type_traits>
+
 #include "forward.h"
 
 namespace readouts {
@@ -10,13 +13,13 @@ namespace READOUTS_ISA {
 
 constexpr int64_t kSorted = 512;  // nodes up to which the columns of a graph are sorted
 
-template <class T>
+template <class T, class = void>
 struct Keys {
   using N = Number<T>;
   using Vector = typename N::SignedVector;
   using Int = typename N::Signed;
   static constexpr int P = W / N::kParts;
-  static constexpr Int kGreatest = (Int)(~(typename N::Unsigned)0 >> 1);
+  static constexpr Int kGreatest = (Int)(~(typename N::Unsigned)0 >> 1), kLeast = -kGreatest - 1;
   static constexpr int kBits = 8 * sizeof(Int);
   // bits that a 16-bit float does not have as float32
   static constexpr int kUnused = std::is_same_v<T, bfloat16> ? 16 : std::is_same_v<T, float16> ? 13 : 0;
@@ -81,6 +84,45 @@ struct Keys {
   }
 };
 
+// Integers are keys as they are, in lanes of 32 bits if they fit.
+template <class T>
+struct Keys<T, std::enable_if_t<std::is_integral_v<T>>> {
+  using Vector = std::conditional_t<sizeof(T) == 8, vl, vi>;
+  using Int = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+  static constexpr int P = sizeof(T) == 8 ? D : W, kBits = 8 * sizeof(T), kUnused = 0;
+  static constexpr Int kGreatest = std::numeric_limits<Int>::max(), kLeast = std::numeric_limits<T>::min();
+
+  static READOUTS_INLINE Vector load(const T* source, int lanes) {
+    Int buffer[P] = {};
+    if (__builtin_expect(lanes == P, 1))
+      for (int lane = 0; lane < P; ++lane) buffer[lane] = source[lane];
+    else
+      for (int lane = 0; lane < lanes; ++lane) buffer[lane] = source[lane];
+    return load_as<Vector>(buffer);
+  }
+
+  static READOUTS_INLINE void store(T* target, Vector keys, int lanes) {
+    Int buffer[P];
+    store_as(buffer, keys);
+    for (int lane = 0; lane < lanes; ++lane) target[lane] = (T)buffer[lane];
+  }
+
+  static READOUTS_INLINE Vector keys(Vector bits) { return bits; }
+  static READOUTS_INLINE Vector bits(Vector keys, Vector) { return keys; }
+  static READOUTS_INLINE Vector has_nan(Vector, Vector) { return Vector{}; }
+  static READOUTS_INLINE Vector numbers(Vector bits) { return bits; }
+
+  static READOUTS_INLINE Doubles wide(Vector keys) {
+    if constexpr (sizeof(T) == 8) {
+      return {{__builtin_convertvector(keys, vd), vd{}}};
+    } else {
+      Int buffer[P];
+      store_as(buffer, keys);
+      return {{doubles_of(load_as<vi_half>(buffer)), doubles_of(load_as<vi_half>(buffer + D))}};
+    }
+  }
+};
+
 // A block of columns of one graph.
 template <class T, class R>
 struct Column {
@@ -134,7 +176,7 @@ typename Keys<T>::Vector search(const Column<T, R>& column, int64_t rank) {
   using K = Keys<T>;
   using Vector = typename K::Vector;
   using Int = typename K::Int;
-  Vector base = fill<Vector>((Int)(-K::kGreatest - 1));  // a multiple of the step with at most `rank` keys below it
+  Vector base = fill<Vector>(K::kLeast);  // a multiple of the step with at most `rank` keys below it
   int shift = K::kBits;
   while (shift > K::kUnused) {
     shift -= 2;
@@ -151,7 +193,7 @@ typename Keys<T>::Vector search(const Column<T, R>& column, int64_t rank) {
     base += (wanted >= below_two) & step;
     base += (wanted >= below_three) & step;
   }
-  return base < 0 ? base | (Int)(((Int)1 << shift) - 1) : base;
+  return base < 0 ? base | (Int)(((Int)1 << shift) - 1) : base;  // the bits that are not used
 }
 
 // Return the key of a rank, given that of the rank before.
@@ -170,8 +212,8 @@ typename Keys<T>::Vector successor(const Column<T, R>& column, typename Keys<T>:
 }
 
 // Write the order statistics of a column to out [K, F], and the mean of the first two unless `mean` is null.
-template <class T, class R>
-void select_column(const Column<T, R>& column, const int64_t* ranks, int64_t count, int64_t features, T* out, T* mean,
+template <class T, class U, class R>
+void select_column(const Column<T, R>& column, const int64_t* ranks, int64_t count, int64_t features, T* out, U* mean,
                    typename Keys<T>::Vector* keys) {
   using K = Keys<T>;
   using Vector = typename K::Vector;
@@ -212,7 +254,10 @@ void select_column(const Column<T, R>& column, const int64_t* ranks, int64_t cou
     vd total = low.v[half] + high.v[half];
     result.v[half] = (total - total) == 0.0 ? total * 0.5 : low.v[half] * 0.5 + high.v[half] * 0.5;
   }
-  K::store_wide(mean + column.column, result, column.lanes);
+  if constexpr (std::is_same_v<T, U>)
+    K::store_wide(mean + column.column, result, column.lanes);
+  else
+    store_block(mean + column.column, Number<U>::narrow(result), column.lanes);
 }
 
 // Call work(graph, column, keys) for every block of columns of every graph with nodes.
@@ -256,12 +301,12 @@ void for_columns(const Order<T>& call, int threads, const Work& work) {
 }
 
 // Write order statistics [B, K, F] of given ranks [B, K], and means [B, F] of the first two unless null.
-template <class T>
-void select(const Order<T>& call, const int64_t* ranks, int64_t count, T* out, T* means, int threads) {
+template <class T, class U>
+void select(const Order<T>& call, const int64_t* ranks, int64_t count, T* out, U* means, int threads) {
   for (int64_t graph = 0; graph < call.offsets.graphs; ++graph) {
     if (call.offsets.nodes(graph)) continue;
     std::memset(out + graph * count * call.features, 0, count * call.features * sizeof(T));
-    if (means) std::memset(means + graph * call.features, 0, call.features * sizeof(T));
+    if (means) std::memset(means + graph * call.features, 0, call.features * sizeof(U));
   }
   for_columns(call, threads, [&](int64_t graph, const auto& column, auto* keys) {
     select_column(column, ranks + graph * count, count, call.features, out + graph * count * call.features,

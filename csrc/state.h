@@ -13,25 +13,33 @@ namespace READOUTS_ISA {
 constexpr int64_t kTile = 128;  // rows that are certified, or split by pre-rounding, at once
 constexpr int kGrid = 46;       // bits between the grids of pre-rounding: 2**7 multiples of one add up exactly
 
-// Arrays of one number for every slot. The sum of a graph is high + low + third, exactly, unless it is not finite
-// (then it is `special`) or a lane is broken (then a superaccumulator has to add it again); `part` is that of a tile.
+constexpr int kDeep = 12;       // more numbers of a sum, for values that spread over more than three hold
+
+// Arrays of one number for every slot. The sum of a graph is high + low + third, exactly, and, where values spread
+// widely, as many `deep` numbers as `depth` says, unless it is not finite (then it is `special`) or a lane is broken
+// (then a superaccumulator has to add it again); `part` is that of a tile.
 template <class T>
 struct State {
   using Signed = typename Number<T>::Signed;
   using Unsigned = typename Number<T>::Unsigned;
   double *part, *high, *low, *third, *special;
-  int64_t* broken;
+  double* deep;  // [kDeep, slots]
+  int64_t *depth, *broken;
+  int64_t slots;
   Signed* largest;     // as signed integers: the greatest number unless all are negative
   Unsigned* least;     // as unsigned: the greatest of negative numbers, or the least of others
   Unsigned* greatest;  // as unsigned: the least of all unless none is negative
 
-  static int64_t bytes(int64_t slots) { return slots * (6 * 8 + 3 * sizeof(T) * (sizeof(T) == 2 ? 2 : 1)) + 1024; }
+  static int64_t bytes(int64_t slots) { return slots * ((6 + kDeep) * 8 + 3 * sizeof(T) * (sizeof(T) == 2 ? 2 : 1)) + 1024; }
 
   static State make(Scratch& scratch, int64_t slots) {
     State state;
     for (double** array : {&state.part, &state.high, &state.low, &state.third, &state.special})
       *array = scratch.take<double>(slots);
+    state.deep = scratch.take<double>(kDeep * slots);
+    state.depth = scratch.take<int64_t>(1);
     state.broken = scratch.take<int64_t>(slots);
+    state.slots = slots;
     state.largest = scratch.take<Signed>(slots);
     state.least = scratch.take<Unsigned>(slots);
     state.greatest = scratch.take<Unsigned>(slots);
@@ -41,6 +49,7 @@ struct State {
   void clear_sums(int64_t slots) const {
     for (double* array : {high, low, third, special}) std::memset(array, 0, slots * sizeof(double));
     std::memset(broken, 0, slots * sizeof(int64_t));
+    *depth = 0;
   }
 };
 
@@ -245,7 +254,26 @@ struct Squares {
   }
 };
 
-// Add float64 numbers to high + low + third without an error, or mark the lane as broken.
+// Add what three numbers do not hold to the deep ones, or mark the lane as broken.
+template <class S>
+__attribute__((noinline)) void absorb_deep(const S& state, int64_t slot, vd value) {
+  vl lost = value != value;  // after an overflow
+  value = lost ? vd{} : value;
+  for (int64_t level = 0; level < kDeep && any(value != 0.0); ++level) {
+    double* row = state.deep + level * state.slots;
+    if (level == *state.depth) {
+      std::memset(row, 0, state.slots * sizeof(double));
+      ++*state.depth;
+    }
+    vd total, error;
+    two_sum(load_as<vd>(row + slot), value, total, error);
+    store_as(row + slot, total);
+    value = error;
+  }
+  store_as(state.broken + slot, load_as<vl>(state.broken + slot) | lost | (value != 0.0));
+}
+
+// Add float64 numbers to a sum without an error, or mark the lane as broken.
 template <class S>
 READOUTS_INLINE void absorb(const S& state, int64_t slot, vd value) {
   vd high, low, third, error;
@@ -255,7 +283,30 @@ READOUTS_INLINE void absorb(const S& state, int64_t slot, vd value) {
   store_as(state.high + slot, high);
   store_as(state.low + slot, low);
   store_as(state.third + slot, third);
-  store_as(state.broken + slot, load_as<vl>(state.broken + slot) | (error != 0.0));
+  if (__builtin_expect(any(error != 0.0), 0)) absorb_deep(state, slot, error);
+}
+
+// Return the three leading numbers of a sum with deep ones. Those that follow are smaller than half of a unit in the
+// last place of the third, which is zero only if they are: they decide no rounding of a mean over fewer than 2**50.
+template <class S>
+__attribute__((noinline)) Expansion compacted(const S& state, int64_t slot) {
+  vd parts[3 + kDeep] = {load_as<vd>(state.high + slot), load_as<vd>(state.low + slot),
+                         load_as<vd>(state.third + slot)};
+  int64_t count = 3 + *state.depth;
+  for (int64_t at = 3; at < count; ++at) parts[at] = load_as<vd>(state.deep + (at - 3) * state.slots + slot);
+  vl broken = load_as<vl>(state.broken + slot), moved = fill<vl>((int64_t)-1);
+  for (int64_t pass = 0; pass < 2 * count && any(moved); ++pass) {
+    moved = vl{};
+    for (int64_t at = count - 1; at > 0; --at) {
+      vd total;
+      two_sum(parts[at - 1], parts[at], total, parts[at]);
+      moved |= total != parts[at - 1];
+      parts[at - 1] = total;
+    }
+    moved &= ~broken;
+  }
+  store_as(state.broken + slot, broken | moved);
+  return {parts[0], parts[1], parts[2]};
 }
 
 READOUTS_INLINE vd one_and_half(vl exponents) {  // times a power of two, given with its bias
@@ -297,7 +348,30 @@ READOUTS_INLINE void add_levels(const R& rows, int64_t begin, int64_t end, int64
   }
 }
 
-// Add the values of a block that hold NaN or infinities, or need more than three grids; `tile` is scratch memory
+// The same for four grids and more: one half after the other, so that constants and sums stay in registers.
+template <int LEVELS, class S, class R, class G>
+__attribute__((noinline)) void add_many_levels(const R& rows, int64_t begin, int64_t end, int64_t column, int lanes,
+                                               const G& generate, const S& state, int64_t slot,
+                                               const vl exponents[2]) {
+  for (int half = 0; half < 2; ++half) {
+    vd constant[LEVELS], total[LEVELS];
+    READOUTS_UNROLL
+    for (int level = 0; level < LEVELS; ++level) {
+      constant[level] = one_and_half(exponents[half] - level * kGrid);
+      total[level] = vd{};
+    }
+    for (int64_t position = begin; position < end; ++position) {
+      vd value = generate(rows, position, column, lanes, slot).v[half];
+      READOUTS_UNROLL
+      for (int level = 0; level + 1 < LEVELS; ++level) total[level] += split(value, constant[level]);
+      total[LEVELS - 1] += value;
+    }
+    READOUTS_UNROLL
+    for (int level = 0; level < LEVELS; ++level) absorb(state, slot + half * D, total[level]);
+  }
+}
+
+// Add the values of a block that hold NaN or infinities, or need more than seven grids; `tile` is scratch memory
 // for kTile * W numbers.
 template <class S, class R, class G>
 __attribute__((noinline)) void add_any(const R& rows, int64_t begin, int64_t end, int64_t column, int lanes,
@@ -401,8 +475,14 @@ void add_split(const R& rows, int64_t begin, int64_t end, int64_t column, int la
     vl bottom = vmax(vmin(found.bottom[half], found.top[half]), fill<vl>((int64_t)1));
     depth = vmax(depth, found.top[half] - bottom + (G::kDigits + 7));  // from 2**7 times the largest to the last bit
   }
-  if (__builtin_expect(any(hard) || any(depth > 3 * kGrid + 6), 0))
+  if (__builtin_expect(any(hard) || any(depth > 7 * kGrid + 6), 0))
     add_any(rows, begin, end, column, lanes, generate, state, slot, tile);
+  else if (any(depth > 5 * kGrid + 6))
+    add_many_levels<7>(rows, begin, end, column, lanes, generate, state, slot, exponents);
+  else if (any(depth > 4 * kGrid + 6))
+    add_many_levels<5>(rows, begin, end, column, lanes, generate, state, slot, exponents);
+  else if (any(depth > 3 * kGrid + 6))
+    add_many_levels<4>(rows, begin, end, column, lanes, generate, state, slot, exponents);
   else if (any(depth > 2 * kGrid + 6))
     add_levels<3>(rows, begin, end, column, lanes, generate, state, slot, exponents);
   else if (any(depth > kGrid + 6))

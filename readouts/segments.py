@@ -39,11 +39,11 @@ class Segments:
         self.index = index
         self.ptr = ptr
         self.order = order
-        self._version = _version(index)
+        self._watched = _versions(index, ptr, order)
 
     @classmethod
     def from_batch(cls, batch: Tensor, size: int | None = None) -> Segments:
-        """Make segments from a batch vector.
+        """Make segments from a batch vector, which is copied.
 
         Args:
             batch: graph of every node, int64 or int32 [N], in any order.
@@ -54,38 +54,42 @@ class Segments:
         Raises:
             TypeError: `batch` is not a tensor or has another dtype, `size` is not an integer.
             ValueError: `batch` is not one-dimensional, `size` is negative.
-            IndexError: an index is negative or not below `size`.
+            IndexError: an index is negative or not below `size`; without `size`, an index is so large that
+                offsets of all graphs would fill the memory.
         """
         _check_index("batch", batch)
         check_size(size)
-        index = batch.long()
+        index = batch.to(torch.int64, copy=True)
         if size is None:  # at least 1 if there are nodes: the operator reports a negative index
-            size = max(ops.greatest(index) + 1, 1) if index.shape[0] else 0
-        return cls(index, *ops.group(index, size if isinstance(size, torch.SymInt) else int(size)))
+            size = torch.sym_max(ops.greatest(index) + 1, 1) if index.shape[0] else 0
+            ops.check_greatest(size - 1, index.shape[0])
+        segments = cls(index, *ops.group(index, size if isinstance(size, torch.SymInt) else int(size)))
+        segments._watched += _versions(batch)
+        return segments
 
     @classmethod
     def from_ptr(cls, ptr: Tensor, num_nodes: int) -> Segments:
         """Make segments from the offsets of sorted graphs: graph b has the nodes ptr[b] to ptr[b + 1] - 1.
 
         Args:
-            ptr: int64 or int32 [B + 1], from 0 to `num_nodes`, not decreasing.
+            ptr: int64 or int32 [B + 1], from 0 to `num_nodes`, not decreasing; copied.
             num_nodes: number of nodes N.
 
         Raises:
-            TypeError: `ptr` is not a tensor or has another dtype.
+            TypeError: `ptr` is not a tensor or has another dtype, `num_nodes` is not an integer.
             ValueError: `ptr` is not one-dimensional, is empty, decreases, or does not run from 0 to N.
         """
         _check_index("ptr", ptr)
-        check_size(num_nodes, "num_nodes")
+        _check_number_of_nodes(num_nodes)
         if ptr.shape[0] == 0:
             raise ValueError("ptr: expected B + 1 offsets, got an empty tensor")
-        ptr = ptr.long()
+        ptr = ptr.to(torch.int64, copy=True)
         return cls(ops.expand_ptr(ptr, num_nodes), ptr)
 
     @classmethod
     def single(cls, num_nodes: int, device: torch.device | None = None) -> Segments:
         """Make the segments of one graph that contains all nodes."""
-        check_size(num_nodes, "num_nodes")
+        _check_number_of_nodes(num_nodes)
         index = torch.zeros(num_nodes, dtype=torch.int64, device=device)
         return cls(index, torch.tensor([0, num_nodes], device=device))
 
@@ -153,6 +157,7 @@ class Segments:
 
     def fill_empty(self, out: Tensor, empty: float) -> Tensor:
         """Set the rows of `out` [B, *] that belong to graphs without nodes to `empty`."""
+        empty = float(empty) if out.is_floating_point() else empty  # PyTorch takes no integers above 2**63
         return out.masked_fill((self.count == 0).view(-1, *[1] * (out.dim() - 1)), empty)
 
     def expand(self, values: Tensor) -> Tensor:
@@ -166,9 +171,16 @@ class Segments:
         return self.index, self.ptr, self.order
 
     def check_unchanged(self) -> None:
-        """Raise an IndexError if the batch vector was modified after the segments were made."""
-        if _version(self.index) != self._version:
-            raise IndexError("batch: expected the graphs that were counted when the segments were made")
+        """Raise an IndexError if `index`, `ptr`, `order` or the batch vector were modified in place since.
+
+        Changes of the batch vector that PyTorch does not see, through NumPy or `.data`, have no effect. Under
+        torch.compile no change is seen.
+        """
+        if torch.compiler.is_compiling():
+            return
+        for tensor, version in self._watched:
+            if tensor._version != version:
+                raise IndexError("batch: expected the graphs that were counted when the segments were made")
 
     def __getstate__(self) -> dict[str, Tensor | None]:
         self.check_unchanged()  # a copy has a version counter of its own
@@ -200,20 +212,31 @@ def check_size(size: int | None, name: str = "size") -> None:
         return
     if isinstance(size, bool) or not isinstance(size, int | np.integer | torch.SymInt):
         raise TypeError(f"{name}: expected an integer, got {type(size).__name__}")
-    if size < 0:
+    if isinstance(size, torch.SymInt):
+        torch._check(size >= 0)  # a number that is not known while tracing
+    elif size < 0:
         raise ValueError(f"{name}: expected an integer that is not negative, got {size}")
 
 
-def _version(index: Tensor) -> int:
-    """Return the tensor's version counter; 0 where autograd does not track one."""
-    return 0 if torch.compiler.is_compiling() or index.is_inference() else index._version
+def _check_number_of_nodes(num_nodes: int) -> None:
+    if num_nodes is None:
+        raise TypeError("num_nodes: expected an integer, got NoneType")
+    check_size(num_nodes, "num_nodes")
+
+
+def _versions(*tensors: Tensor | None) -> tuple[tuple[Tensor, int], ...]:
+    """Return tensors with their version counters, as far as autograd tracks one."""
+    if torch.compiler.is_compiling():
+        return ()
+    return tuple((t, t._version) for t in tensors if t is not None and not t.is_inference())
 
 
 def _check_index(name: str, index: Tensor) -> None:
     if not isinstance(index, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(index).__name__}")
-    if index.layout != torch.strided:
-        raise TypeError(f"{name}: expected a dense tensor, got layout {index.layout}")
+    if index.layout != torch.strided or index.is_nested:
+        kind = "a nested tensor of " if index.is_nested else ""
+        raise TypeError(f"{name}: expected a dense tensor, got {kind}layout {index.layout}")
     if index.dtype not in INDEX_DTYPES:
         raise TypeError(f"{name}: expected int64 or int32, got {index.dtype}")
     if index.dim() != 1:

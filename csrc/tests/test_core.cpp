@@ -24,12 +24,12 @@ int readouts_reduce_batch(const void* x, int64_t dtype, int64_t nodes, int64_t f
                           int64_t graphs, const int64_t* kinds, const int64_t* blocks, int64_t reductions, void* out,
                           int64_t threads);
 int readouts_reduce_integers(const void* x, int64_t dtype, int64_t result, int64_t nodes, int64_t features, const int64_t* ptr,
-                             const int64_t* order, int64_t graphs, int64_t kind, void* out, int64_t threads);
+                             const int64_t* order, int64_t graphs, int64_t kind, void* out, int64_t stride, int64_t threads);
 int readouts_reduce_backward(const void* grad, const void* x, const void* out, int64_t dtype, int64_t nodes,
                              int64_t features, const int64_t* ptr, const int64_t* order, const int64_t* index,
                              int64_t graphs, const int64_t* kinds, const int64_t* blocks, int64_t reductions,
                              void* result, int64_t threads);
-int readouts_select(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
+int readouts_select(const void* x, int64_t dtype, int64_t result, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
                     int64_t graphs, const int64_t* ranks, int64_t count, void* out, void* means, int64_t threads);
 int readouts_keep(const void* x, int64_t dtype, int64_t nodes, int64_t features, const int64_t* ptr, const int64_t* order,
                   int64_t graphs, const void* bounds, const int64_t* cut, const int64_t* kept_ptr, void* kept,
@@ -413,13 +413,13 @@ void check_order(const Data<T>& data, Random& random) {
   for_variants({1, 3}, [&](int threads, bool strange) {
     out.poison(), means.poison(), kept.poison(), result.poison();
     CHECK(!call_under(strange, [&] {
-      return readouts_select(data.x.get(), Type<T>::code, nodes, features, data.ptr.get(), data.listing(), graphs,
+      return readouts_select(data.x.get(), Type<T>::code, Type<T>::code, nodes, features, data.ptr.get(), data.listing(), graphs,
                              ranks.get(), count, out.get(), means.get(), threads);
     }));
     CHECK(same_bits(out, expected));
     CHECK(same_bits(means, middle));
     out.poison();
-    CHECK(!readouts_select(data.x.get(), Type<T>::code, nodes, features, data.ptr.get(), data.listing(), graphs,
+    CHECK(!readouts_select(data.x.get(), Type<T>::code, Type<T>::code, nodes, features, data.ptr.get(), data.listing(), graphs,
                            ranks.get(), count, out.get(), nullptr, threads));
     CHECK(same_bits(out, expected));
     CHECK(!call_under(strange, [&] {
@@ -499,27 +499,86 @@ void check_integers(const char* fill, bool listed, int64_t features, int code, R
       }
     for_variants({1, 3}, [&](int threads, bool strange) {
       context += ", kind " + std::to_string(kind);
-      auto check = [&](const auto& expected) {
-        std::remove_cv_t<std::remove_reference_t<decltype(expected)>> out(expected.size());
+      auto check = [&](const auto& expected, int result) {
+        int64_t stride = features + 5;  // a block of a wider output
+        std::remove_cv_t<std::remove_reference_t<decltype(expected)>> out(graphs * stride), block(expected.size());
         out.poison();
         CHECK(!call_under(strange, [&] {
-          return readouts_reduce_integers(x.get(), code, Type<U>::code, nodes, features, ptr.get(),
-                                          listed ? order.get() : nullptr, graphs, kind, out.get(), threads);
+          return readouts_reduce_integers(x.get(), code, result, nodes, features, ptr.get(),
+                                          listed ? order.get() : nullptr, graphs, kind, out.get(), stride, threads);
         }));
-        CHECK(same_bits(out, expected));
+        for (int64_t cell = 0; cell < block.size(); ++cell)
+          block[cell] = out[cell / features * stride + cell % features];
+        CHECK(same_bits(block, expected));
       };
       if (kind == kSum)
-        check(sum);
+        check(sum, 4);
       else if (kind == kMax || kind == kMin)
-        check(extreme);
+        check(extreme, code);
       else
-        check(average);
+        check(average, Type<U>::code);
+      Guarded<U> floats(graphs * features);
+      Guarded<int64_t> wide(graphs * features);
+      for (int64_t cell = 0; cell < floats.size(); ++cell) {
+        wide[cell] = kind == kSum ? sum[cell] : (int64_t)extreme[cell];
+        floats[cell] = kind == kSum ? (U)sum[cell] : (U)extreme[cell];
+      }
+      if (kind != kSum && kind != kMax && kind != kMin) return;
+      check(floats, Type<U>::code);
+      check(wide, 4);
     });
   }
 }
 
+// Order statistics of integers, of small and of large graphs.
+template <class I, class U>
+void check_order_of_integers(int64_t features, int code, Random& random) {
+  Batch batch({0, 1, 2, 511, 512, 0, 513, 700}, true, random);
+  context = "order of integers of " + std::to_string(sizeof(I)) + " bytes, F = " + std::to_string(features);
+  int64_t graphs = batch.graphs(), nodes = batch.nodes(), count = 4;
+  Guarded<I> x(nodes * features), expected(graphs * count * features), out(expected.size());
+  Guarded<U> middle(graphs * features), means(middle.size());
+  Guarded<int64_t> ptr(batch.ptr), order(batch.order), ranks(graphs * count);
+  for (int64_t at = 0; at < x.size(); ++at) {
+    uint64_t bits = random.bits();
+    x[at] = bits & 64 ? (I)(bits >> 8) : bits & 128 ? std::numeric_limits<I>::max() : std::numeric_limits<I>::min();
+  }
+  for (int64_t graph = 0; graph < graphs; ++graph) {
+    int64_t n = batch.sizes[graph], low = n ? random.below(n) : 0;
+    const int64_t wanted[] = {low, low + 1, n ? random.below(n) : 0, graph % 2 ? -5 : n + 7};
+    std::copy(wanted, wanted + count, ranks.get() + graph * count);
+    for (int64_t feature = 0; feature < features; ++feature) {
+      std::vector<I> column;
+      for (int64_t at = batch.ptr[graph]; at < batch.ptr[graph + 1]; ++at)
+        column.push_back(x[batch.order[at] * features + feature]);
+      std::sort(column.begin(), column.end());
+      auto statistic = [&](int64_t k) {
+        return n ? column[std::min(std::max<int64_t>(wanted[k], 0), n - 1)] : (I)0;
+      };
+      for (int64_t k = 0; k < count; ++k) expected[(graph * count + k) * features + feature] = statistic(k);
+      middle[graph * features + feature] = (U)(((double)statistic(0) + (double)statistic(1)) * 0.5);
+    }
+  }
+  for_variants({1, 3}, [&](int threads, bool strange) {
+    out.poison(), means.poison();
+    CHECK(!call_under(strange, [&] {
+      return readouts_select(x.get(), code, Type<U>::code, nodes, features, ptr.get(), order.get(), graphs,
+                             ranks.get(), count, out.get(), means.get(), threads);
+    }));
+    CHECK(same_bits(out, expected));
+    CHECK(same_bits(means, middle));
+  });
+}
+
 void test_integers() {
   Random random(3);
+  for (int64_t features : quick ? std::vector<int64_t>{9} : std::vector<int64_t>{1, 3, 8, 17, 33}) {
+    check_order_of_integers<int64_t, double>(features, 4, random);
+    check_order_of_integers<int32_t, float>(features, 5, random);
+    check_order_of_integers<int16_t, double>(features, 6, random);
+    check_order_of_integers<int8_t, float>(features, 7, random);
+    check_order_of_integers<uint8_t, float>(features, 8, random);
+  }
   for (const char* fill : {"small", "full range", "extremes"})
     for (bool listed : {false, true})
       for (int64_t features : quick ? std::vector<int64_t>{3} : std::vector<int64_t>{1, 3, 8, 17, 33}) {
@@ -619,11 +678,11 @@ void test_wrong_offsets() {
     for_variants({1, 3}, [&](int threads, bool) {
       CHECK(readouts_reduce(x.get(), 1, 10, 1, ptr.get(), nullptr, 3, kinds, blocks, 3, out.get(), threads) ==
             kPtrError);
-      CHECK(readouts_reduce_integers(x.get(), 5, 1, 10, 1, ptr.get(), nullptr, 3, kSum, out.get(), threads) ==
+      CHECK(readouts_reduce_integers(x.get(), 5, 1, 10, 1, ptr.get(), nullptr, 3, kSum, out.get(), 1, threads) ==
             kPtrError);
       CHECK(readouts_reduce_backward(grad.get(), x.get(), out.get(), 1, 10, 1, ptr.get(), nullptr, index.get(), 3,
                                      kinds, blocks, 3, result.get(), threads) == kPtrError);
-      CHECK(readouts_select(x.get(), 1, 10, 1, ptr.get(), nullptr, 3, ranks.get(), 2, out.get(), nullptr, threads) ==
+      CHECK(readouts_select(x.get(), 1, 1, 10, 1, ptr.get(), nullptr, 3, ranks.get(), 2, out.get(), nullptr, threads) ==
             kPtrError);
       CHECK(readouts_keep(x.get(), 1, 10, 1, ptr.get(), nullptr, 3, bounds.get(), cut.get(), cut.get(), result.get(),
                           threads) == kPtrError);
@@ -662,12 +721,12 @@ void test_wrong_order() {
           CHECK(readouts_reduce(data.x.get(), 1, nodes, features, data.ptr.get(), order.get(), graphs, kinds + first,
                                 blocks, 6 - first, out.get(), threads) == kIndexError);
           CHECK(readouts_reduce_integers(integers.get(), 5, 1, nodes, features, data.ptr.get(), order.get(), graphs,
-                                         first, sums.get(), threads) == kIndexError);
+                                         first, sums.get(), features, threads) == kIndexError);
           CHECK(readouts_reduce_backward(grad.get(), data.x.get(), out.get(), 1, nodes, features, data.ptr.get(),
                                          order.get(), index.get(), graphs, kinds + first, blocks, 6 - first,
                                          result.get(), threads) == kIndexError);
         }
-        CHECK(readouts_select(data.x.get(), 1, nodes, features, data.ptr.get(), order.get(), graphs, ranks.get(), 2,
+        CHECK(readouts_select(data.x.get(), 1, 1, nodes, features, data.ptr.get(), order.get(), graphs, ranks.get(), 2,
                               out.get(), nullptr, threads) == kIndexError);
         CHECK(readouts_keep(data.x.get(), 1, nodes, features, data.ptr.get(), order.get(), graphs, bounds.get(),
                             cut.get(), data.ptr.get(), result.get(), threads) == kIndexError);
@@ -714,7 +773,7 @@ void test_wrong_dtype() {
     CHECK(readouts_reduce(x.get(), dtype, 1, 1, ptr.get(), nullptr, 1, &kind, &block, 1, out.get(), 1) == kDTypeError);
     CHECK(readouts_reduce_backward(x.get(), nullptr, nullptr, dtype, 1, 1, ptr.get(), nullptr, zero.get(), 1, &kind,
                                    &block, 1, out.get(), 1) == kDTypeError);
-    CHECK(readouts_select(x.get(), dtype, 1, 1, ptr.get(), nullptr, 1, zero.get(), 1, out.get(), nullptr, 1) ==
+    CHECK(readouts_select(x.get(), dtype, dtype, 1, 1, ptr.get(), nullptr, 1, zero.get(), 1, out.get(), nullptr, 1) ==
           kDTypeError);
     CHECK(readouts_keep(x.get(), dtype, 1, 1, ptr.get(), nullptr, 1, bounds.get(), zero.get(), zero.get(), out.get(),
                         1) == kDTypeError);
@@ -722,7 +781,7 @@ void test_wrong_dtype() {
                                  out.get(), 1) == kDTypeError);
   }
   for (int dtype : {0, kUnknown})
-    CHECK(readouts_reduce_integers(x.get(), dtype, 1, 1, 1, ptr.get(), nullptr, 1, kSum, out.get(), 1) == kDTypeError);
+    CHECK(readouts_reduce_integers(x.get(), dtype, 1, 1, 1, ptr.get(), nullptr, 1, kSum, out.get(), 1, 1) == kDTypeError);
 }
 
 // Batches without graphs, nodes or features.
@@ -752,8 +811,8 @@ void test_nothing() {
                                           threads));
         for (int64_t kind : kinds)
           CHECK(!readouts_reduce_integers(x.get(), 5, 1, shape.nodes, shape.features, ptr.get(), listing, shape.graphs,
-                                          kind, out.get(), threads));
-        CHECK(!readouts_select(x.get(), 1, shape.nodes, shape.features, ptr.get(), listing, shape.graphs, ranks.get(),
+                                          kind, out.get(), shape.features, threads));
+        CHECK(!readouts_select(x.get(), 1, 1, shape.nodes, shape.features, ptr.get(), listing, shape.graphs, ranks.get(),
                                2, out.get(), nullptr, threads));
         CHECK(!readouts_keep(x.get(), 1, shape.nodes, shape.features, ptr.get(), listing, shape.graphs, bounds.get(),
                              cut.get(), cut.get(), result.get(), threads));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -23,8 +24,9 @@ def check_x(x: Tensor) -> None:
         raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
     if x.dtype not in FLOATS + INTEGERS:
         raise TypeError(f"x: expected a real dtype, one of {listed(FLOATS + INTEGERS)}, got {x.dtype}")
-    if x.layout != torch.strided:
-        raise TypeError(f"x: expected a dense tensor, got layout {x.layout}")
+    if x.layout != torch.strided or x.is_nested:
+        kind = "a nested tensor of " if x.is_nested else ""
+        raise TypeError(f"x: expected a dense tensor, got {kind}layout {x.layout}")
     if x.dim() == 0:
         raise ValueError("x: expected node features [N, *features], got a scalar")
 
@@ -91,6 +93,8 @@ def check_empty(empty: float) -> None:
     """Raise unless `empty` is a real number."""
     if not isinstance(empty, int | float):
         raise TypeError(f"empty: expected a real number, got {type(empty).__name__}")
+    if isinstance(empty, int) and abs(empty) > sys.float_info.max:
+        raise ValueError(f"empty: expected a number that fits into a float, got {empty.bit_length()} bits")
 
 
 def check_fits(empty: float, dtype: torch.dtype) -> None:

@@ -93,6 +93,8 @@ def _with_medians(rows: Tensor, segments: Segments, names: tuple[str, ...]) -> T
     others = tuple(name for name in names if name != "median")
     blocks = iter(segments.reduce(rows, others).chunk(len(others), dim=1) if others else ())
     medians = segments.midpoint(rows)
+    if not others and len(names) == 1:
+        return medians.unsqueeze(1)
     return torch.stack([medians if name == "median" else next(blocks) for name in names], dim=1)
 
 

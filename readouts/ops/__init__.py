@@ -4,15 +4,17 @@ from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable.order import mean_of_two
 from readouts.kernels.portable.weighted import product
 from readouts.ops.elementary import reduce, reduce_backward, reduce_batch, reduce_flat
-from readouts.ops.grouping import expand_ptr, greatest, group, ranks
+from readouts.ops.grouping import check_greatest, expand_ptr, greatest, group, ranks
 from readouts.ops.order import midpoint, select, trimmed_mean
-from readouts.ops.registry import is_eager, kernel_for
+from readouts.ops.registry import is_eager, is_plain, kernel_for
 
 __all__ = [
+    "check_greatest",
     "expand_ptr",
     "greatest",
     "group",
     "is_eager",
+    "is_plain",
     "kernel_for",
     "mean_of_two",
     "midpoint",

@@ -12,15 +12,15 @@ from torch import Tensor
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.native import elementary as native
 from readouts.kernels.native import grouping as native_grouping
-from readouts.kernels.native.library import core
+from readouts.kernels.native.library import DTYPES, core
 from readouts.kernels.portable import elementary as portable
-from readouts.ops.grouping import group
+from readouts.ops.grouping import MANY, group
 from readouts.ops.registry import Operator, is_plain, kernel_for, needs_grad
 from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
 
 _BATCHES = frozenset(  # dtypes of x and batch for which the core reduces directly from the batch vector
     (x, batch)
-    for x in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    for x in DTYPES
     for batch in (torch.int64, torch.int32)
     if core.isa is not None
 )
@@ -46,16 +46,18 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int | None, names: tuple[str, .
         and batch.shape[0] == x.shape[0]
         and x.numel() > 0
         and native.NAMES.issuperset(names)
-        and (size is None or (type(size) is int and size > 0))
+        and (size is None or (type(size) is int and 0 < size <= MANY))
         and batch.layout == torch.strided
     ):
         return None
     if size is None:
         size = native_grouping.greatest(batch) + 1
-        if size <= 0:
+        if not 0 < size <= MANY:
             return None
     if x.requires_grad and torch.is_grad_enabled():
         return _apply_flat(x, batch, None, None, size, names)
+    if not x.is_floating_point():
+        return native.reduce(x, batch, *native_grouping.group(batch, size), names).view(size, -1)
     return native.reduce_batch(x, batch, size, names)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
 from readouts.kernels.native import grouping as native
 from readouts.kernels.portable import grouping
 from readouts.ops.registry import Operator, is_plain, kernel_for
+
+MANY = 2**28  # graphs whose offsets take 2 GB
 
 
 def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
@@ -17,7 +21,10 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
 
     Raises:
         IndexError: on the CPU, if an index is negative or not below `size`.
+        ValueError: the machine has no memory for so many offsets.
     """
+    if type(size) is int and not torch.compiler.is_compiling() and size > MANY:
+        _check_memory(size)
     if is_plain(index):
         return kernel_for(index.device, index.dtype, "grouping").group(index, size)
     return _GROUP(index, size)
@@ -28,6 +35,24 @@ def greatest(index: Tensor) -> int:
     if is_plain(index) and native.supports(index.dtype):
         return native.greatest(index)
     return int(index.max())
+
+
+def check_greatest(greatest: int, nodes: int) -> None:
+    """Raise an IndexError if the greatest index, of a batch of unknown size, would waste gigabytes."""
+    if type(greatest) is int and not torch.compiler.is_compiling() and greatest >= max(MANY, 16 * nodes):
+        raise IndexError(
+            f"batch: expected graphs that are numbered from 0 on, got {greatest} for {nodes} nodes; "
+            "torch.unique(batch, return_inverse=True) numbers them, or pass their number"
+        )
+
+
+def _check_memory(size: int) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 32 * size > memory:  # offsets, a copy of them, and a result
+        raise ValueError(
+            f"size: expected a number of graphs that fits into {memory >> 30} GB of memory, "
+            f"got {size}; are the graphs of the batch numbered from 0 on?"
+        )
 
 
 def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from readouts.kernels.native.grouping import check
 from readouts.kernels.native.library import DTYPES, core, is_available
-from readouts.kernels.native.memory import new_tensor, ready, threads_for
+from readouts.kernels.native.memory import (
+    address,
+    contiguous,
+    graphs_ready,
+    new_tensor,
+    ready,
+    threads_for,
+)
 from readouts.kernels.portable import elementary as portable
 from readouts.reductions import result_dtype
 
@@ -26,10 +33,10 @@ def supports(dtype: torch.dtype) -> bool:
 def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
     """Reduce the rows of x [N, F] that share an index to [B, R, F]; see `readouts.ops.reduce`."""
     if not x.is_floating_point():
-        return torch.stack([_reduce_integers(x, index, ptr, order, name) for name in names], dim=1)
+        return _reduce_integers(x, index, ptr, order, names)
     (nodes, features), size = x.shape, ptr.shape[0] - 1
     kinds, blocks, _ = _entries(tuple(names))
-    x, ptr = ready(x), ptr.contiguous()
+    x, (ptr, order) = contiguous(x), graphs_ready(ptr, order, nodes)
     out = new_tensor(x, size, len(names), features)
     check(
         core.reduce(
@@ -44,7 +51,7 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) ->
     """Reduce floats directly from a batch vector to [B, R * F]; None if an index is out of range."""
     nodes, features = x.shape
     kinds, blocks, _ = _entries(names)
-    x, batch = ready(x), batch.contiguous()
+    x, batch = contiguous(x), contiguous(batch)
     out = new_tensor(x, size, len(names) * features)
     status = core.reduce_batch(
         x.data_ptr(), DTYPES[x.dtype], nodes, features, batch.data_ptr(), batch.element_size(), size,
@@ -53,18 +60,23 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) ->
     return out if status == 0 else None
 
 
-def _reduce_integers(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, name: str) -> Tensor:
+def _reduce_integers(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]
+) -> Tensor:
     (nodes, features), size = x.shape, ptr.shape[0] - 1
-    x, ptr, dtype = ready(x), ptr.contiguous(), result_dtype(name, x.dtype)
+    dtype = functools.reduce(torch.promote_types, (result_dtype(name, x.dtype) for name in names))
     if dtype in (torch.float16, torch.bfloat16):  # the default dtype has 16 bits
-        return portable.reduce(x, index, ptr, order, (name,))[:, 0]
-    out = new_tensor(x, size, features, dtype=dtype)
-    check(
-        core.reduce_integers(
-            x.data_ptr(), DTYPES[x.dtype], DTYPES[out.dtype], nodes, features, ptr.data_ptr(), address(order),
-            size, KINDS.index(name), out.data_ptr(), threads_for(nodes * features),
-        )
-    )  # fmt: skip
+        return portable.reduce(x, index, ptr, order, names)
+    x, (ptr, order) = contiguous(x), graphs_ready(ptr, order, nodes)
+    out = new_tensor(x, size, len(names), features, dtype=dtype)
+    for block, name in enumerate(names):
+        place = out.data_ptr() + block * features * dtype.itemsize
+        check(
+            core.reduce_integers(
+                x.data_ptr(), DTYPES[x.dtype], DTYPES[dtype], nodes, features, ptr.data_ptr(), address(order),
+                size, KINDS.index(name), place, len(names) * features, threads_for(nodes * features),
+            )
+        )  # fmt: skip
     return out
 
 
@@ -79,9 +91,13 @@ def reduce_backward(
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x; see `readouts.ops.reduce_backward`."""
     kinds, blocks, _ = _entries(tuple(names))
-    nodes, features, size = index.shape[0], grad.shape[2], ptr.shape[0] - 1
-    grad, index, ptr = ready(grad), index.contiguous(), ptr.contiguous()
-    x, out = (None if tensor is None else ready(tensor) for tensor in (x, out))
+    nodes, features, dtype = index.shape[0], grad.shape[2], grad.dtype
+    index, (ptr, order) = ready("batch", index, (nodes,), torch.int64), graphs_ready(ptr, order, nodes)
+    size = ptr.shape[0] - 1
+    shape = size, len(names), features
+    grad = ready("grad", grad, shape, dtype)
+    x = None if x is None else ready("x", x, (nodes, features), dtype)
+    out = None if out is None else ready("out", out, shape, dtype)
     result = new_tensor(grad, nodes, features)
     check(
         core.reduce_backward(
@@ -98,9 +114,11 @@ def reduce_backward_batch(
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce_batch` for x, given that of its output [B, R * F]."""
     kinds, blocks, _ = _entries(names)
-    nodes, features = batch.shape[0], grad.shape[1] // len(names)
-    grad, batch = ready(grad), batch.contiguous()
-    x = None if x is None else ready(x)
+    nodes, features, dtype = batch.shape[0], grad.shape[1] // len(names), grad.dtype
+    shape, wide = (size, len(names) * features), torch.int32 if batch.dtype == torch.int32 else torch.int64
+    grad, batch = ready("grad", grad, shape, dtype), ready("batch", batch, (nodes,), wide)
+    x = None if x is None else ready("x", x, (nodes, features), dtype)
+    out = None if out is None else ready("out", out, shape, dtype)
     result = new_tensor(grad, nodes, features)
     check(
         core.reduce_backward_batch(
@@ -110,11 +128,6 @@ def reduce_backward_batch(
         )
     )  # fmt: skip
     return result
-
-
-def address(tensor: Tensor | None) -> int | None:
-    """Return the address of the memory of a contiguous tensor."""
-    return None if tensor is None else tensor.data_ptr()
 
 
 @functools.cache

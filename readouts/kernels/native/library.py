@@ -13,7 +13,11 @@ from typing import Any
 import torch
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "neon")
-INDEX_ERROR, PTR_ERROR = -1, -2  # status for an index out of range, for wrong offsets
+INDEX_ERROR, PTR_ERROR, DTYPE_ERROR = (
+    -1,
+    -2,
+    -3,
+)  # status for an index out of range, wrong offsets, a wrong dtype
 DTYPES = {
     torch.float64: 0,
     torch.float32: 1,
@@ -34,10 +38,10 @@ ARGUMENTS = {  # number of arguments, 8 bytes each
     "expand_ptr": 4,
     "reduce": 12,
     "reduce_batch": 12,
-    "reduce_integers": 11,
+    "reduce_integers": 12,
     "reduce_backward": 15,
     "reduce_backward_batch": 14,
-    "select": 12,
+    "select": 13,
     "keep": 12,
     "trim_backward": 12,
     "weighted_mean": 12,

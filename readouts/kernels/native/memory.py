@@ -30,6 +30,31 @@ def new_tensor(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> T
     return like.new_empty(*shape) if dtype is None else like.new_empty(*shape, dtype=dtype)
 
 
-def ready(x: Tensor) -> Tensor:
+def ready(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a contiguous tensor without a pending negation, of the shape and dtype that the core will read.
+
+    Arguments were checked by the callers. Those that are read here again, in backward or from `Segments`,
+    may have got other memory since.
+    """
+    if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu:
+        expected = f"{dtype} {tuple(shape)}, as when it was checked"
+        raise ValueError(f"{name}: expected {expected}, got {tensor.dtype} {tuple(tensor.shape)}")
+    return contiguous(tensor)
+
+
+def contiguous(tensor: Tensor) -> Tensor:
     """Return a contiguous tensor without a pending negation."""
-    return (x.resolve_neg() if x.is_neg() else x).contiguous()
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous()
+
+
+def graphs_ready(ptr: Tensor, order: Tensor | None, nodes: int) -> tuple[Tensor, Tensor | None]:
+    """Return offsets [B + 1] and the order [N] of the nodes, as the core will read them."""
+    ptr = ready("ptr", ptr, (ptr.numel(),), torch.int64)
+    if ptr.shape[0] == 0:
+        raise ValueError("ptr: expected B + 1 offsets, got an empty tensor")
+    return ptr, None if order is None else ready("order", order, (nodes,), torch.int64)
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Return the address of the memory of a contiguous tensor."""
+    return None if tensor is None else tensor.data_ptr()

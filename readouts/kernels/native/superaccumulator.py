@@ -7,7 +7,7 @@ from torch import Tensor
 
 from readouts.kernels.native.grouping import check
 from readouts.kernels.native.library import DTYPES, core, is_available
-from readouts.kernels.native.memory import threads_for
+from readouts.kernels.native.memory import ready, threads_for
 from readouts.numerics.superaccumulator import Layout
 
 
@@ -18,7 +18,8 @@ def supports(dtype: torch.dtype) -> bool:
 
 def add(limbs: Tensor, rows: Tensor, index: Tensor, layout: Layout) -> None:
     """Add rows of numbers, or their squares, to the limbs of their graphs, in place."""
-    (nodes, features), index = rows.shape, index.contiguous()
+    nodes, features = rows.shape
+    index = ready("batch", index, (nodes,), torch.int64)
     check(
         core.add_limbs(
             rows.data_ptr(), rows.element_size(), index.data_ptr(), nodes, features, limbs.data_ptr(),

@@ -5,10 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from readouts.kernels.native.elementary import address
 from readouts.kernels.native.grouping import check
 from readouts.kernels.native.library import DTYPES, core, is_available
-from readouts.kernels.native.memory import new_tensor, ready, threads_for
+from readouts.kernels.native.memory import (
+    address,
+    contiguous,
+    graphs_ready,
+    new_tensor,
+    ready,
+    threads_for,
+)
 
 
 def supports(dtype: torch.dtype) -> bool:
@@ -21,7 +27,8 @@ def weighted_mean(
 ) -> tuple[Tensor, Tensor]:
     """Return weighted means and sums of weights in float64; see `readouts.kernels.portable.weighted`."""
     (nodes, features), columns, size = x.shape, weight.shape[1], ptr.shape[0] - 1
-    x, weight, ptr = ready(x), ready(weight), ptr.contiguous()
+    x, (ptr, order) = contiguous(x), graphs_ready(ptr, order, nodes)
+    weight = ready("weight", weight, (nodes, 1 if columns < features else features), x.dtype)
     means = new_tensor(x, size, features, dtype=torch.float64)
     totals = new_tensor(x, size, columns, dtype=torch.float64)
     if means.numel() == 0:
@@ -39,7 +46,12 @@ def weighted_mean(
 def scale_rows(table: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     """Return weight * table[index] [N, F], rounded once to the dtype of the weights."""
     nodes, (size, features) = index.shape[0], table.shape
-    table, weight, index = ready(table), ready(weight), index.contiguous()
+    columns = 1 if weight.shape[1] < features else features
+    table, weight = (
+        ready("table", table, (size, features), torch.float64),
+        ready("weight", weight, (nodes, columns), weight.dtype),
+    )
+    index = ready("batch", index, (nodes,), torch.int64)
     result = new_tensor(weight, nodes, features)
     check(
         core.scale_rows(
@@ -55,9 +67,12 @@ def weight_gradient(
 ) -> Tensor:
     """Return the gradient of weights or scores; see `readouts.kernels.portable.weighted`."""
     nodes, features = x.shape
-    x, slope, mean, index = ready(x), ready(slope), ready(mean), index.contiguous()
-    weight = None if weight is None else ready(weight)
-    result = new_tensor(x, nodes, 1 if shared else features)
+    size, columns = slope.shape[0], 1 if shared else features
+    x, index = contiguous(x), ready("batch", index, (nodes,), torch.int64)
+    slope = ready("slope", slope, (size, features), torch.float64)
+    mean = ready("mean", mean, (size, columns), torch.float64)
+    weight = None if weight is None else ready("weight", weight, (nodes, columns), x.dtype)
+    result = new_tensor(x, nodes, columns)
     if features == 0:
         return result.zero_()
     check(
