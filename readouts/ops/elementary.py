@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from readouts.kernels import onnx
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.native import elementary as native
 from readouts.kernels.native import grouping as native_grouping
@@ -325,6 +326,7 @@ _REDUCE = Operator(
     "reduce(Tensor x, Tensor index, Tensor ptr, Tensor? order, str[] reduce) -> Tensor",
     _reduce,
     _reduce_shape,
+    onnx=onnx.reduce,
     features=1,
     save=_save,
     backward=_backward,
@@ -335,6 +337,7 @@ _REDUCE_BACKWARD = Operator(
     "str[] reduce) -> Tensor",
     _reduce_backward,
     _reduce_backward_shape,
+    onnx=onnx.reduce_backward,
     features=3,
     save=lambda inputs, output: (inputs[:-1], inputs[-1:]),
     backward=_double_backward,

@@ -7,6 +7,7 @@ import os
 import torch
 from torch import Tensor
 
+from readouts.kernels import onnx
 from readouts.kernels.native import grouping as native
 from readouts.kernels.portable import grouping
 from readouts.ops.registry import Operator, is_plain, kernel_for
@@ -34,7 +35,7 @@ def greatest(index: Tensor) -> int:
     """Return the greatest entry of a non-empty index; makes the CPU wait for a GPU."""
     if is_plain(index) and native.supports(index.dtype):
         return native.greatest(index)
-    return int(index.max())
+    return index.max().item()  # type: ignore[return-value]  # a symbol while tracing
 
 
 def check_greatest(greatest: int, nodes: int) -> None:
@@ -85,14 +86,17 @@ _GROUP = Operator(
     "group(Tensor index, SymInt size) -> (Tensor, Tensor)",
     _group,
     lambda index, size: (index.new_empty(size + 1), torch.empty_like(index)),
+    onnx=onnx.group,
 )
 _EXPAND_PTR = Operator(
     "expand_ptr(Tensor ptr, SymInt num_nodes) -> Tensor",
     _expand_ptr,
     lambda ptr, num_nodes: ptr.new_empty(num_nodes),
+    onnx=onnx.expand_ptr,
 )
 _RANKS = Operator(
     "ranks(Tensor x, Tensor index) -> Tensor",
     grouping.ranks,
     lambda x, index: torch.empty_like(index),
+    onnx=onnx.refusal("sorted nodes"),
 )

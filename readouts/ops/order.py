@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from readouts.kernels import onnx
 from readouts.kernels.devices import wide_dtype
 from readouts.kernels.portable.order import mean_of_two
 from readouts.ops.elementary import Derivatives, extremes, reduce, share_among_ties
@@ -172,6 +173,7 @@ _SELECT = Operator(
     "select(Tensor x, Tensor index, Tensor ptr, Tensor? order, Tensor ranks) -> Tensor",
     _select,
     _select_shape,
+    onnx=onnx.refusal("an order statistic"),
     features=1,
     save=_save_selection,
     backward=_selection_backward,
@@ -181,6 +183,7 @@ _MIDPOINT = Operator(
     "midpoint(Tensor x, Tensor index, Tensor ptr, Tensor? order) -> (Tensor, Tensor)",
     _midpoint,
     _midpoint_shape,
+    onnx=onnx.refusal("a median"),
     features=1,
     save=lambda inputs, output: ((inputs[0], output[1], *inputs[1:]), ()),
     backward=_midpoint_backward,
@@ -189,6 +192,7 @@ _TRIMMED_MEAN = Operator(
     "trimmed_mean(Tensor x, Tensor bounds, Tensor index, Tensor ptr, Tensor? order, Tensor cut) -> Tensor",
     _trimmed_mean,
     _trimmed_mean_shape,
+    onnx=onnx.refusal("a trimmed mean"),
     features=2,
     save=lambda inputs, output: (inputs, ()),
     backward=_trimmed_backward,
@@ -199,6 +203,7 @@ _TRIMMED_MEAN_BACKWARD = Operator(
     "Tensor cut) -> Tensor",
     _trimmed_mean_backward,
     lambda grad, x, *rest: x.new_empty(x.shape),
+    onnx=onnx.refusal("the gradient of a trimmed mean"),
     features=3,
     save=lambda inputs, output: (inputs, ()),
     backward=_trimmed_double_backward,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch._decomp import register_decomposition
 from torch.autograd import forward_ad
 
 from readouts.kernels.devices import through_cpu
@@ -21,6 +22,7 @@ from readouts.kernels.native import grouping as native_grouping
 from readouts.kernels.native import order as native_order
 from readouts.kernels.native import superaccumulator as native_superaccumulator
 from readouts.kernels.native import weighted as native_weighted
+from readouts.kernels.onnx import refusal
 from readouts.kernels.portable import elementary, grouping, order, superaccumulator, weighted
 from readouts.kernels.triton import elementary as triton
 
@@ -54,6 +56,8 @@ class Operator:
         backward: backward(grad of each result, *saved) returns the gradients of the leading arguments.
         jvp: jvp(tangents of all arguments, *saved) returns the tangent of the result. If an operator has
             `backward` but no `jvp`, callers must not use it while `is_transforming`.
+        onnx: computes the result, up to rounding, with operations that ONNX has, for `torch.onnx.export`
+            alone; without it the export is refused.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Operator:
         save: Save | None = None,
         backward: Derivative | None = None,
         jvp: Callable[..., Tensor] | None = None,
+        onnx: Callable[..., Any] | None = None,
     ) -> None:
         """Register the operator, its shapes and its derivatives."""
         name = schema.partition("(")[0]
@@ -74,6 +79,8 @@ class Operator:
         torch.library.register_fake(f"readouts::{name}", shape, lib=_library)
         self._kernel = kernel
         self._overload: Any = getattr(torch.ops.readouts, name).default
+        register_decomposition(self._overload)(_for_onnx(onnx or refusal(f"the operator readouts::{name}")))
+        register_decomposition(self._overload, type="meta")(shape)  # or fake tensors would be decomposed, too
         self._transformed: Callable[..., Any] = self._overload
         self._eager: Callable[..., Any] = self._overload
         self._watched = max(features, 1)
@@ -185,6 +192,11 @@ def _function_of(
     Function.forward.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     Function.__name__ = Function.__qualname__ = name
     return Function
+
+
+def _for_onnx(decomposition: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a decomposition that the ONNX exporter takes and everybody else leaves alone."""
+    return lambda *arguments: decomposition(*arguments) if torch.onnx.is_in_onnx_export() else NotImplemented
 
 
 def _vmap_rule(operator: Callable[..., Any], features: int) -> Callable[..., tuple[Any, Any]]:
