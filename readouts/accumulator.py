@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +13,14 @@ import torch
 from torch import Tensor
 
 from readouts import ops
-from readouts.functional.checks import check_empty, check_x, segments_of
+from readouts.functional.checks import FLOATS, INTEGERS, check_empty, check_x, segments_of
 from readouts.functional.elementary import finish
+from readouts.interruptions import uninterrupted
 from readouts.numerics import expansions
 from readouts.numerics import superaccumulator as limbs
 from readouts.numerics.keys import flip, keys_of, values_of
 from readouts.numerics.rounding import narrowed, sqrt
+from readouts.ops import superaccumulator as exact
 from readouts.ops.superaccumulator import add
 from readouts.reductions import ELEMENTARY, EXTREMES, result_dtype, tracks_squares, tracks_sums
 from readouts.segments import Segments, check_size
@@ -41,7 +45,9 @@ class Accumulator:
       way, if in float64 it is above 1.5e-154;
     - ``count``: n, int64, the same for all features.
 
-    NaN, infinities, signed zeros, integers and empty graphs are as in `readout`. No gradient flows.
+    NaN, infinities, signed zeros, integers and empty graphs are as in `readout`. No gradient flows. Threads
+    may share an accumulator. An update or merge that fails or is interrupted, as by Ctrl-C, changes nothing
+    or all.
 
     Memory is fixed. In bytes for every graph and feature, and 8 more for every graph:
 
@@ -90,6 +96,7 @@ class Accumulator:
         self.features: tuple[int, ...] = ()
         self._state: dict[str, Tensor] = {}
         self._pending = 0  # numbers in a sum, at most, since its words were carried
+        self._lock = threading.RLock()
 
     def update(self, x: Tensor, batch: Tensor | Segments | None = None, *, ptr: Tensor | None = None) -> None:
         """Add a chunk of nodes; the first fixes dtype, features and device.
@@ -107,15 +114,29 @@ class Accumulator:
         """
         check_x(x)
         segments = segments_of(x, batch, ptr, self.size)
-        self._fix("x", x.dtype, tuple(x.shape[1:]), x.device)
         rows = x.detach()
         rows = rows.flatten(1) if x.dim() > 1 else rows.unsqueeze(1)
-        self._make_room(len(rows))
-        for name, (format, power) in self._formats().items():
-            numbers = rows.double() if name == "float sum" else rows
-            add(self._state[name], numbers, segments.index, format, power)
-        self._state["count"] += segments.count
-        self._compare(rows, segments)
+        with self._lock, uninterrupted(), torch.inference_mode(False):
+            before = self.dtype, self.features, self._state.copy()
+            self._fix("x", x.dtype, tuple(x.shape[1:]), x.device)
+            done: dict[str, Tensor] = {}  # sums that were changed, and their flags before
+            try:
+                self._make_room(len(rows))
+                others = {**self._compared(rows, segments), "count": self._state["count"] + segments.count}
+                flags = {name: self._state[name][-1].clone() for name in self._formats()}
+                for name, (format, power) in self._formats().items():
+                    add(self._state[name], _numbers(name, rows), segments.index, format, power)
+                    done[name] = flags[name]
+            except BaseException:
+                for name, flag in done.items():
+                    limbs, (format, power) = self._state[name], self._formats()[name]
+                    added = torch.zeros_like(limbs)
+                    exact.add(added, _numbers(name, rows), segments.index, format, power)
+                    limbs[:-1] -= added[:-1]
+                    limbs[-1] = flag
+                self.dtype, self.features, self._state = before
+                raise
+            self._state.update(others)
 
     def merge(self, other: Accumulator) -> None:
         """Add all nodes of another accumulator, which stays as it is.
@@ -126,20 +147,22 @@ class Accumulator:
         """
         if not isinstance(other, Accumulator):
             raise TypeError(f"other: expected an Accumulator, got {type(other).__name__}")
-        self._check_alike(other.reduce, other.size)
-        if other.dtype is None:
-            return
-        self._fix("other", other.dtype, other.features, self._device or other._device)
-        self._make_room(other._pending + 1)
-        for name, mine in self._state.items():
-            theirs = other._state[name].to(mine.device)
-            if name in EXTREMES:
-                torch.maximum(mine, theirs, out=mine)
-            elif name == "count":
-                mine += theirs
-            else:
-                mine[:-1] += theirs[:-1]
-                mine[-1] |= theirs[-1]
+        other = copy.deepcopy(other) if other is self else other
+        first, second = sorted((self, other), key=id)
+        with first._lock, second._lock, uninterrupted(), torch.inference_mode(False):
+            self._check_alike(other.reduce, other.size)
+            if other.dtype is None:
+                return
+            self._fix("other", other.dtype, other.features, self._device or other._device)
+            self._make_room(other._pending + 1)
+            theirs = {name: tensor.to(self._device) for name, tensor in other._state.items()}
+            others = {"count": self._state["count"] + theirs["count"]}
+            for name in self._extremes():
+                others[name] = torch.maximum(self._state[name], theirs[name])
+            for name in self._formats():  # no memory is needed from here on
+                self._state[name][:-1] += theirs[name][:-1]
+                self._state[name][-1] |= theirs[name][-1]
+            self._state.update(others)
 
     def result(self) -> Tensor:
         """Return the readouts of all nodes so far, in shape and dtype as from `readouts.readout`.
@@ -147,8 +170,13 @@ class Accumulator:
         Raises:
             ValueError: there was no update, or `empty` is no value of the result's dtype.
         """
-        if self.dtype is None:
-            raise ValueError("result: expected an update before it, got none")
+        with self._lock:
+            if self.dtype is None:
+                raise ValueError("result: expected an update before it, got none")
+            return self._result()
+
+    def _result(self) -> Tensor:
+        assert self.dtype is not None
         state = {name: tensor.cpu() for name, tensor in self._state.items()}
         sums = _Sums(state, self.dtype, math.prod(self.features))
         names = (self.reduce,) if isinstance(self.reduce, str) else self.reduce
@@ -177,41 +205,78 @@ class Accumulator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that is needed to go on later, as numbers, names and tensors."""
-        self._carry()
-        parts = {}
-        for name, tensor in self._state.items():
-            low, high = limbs.window(tensor) if name in self._formats() else (0, 0)
-            parts[name] = (
-                low,
-                limbs.cut(tensor, low, high) if name in self._formats() else tensor.clone(),
-            )
-        return {
-            "reduce": self.reduce,
-            "size": self.size,
-            "dtype": self.dtype,
-            "features": self.features,
-            "parts": parts,
-        }
+        with self._lock, uninterrupted():
+            self._carry()
+            parts = {}
+            for name, tensor in self._state.items():
+                low, high = limbs.window(tensor) if name in self._formats() else (0, 0)
+                part = limbs.cut(tensor, low, high) if name in self._formats() else tensor.clone()
+                parts[name] = low, part
+            return {
+                "reduce": self.reduce,
+                "size": self.size,
+                "dtype": self.dtype,
+                "features": self.features,
+                "parts": parts,
+            }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned; what this accumulator held is forgotten.
 
         Raises:
-            ValueError: the state is that of other reductions or another number of graphs.
+            TypeError: the state is not a mapping.
+            ValueError: the state is that of other reductions or another number of graphs, or `state_dict`
+                did not return it; the accumulator stays as it is.
         """
-        self._check_alike(state["reduce"], state["size"])
-        self.dtype, self.features, self._pending = state["dtype"], tuple(state["features"]), 0
-        formats = self._formats()
+        _check_keys(state, ("reduce", "size", "dtype", "features", "parts"))
+        reduce = state["reduce"]
+        self._check_alike(tuple(reduce) if isinstance(reduce, list) else reduce, state["size"])
+        fresh = Accumulator(self.reduce, self.size, empty=self.empty)
+        fresh.dtype, fresh.features = _checked_kind(state["dtype"], state["features"])
         with torch.inference_mode(False):
-            self._state = {
-                name: limbs.pasted(tensor, low, formats[name][0]) if name in formats else tensor.clone()
-                for name, (low, tensor) in state["parts"].items()
-            }
+            fresh._state = fresh._checked_parts(state["parts"])
+        with self._lock, uninterrupted():
+            self.dtype, self.features, self._state, self._pending = (
+                fresh.dtype, fresh.features, fresh._state, 0
+            )  # fmt: skip
+
+    def _checked_parts(self, parts: object) -> dict[str, Tensor]:
+        """Return the state from the parts of a state dict; raise a ValueError unless they are such."""
+        formats, cells = self._formats(), (self.size, math.prod(self.features))
+        names = (*formats, *self._extremes(), "count") if self.dtype else ()
+        if not isinstance(parts, Mapping) or set(parts) != set(names):
+            got = sorted(map(str, parts)) if isinstance(parts, Mapping) else type(parts).__name__
+            raise ValueError(f"state: expected the parts {', '.join(names) or 'of nothing'}, got {got}")
+        found, device = {}, None
+        for name in names:
+            low, part = _checked_part(name, parts[name])
+            device = device or part.device
+            length = part.shape[0] - 1 if name in formats and part.dim() == 3 else 0
+            shape = (self.size,) if name == "count" else (length + 1, *cells) if name in formats else cells
+            most = formats[name][0].limbs if name in formats else 0
+            if (
+                part.shape != shape
+                or not 0 <= low <= most
+                or low + length > max(most, low)
+                or part.device != device
+            ):
+                raise ValueError(
+                    f"state: expected {name} of shape {shape}, got {tuple(part.shape)} from {low}"
+                )
+            if name in formats:
+                limit = part[: length if low + length < most else max(length - 1, 0)]
+                if (limit.abs() > 2**31).any() or (limit == _LOWEST).any():
+                    raise ValueError(f"state: expected carried limbs in {name}, got greater ones")
+            found[name] = limbs.pasted(part, low, formats[name][0]) if name in formats else part.clone()
+        if "count" in found and (found["count"] < 0).any():
+            raise ValueError("state: expected counts that are not negative, got others")
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {"empty": self.empty, **self.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        _check_keys(state, ("empty", "reduce", "size"))
         self.__init__(state["reduce"], state["size"], empty=state["empty"])  # type: ignore[misc]
         self.load_state_dict(state)
 
@@ -286,18 +351,21 @@ class Accumulator:
             limbs.carry(self._state[name])
         self._pending = 0
 
-    def _compare(self, rows: Tensor, segments: Segments) -> None:
-        """Compare the greatest and least values of a chunk's graphs with those so far."""
+    def _compared(self, rows: Tensor, segments: Segments) -> dict[str, Tensor]:
+        """Return the greatest and least values so far, those of a chunk's graphs among them."""
         names, count = self._extremes(), segments.count
         present = count.nonzero().view(-1)
         if not names or len(present) == 0 or rows.shape[1] == 0:
-            return
+            return {}
         places = (count > 0).cumsum(0) - 1
         ptr = torch.cat([segments.ptr[:1], segments.ptr[1:][present]])
         values = ops.reduce(rows, places[segments.index], ptr, segments.order, names)
+        found = {}
         for name, value in zip(names, values.unbind(1), strict=True):
-            keys = keys_of(value, flip(name))
-            self._state[name][present] = torch.maximum(self._state[name][present], keys)
+            best = self._state[name].clone()
+            best[present] = torch.maximum(best[present], keys_of(value, flip(name)))
+            found[name] = best
+        return found
 
 
 class _Sums:
@@ -402,3 +470,37 @@ def _checked(reduce: str | Sequence[str]) -> str | tuple[str, ...]:
         got = repr(unknown[0]) if unknown else "none"
         raise ValueError(f"reduce: expected one or more of {', '.join(REDUCTIONS)}, got {got}")
     return reduce if isinstance(reduce, str) else names
+
+
+def _numbers(name: str, rows: Tensor) -> Tensor:
+    """Return what is added to a sum: the nodes as they are, or as float64."""
+    return rows.double() if name == "float sum" else rows
+
+
+def _check_keys(state: object, keys: Sequence[str]) -> None:
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state: expected what state_dict returns, got {type(state).__name__}")
+    missing = [key for key in keys if key not in state]
+    if missing:
+        raise ValueError(f"state: expected the entry {missing[0]!r}, got {sorted(map(str, state))}")
+
+
+def _checked_kind(dtype: object, features: object) -> tuple[torch.dtype | None, tuple[int, ...]]:
+    """Return dtype and shape of the features of a state dict; raise a ValueError unless they are such."""
+    if dtype is not None and dtype not in FLOATS + INTEGERS:
+        raise ValueError(f"state: expected a real dtype, got {dtype!r}")
+    whole = isinstance(features, tuple | list) and all(type(f) is int and f >= 0 for f in features)
+    if not whole:
+        raise ValueError(f"state: expected the shape of the features, got {features!r}")
+    return dtype, tuple(features)  # type: ignore[arg-type]
+
+
+def _checked_part(name: str, part: object) -> tuple[int, Tensor]:
+    """Return the first limb and the tensor of a part; raise a ValueError unless they are such."""
+    if isinstance(part, tuple | list) and len(part) == 2 and type(part[0]) is int:
+        low, tensor = part
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.int64 and tensor.layout == torch.strided:
+            return low, tensor.detach()
+    raise ValueError(
+        f"state: expected {name} as the place of its first limb and an int64 tensor, got {part!r}"
+    )
