@@ -19,6 +19,8 @@ from datasets.errors import DataError
 ATTEMPTS = 4
 FIRST_PAUSE = 0.5  # seconds, doubled after every attempt
 TIMEOUT = 30.0  # seconds without a byte
+LONGEST = 3600.0  # seconds in all
+MOST_BYTES = 4 << 30  # several times the largest set
 CHUNK = 1 << 16  # bytes
 
 PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
@@ -36,12 +38,12 @@ def download(url: str, target: Path) -> None:
     """Fetch `url` into `target`, by way of `target` + ".part", which outlives a failure to be resumed.
 
     Raises `NotOnSiteError` where the server has no such file, `DataError` where it stays unreachable or
-    refuses, and `OSError` where the disk does not take the bytes.
+    refuses, or sends too many bytes or too slowly, and `OSError` where the disk does not take the bytes.
     """
-    part = Partial(target)
+    part, deadline = Partial(target), time.monotonic() + LONGEST
     for attempt in range(ATTEMPTS):
         try:
-            _attempt(url, part)
+            _attempt(url, part, deadline)
         except BrokenOffError as error:
             reason = error
             if attempt + 1 < ATTEMPTS:
@@ -107,7 +109,7 @@ class Partial:
         self.note.unlink(missing_ok=True)
 
 
-def _attempt(url: str, part: Partial) -> None:
+def _attempt(url: str, part: Partial, deadline: float) -> None:
     """Ask for what is missing and write it; on return the partial file is complete."""
     begun = part.begun(url)
     with _open(url, part, begun) as response:
@@ -117,9 +119,19 @@ def _attempt(url: str, part: Partial) -> None:
         elif not _continues(response, part, begun):
             part.discard()
             raise BrokenOffError("the server sent another range than the one asked for")
+        length = part.length() if part.bytes.exists() else 0
+        if max(length, begun.size or 0) > MOST_BYTES:
+            raise DataError(f"{url} has {begun.size} bytes, more than any data set")
         with part.bytes.open("ab") as file:
             for chunk in _chunks(response):
                 file.write(chunk)
+                length += len(chunk)
+                if length > MOST_BYTES:
+                    part.discard()
+                    raise DataError(f"{url} sends more than {MOST_BYTES} bytes, more than any data set")
+                if time.monotonic() > deadline:
+                    slow = f"{url} is too slow: {length} bytes after {LONGEST / 60:.0f} minutes"
+                    raise DataError(f"{slow}; a new attempt continues")
     if begun.size is not None and part.length() != begun.size:
         raise BrokenOffError(f"the connection ended after {part.length()} of {begun.size} bytes")
 
@@ -156,7 +168,7 @@ def _continues(response: http.client.HTTPResponse, part: Partial, begun: Source)
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
     try:
-        while chunk := response.read(CHUNK):
+        while chunk := response.read1(CHUNK):  # what is there, not a full chunk
             yield chunk
     except (OSError, http.client.HTTPException) as error:
         raise BrokenOffError(str(error) or type(error).__name__) from error

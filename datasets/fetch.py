@@ -148,7 +148,7 @@ def _install(archive: Path, name: str, workshop: Path, target: Path, source: str
         unpack(archive, workshop)
     except DataError as error:
         raise type(error)(f"{source} is refused: {error}") from error
-    texts = _texts_in(workshop, name)
+    texts = _texts_in(workshop, name) or _deeper_texts_in(workshop, name)
     if texts is None:
         raise DataError(f"{source} holds no file {name}_A.txt, so it is not the TU set {name}")
     checksums.verify(name, texts, source)
@@ -159,6 +159,12 @@ def _texts_in(folder: Path, name: str) -> Path | None:
     """The folder with the text files: this one, or the one that archives or PyG put into it."""
     places = (folder, folder / name, folder / "raw")
     return next((place for place in places if (place / f"{name}_A.txt").is_file()), None)
+
+
+def _deeper_texts_in(folder: Path, name: str) -> Path | None:
+    """The folder with the text files that is the least deep, of those in a whole tree."""
+    found = sorted(folder.rglob(f"{name}_A.txt"), key=lambda path: (len(path.parts), path))
+    return found[0].parent if found else None
 
 
 def _names_in(mirror: Path) -> list[str]:

@@ -22,7 +22,7 @@ MOST_ONE_HOT_BYTES = 1 << 30  # of a set without node labels, whose degrees may 
 
 
 def load(name: str, *, mirror: str | Path | None = None, cache: str | Path | None = None) -> GraphSet:
-    """Load a TU classification set from `mirror`, from the cache, or from the TU site.
+    """Load a TU set from `mirror`, from the cache, or from the TU site.
 
     `mirror` (or READOUTS_TU_MIRROR) is a folder with `NAME.zip` or `NAME/`, or a URL with `NAME.zip`; `cache`
     (or READOUTS_CACHE, or `readouts/tu` in the user's cache folder) is where fetched sets are kept. Files of
@@ -31,7 +31,8 @@ def load(name: str, *, mirror: str | Path | None = None, cache: str | Path | Non
     Edges become undirected, simple and free of loops; labels 0..L-1 stay as they are, others are renumbered
     in sorted order, and so are classes; several columns of labels become one label per distinct row; nodes
     without labels get their degree. Whatever of this happened stands in `GraphSet.notes`. Edge attributes,
-    where a set has them, are `edge_attr` (float32 [E, A]). No graph and no node is left out.
+    where a set has them, are `edge_attr` (float32 [E, A]). No graph and no node is left out. A set without
+    integer graph labels is one of regression: `classes` is 0, and `y` are its graph labels or attributes.
 
     Raises `DataError`, one sentence for the user, where the set cannot be had or is not a sound TU set.
     """
@@ -51,28 +52,50 @@ def _graphs(texts: Texts, notes: list[str]) -> tuple[int, tuple[Data, ...]]:
     order = np.argsort(texts.graph_of_node, kind="stable")
     place = np.argsort(order)
     ends, lines = _simple_edges(place[texts.edges], texts, notes)
-    node_counts = np.bincount(texts.graph_of_node, minlength=len(texts.classes))
-    edge_counts = np.bincount(texts.graph_of_node[order][ends[:, 0]], minlength=len(texts.classes))
+    node_counts = np.bincount(texts.graph_of_node, minlength=texts.graphs)
+    edge_counts = np.bincount(texts.graph_of_node[order][ends[:, 0]], minlength=texts.graphs)
     starts = np.cumsum(node_counts) - node_counts
-    classes = _renumbered(texts.classes[:, None], "class", notes)
+    of_graphs = _of_graphs(texts, notes)
     labels = _node_labels(texts, order, ends, notes)
 
     of_nodes: dict[str, npt.NDArray[Any]] = {"x": _one_hot(labels), "node_label": labels}
     of_edges: dict[str, npt.NDArray[Any]] = {"edge_index": ends - np.repeat(starts, edge_counts)[:, None]}
     if texts.node_attributes is not None:
-        of_nodes["node_attr"] = texts.node_attributes[order].astype(np.float32)
+        of_nodes["node_attr"] = _float32(texts.node_attributes[order], "node attributes", notes)
     if texts.edge_labels is not None:
         of_edges["edge_label"] = _renumbered(texts.edge_labels, "edge", notes)[lines]
     if texts.edge_attributes is not None:
-        of_edges["edge_attr"] = texts.edge_attributes[lines].astype(np.float32)
+        of_edges["edge_attr"] = _float32(texts.edge_attributes, "edge attributes", notes)[lines]
 
     _note(notes, "graphs without edges", (edge_counts == 0).sum())
     _note(notes, "graphs without nodes", (node_counts == 0).sum())
     pieces = {**_pieces(of_nodes, node_counts), **_pieces(of_edges, edge_counts)}
+    pieces |= _pieces(of_graphs, np.ones(texts.graphs, np.int64))
     graphs = tuple(
-        _data(y, {key: tensors[graph] for key, tensors in pieces.items()}) for graph, y in enumerate(classes)
+        _data({key: tensors[graph] for key, tensors in pieces.items()}) for graph in range(texts.graphs)
     )
-    return int(classes.max()) + 1, graphs
+    return 0 if texts.classes is None else int(of_graphs["y"].max()) + 1, graphs
+
+
+def _of_graphs(texts: Texts, notes: list[str]) -> dict[str, npt.NDArray[Any]]:
+    """Classes, or numbers to predict: [G] where there is one for each graph, else [G, columns]."""
+    attributes = texts.graph_attributes
+    if texts.classes is None:
+        assert attributes is not None
+        targets = _float32(attributes, "regression targets", notes)
+        return {"y": targets[:, 0] if targets.shape[1] == 1 else targets}
+    classes = _renumbered(texts.classes[:, None], "class", notes)
+    if attributes is None:
+        return {"y": classes}
+    return {"y": classes, "graph_attr": _float32(attributes, "graph attributes", notes)}
+
+
+def _float32(table: npt.NDArray[np.float64], what: str, notes: list[str]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        narrow = table.astype(np.float32)
+    _note(notes, f"{what} that are NaN", np.isnan(table).sum())
+    _note(notes, f"{what} that are infinite in float32", np.isinf(narrow).sum())
+    return narrow
 
 
 def _simple_edges(edges: Integers, texts: Texts, notes: list[str]) -> tuple[Integers, Integers]:
@@ -131,11 +154,17 @@ def _renumbered(table: Integers, what: str, notes: list[str]) -> Integers:
 
 def _node_labels(texts: Texts, order: Integers, ends: Integers, notes: list[str]) -> Integers:
     """The labels of the nodes in their new order, or their degrees, as far as these fit into memory."""
+    largest = MOST_ONE_HOT_BYTES // (4 * max(1, len(order))) - 1
     if texts.node_labels is not None:
-        return _renumbered(texts.node_labels[order], "node", notes)
+        labels = _renumbered(texts.node_labels[order], "node", notes)
+        if (distinct := labels.max(initial=-1) + 1) > largest + 1:
+            raise DataError(
+                f"{distinct} different labels of {len(order)} nodes would make one-hot rows of "
+                f"{4 * distinct * len(order) >> 20} MB, more than {MOST_ONE_HOT_BYTES >> 20} MB"
+            )
+        return labels
     notes.append("no node labels: degrees stand in for them")
     degrees = np.bincount(ends[:, 0], minlength=len(order))
-    largest = MOST_ONE_HOT_BYTES // (4 * max(1, len(order))) - 1
     _note(notes, f"nodes of a degree above {largest}, labelled {largest}", (degrees > largest).sum())
     return np.minimum(degrees, largest)
 
@@ -151,11 +180,11 @@ def _pieces(tables: Mapping[str, npt.NDArray[Any]], counts: Integers) -> dict[st
     return {key: torch.from_numpy(table).split(counts.tolist()) for key, table in tables.items()}
 
 
-def _data(y: int, pieces: Mapping[str, Tensor]) -> Data:
+def _data(pieces: Mapping[str, Tensor]) -> Data:
     """One graph that owns its memory, so that a copy of it does not drag the whole set along."""
     own = {key: piece.clone() for key, piece in pieces.items()}
     own["edge_index"] = own["edge_index"].t().contiguous()
-    return Data(y=torch.tensor([y]), **own)
+    return Data(**own)
 
 
 def _note(notes: list[str], what: str, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from datasets.errors import DataError
 
 Integers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
+SEPARATOR = re.compile(r"\s*,\s*|\s+")
+MOST_INTEGER = 2**53  # greater numbers may have been rounded when they were written as 1.0
 
 
 class NotNumbersError(DataError):
@@ -24,11 +27,12 @@ class NotNumbersError(DataError):
 class Texts:
     """What the files say, numbered from zero: n nodes, m lines of edges, G graphs.
 
-    `graph_of_node` [n] and `edges` [m, 2] are indices in range, and no edge leaves its graph; the labels have
-    one column or more.
+    `graph_of_node` [n] and `edges` [m, 2] are indices in range, and no edge leaves its graph; labels and
+    attributes have one column or more. Without classes, graph attributes are what is to be predicted.
     """
 
-    classes: Integers  # [G]
+    classes: Integers | None  # [G]
+    graph_attributes: Reals | None  # [G, columns]
     graph_of_node: Integers  # [n]
     edges: Integers  # [m, 2]
     node_labels: Integers | None  # [n, columns]
@@ -36,15 +40,23 @@ class Texts:
     node_attributes: Reals | None  # [n, columns]
     edge_attributes: Reals | None  # [m, columns]
 
+    @property
+    def graphs(self) -> int:
+        """The number of graphs G."""
+        of_graphs = self.graph_attributes if self.classes is None else self.classes
+        assert of_graphs is not None
+        return len(of_graphs)
+
 
 def read(name: str, folder: Path) -> Texts:
     """Read `folder/NAME_*.txt`; raises `DataError` naming the file, and the line where there is one."""
     source = folder / f"{name}_"
-    classes = _classes(source)
+    classes, graph_attributes = _of_graphs(source)
     graph_of_node = _column(_file(source, "graph_indicator")) - 1
     edges = _edges(_file(source, "A"))
     texts = Texts(
         classes=classes,
+        graph_attributes=graph_attributes,
         graph_of_node=graph_of_node,
         edges=edges,
         node_labels=_optional(_file(source, "node_labels"), np.int64, len(graph_of_node), "nodes"),
@@ -60,29 +72,25 @@ def _file(source: Path, part: str) -> Path:
     return source.with_name(f"{source.name}{part}.txt")
 
 
-def _classes(source: Path) -> Integers:
-    path = _file(source, "graph_labels")
-    if not path.is_file() and _file(source, "graph_attributes").is_file():
-        raise DataError(
-            f"{source.name[:-1]} has regression targets in place of classes, and only classes are read"
-        )
+def _of_graphs(source: Path) -> tuple[Integers | None, Reals | None]:
+    """Read classes and attributes; graph labels that are numbers, but no integers, are attributes."""
+    labels, attributes = _file(source, "graph_labels"), _file(source, "graph_attributes")
+    if attributes.is_file() and not labels.is_file():
+        return None, _filled(attributes, _table(attributes, np.float64))
     try:
-        classes = _column(path)
-    except NotNumbersError as error:
-        if _is_table_of_reals(path):
-            raise DataError(f"{path} holds regression targets, and only integer classes are read") from error
-        raise
-    if len(classes) == 0:
-        raise DataError(f"{path} is empty, so the set has no graphs")
-    return classes
-
-
-def _is_table_of_reals(path: Path) -> bool:
-    try:
-        _table(path, np.float64)
+        classes: Integers = _filled(labels, _column(labels))
     except NotNumbersError:
-        return False
-    return True
+        targets = _numbers(_lines(labels), np.float64)
+        if targets is None:
+            raise
+        return None, targets
+    return classes, _optional(attributes, np.float64, len(classes), "graphs")
+
+
+def _filled(path: Path, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if len(table) == 0:
+        raise DataError(f"{path} is empty, so the set has no graphs")
+    return table
 
 
 def _column(path: Path) -> Integers:
@@ -111,42 +119,70 @@ def _optional(path: Path, dtype: type[np.generic], length: int, of: str) -> npt.
 
 
 def _table(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """Comma-separated numbers, [lines, columns]; an empty file is [0, 1]."""
-    if not path.is_file():
-        raise DataError(f"{path.parent} lacks {path.name}, which every TU set has")
-    try:
-        lines = path.read_text().rstrip().split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text: {error}") from error
-    if lines == [""]:
-        return np.empty((0, 1), dtype)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # numpy < 2.4 truncates 1.5 to 1 with one
-            table = np.loadtxt(lines, dtype, delimiter=",", comments=None, ndmin=2)
-    except (ValueError, DeprecationWarning) as error:
-        raise NotNumbersError(_complaint(path, lines, dtype)) from error
-    if len(table) != len(lines):
+    """Numbers separated by commas or blanks, [lines, columns]; an empty file is [0, 1]."""
+    lines = _lines(path)
+    table = _numbers(lines, dtype)
+    if table is None:
         raise NotNumbersError(_complaint(path, lines, dtype))
     return table
 
 
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DataError(f"{path.parent} lacks {path.name}, which every TU set has")
+    try:
+        text = path.read_text(encoding="utf-8-sig").rstrip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text: {error}") from error
+    return text.split("\n") if text else []
+
+
+def _numbers(lines: list[str], dtype: type[np.generic]) -> npt.NDArray[Any] | None:
+    """Read the lines as numbers; integers may be written 1.0. None where they are not like that."""
+    if not lines:
+        return np.empty((0, 1), dtype)
+    table = _parsed(lines, dtype)
+    if table is None:
+        lines = [SEPARATOR.sub(",", line.strip()) for line in lines]
+        table = _parsed(lines, dtype)
+    if table is None and dtype is np.int64:
+        reals = _parsed(lines, np.float64)
+        if reals is not None and ((reals == np.floor(reals)) & (np.abs(reals) < MOST_INTEGER)).all():
+            table = reals.astype(np.int64)
+    return table
+
+
+def _parsed(lines: list[str], dtype: type[np.generic]) -> npt.NDArray[Any] | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy < 2.4 truncates 1.5 to 1 with one
+            table = np.loadtxt(lines, dtype, delimiter=",", comments=None, ndmin=2)
+    except (ValueError, UserWarning, DeprecationWarning):
+        return None
+    return table if len(table) == len(lines) else None
+
+
 def _complaint(path: Path, lines: list[str], dtype: type[np.generic]) -> str:
     """Which line is not like the others."""
-    columns = lines[0].count(",") + 1
+    columns = len(SEPARATOR.split(lines[0].strip()))
     what = f"{columns} {'integer' if dtype is np.int64 else 'number'}{'s' if columns > 1 else ''}"
     for number, line in enumerate(lines, start=1):
-        try:
-            values = [dtype(field) for field in line.split(",")]
-        except (ValueError, OverflowError):
-            values = []
-        if len(values) != columns:
+        fields = SEPARATOR.split(line.strip())
+        if len(fields) != columns or not all(_is_number(field, dtype) for field in fields):
             return f"{path}, line {number}: expected {what}, got {line[:60]!r}"
     return f"{path} is not a table of numbers"
 
 
+def _is_number(field: str, dtype: type[np.generic]) -> bool:
+    try:
+        value = float(field)
+    except ValueError:
+        return False
+    return dtype is not np.int64 or (value.is_integer() and abs(value) < MOST_INTEGER)
+
+
 def _check_ranges(texts: Texts, source: Path) -> None:
-    graphs, nodes = len(texts.classes), len(texts.graph_of_node)
+    graphs, nodes = texts.graphs, len(texts.graph_of_node)
     if (line := _first(_outside(texts.graph_of_node, graphs))) is not None:
         raise DataError(
             f"{_file(source, 'graph_indicator')}, line {line + 1}: graph {texts.graph_of_node[line] + 1}, "

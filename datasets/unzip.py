@@ -15,6 +15,7 @@ from datasets.errors import DataError
 
 MOST_MEMBERS = 1000
 MOST_BYTES = 8 << 30
+MOST_FOLDERS = 16  # that a member lies in, one within the other
 MOST_EXPANSION = 100
 ALWAYS_ALLOWED = 64 << 20  # bytes that even the smallest archive may hold: nobody's disk fills up by them
 CHUNK = 1 << 16  # bytes
@@ -41,8 +42,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Write the members of a zip `archive` below `folder`.
 
     Raises `DamagedArchiveError` where the archive cannot be read, `DataError` where a member escapes from
-    the folder, is a link or comes twice, or where more is unpacked than the archive's size explains, and
-    `OSError` where the disk does not take the bytes. What was written until then stays in `folder`.
+    the folder, is a link, lies too deep or comes twice, or where more is unpacked than the archive's size
+    explains, and `OSError` where the disk does not take the bytes. What was written until then stays.
     """
     allowance = min(MOST_BYTES, max(ALWAYS_ALLOWED, MOST_EXPANSION * archive.stat().st_size))
     with _opened(archive) as bundle:
@@ -67,6 +68,8 @@ def _inner_path(member: zipfile.ZipInfo) -> PurePosixPath:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in member.filename:
         raise DataError(f"{member.filename!r} would be written outside its folder")
+    if len(path.parts) > MOST_FOLDERS + 1:
+        raise DataError(f"{member.filename[:40]!r}... lies {len(path.parts) - 1} folders deep")
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DataError(f"{member.filename!r} is a link or a device, not a file")
     return path

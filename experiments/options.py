@@ -117,6 +117,8 @@ def load_sets(names: Sequence[str], mirror: str | None) -> list[GraphSet]:
     except DataError as problem:
         raise UserError(str(problem)) from problem
     for graphs in sets:
+        if graphs.classes == 0:
+            raise UserError(f"{graphs.name}: expected a set with classes, got one with regression targets.")
         if not any(graph.num_nodes for graph in graphs):
             raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
     say(*(f"{graphs.name}: {note}" for graphs in sets for note in graphs.notes))

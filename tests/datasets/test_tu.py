@@ -188,6 +188,69 @@ def test_windows_line_ends_and_trailing_blank_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"graph_labels": "1.0\n2.0\n"},
+        {"A": SOUND["A"].replace(", ", " ")},
+        {"A": SOUND["A"].replace(", ", "\t").replace("1", "  1")},
+        {"A": "\ufeff" + SOUND["A"]},
+        {
+            part: SOUND[part].replace("\n", ".0\n")
+            for part in ("graph_indicator", "node_labels", "edge_labels")
+        },
+    ],
+    ids=["1.0", "blanks", "tabs", "byte order mark", "reals"],
+)
+def test_other_spellings_of_the_same_numbers(tmp_path: Path, changes: dict[str, str]) -> None:
+    sound, other = load(tmp_path / "sound"), load(tmp_path / "other", **changes)
+    assert other.notes == sound.notes
+    for graph, same in zip(other, sound, strict=True):
+        assert graph.to_dict().keys() == same.to_dict().keys()
+        assert all(torch.equal(value, same[key]) for key, value in graph.to_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "targets"),
+    [
+        ({"graph_labels": "0.5\n1\n"}, [[0.5], [1.0]]),
+        ({"graph_labels": None, "graph_attributes": "0.5\n1\n"}, [[0.5], [1.0]]),
+        ({"graph_labels": None, "graph_attributes": "0.5, 2\n1, 3\n"}, [[[0.5, 2.0]], [[1.0, 3.0]]]),
+    ],
+)
+def test_a_regression_set_has_targets_and_no_classes(
+    tmp_path: Path, changes: dict[str, str | None], targets: list[object]
+) -> None:
+    regression = load(tmp_path, **changes)
+    assert (regression.classes, regression.num_classes) == (0, 0)
+    assert [graph.y.tolist() for graph in regression] == targets
+    assert regression[0].y.dtype == torch.float32
+
+
+def test_attributes_of_graphs_with_classes_are_kept(tmp_path: Path) -> None:
+    both = load(tmp_path, graph_attributes="0.5, 2\n1, 3\n")
+    assert both.classes == 2
+    assert [graph.graph_attr.tolist() for graph in both] == [[[0.5, 2.0]], [[1.0, 3.0]]]
+
+
+def test_numbers_that_are_not_finite_are_counted(tmp_path: Path) -> None:
+    odd = load(tmp_path, node_attributes="nan 1e39\n" + "1 -inf\n" * 5, edge_attributes="nan\n" * 10)
+    assert odd[0].node_attr[0].isnan().tolist() == [True, False]
+    assert odd[0].node_attr[:2, 1].tolist() == [float("inf"), float("-inf")]
+    assert {
+        "node attributes that are NaN: 1",
+        "node attributes that are infinite in float32: 6",
+        "edge attributes that are NaN: 10",
+    } <= set(odd.notes)
+
+
+def test_labels_whose_one_hot_rows_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tu, "MOST_ONE_HOT_BYTES", 2 * 6 * 4)
+    assert "3 different labels of 6 nodes would make one-hot rows" in complaint(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"A": "1, 2\n2, x\n"}, "TINY_A.txt, line 2: expected 2 integers, got '2, x'"),
@@ -205,8 +268,10 @@ def test_windows_line_ends_and_trailing_blank_lines(tmp_path: Path) -> None:
         ({"graph_labels": ""}, "TINY_graph_labels.txt is empty"),
         ({"graph_labels": "1, 0\n2, 0\n"}, "TINY_graph_labels.txt has 2 columns, expected 1"),
         ({"graph_labels": "one\ntwo\n"}, "TINY_graph_labels.txt, line 1: expected 1 integer, got 'one'"),
-        ({"graph_labels": "0.5\n1\n"}, "TINY_graph_labels.txt holds regression targets"),
-        ({"graph_labels": None, "graph_attributes": "0.5\n1\n"}, "TINY has regression targets"),
+        ({"graph_labels": None, "graph_attributes": ""}, "TINY_graph_attributes.txt is empty"),
+        ({"graph_attributes": "0.5\n"}, "TINY_graph_attributes.txt has 1 lines for 2 graphs"),
+        ({"A": "1 2\n2,, 1\n"}, "TINY_A.txt, line 2: expected 2 integers, got '2,, 1'"),
+        ({"graph_labels": "1.0\n1e300\n", "graph_indicator": "1\n2.5\n"}, "line 2: expected 1 integer"),
         ({"node_labels": "0\n1\n"}, "TINY_node_labels.txt has 2 lines for 6 nodes"),
         ({"node_attributes": "0\n" * 7}, "TINY_node_attributes.txt has 7 lines for 6 nodes"),
         ({"node_attributes": "0\n" * 5 + "a\n"}, "line 6: expected 1 number, got 'a'"),

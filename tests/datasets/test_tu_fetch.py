@@ -94,6 +94,11 @@ class TestSources:
         (tmp_path / "raw").rename(tmp_path / "mirror" / "TINY" / "raw")
         assert nodes(tmp_path / "mirror") == 6
 
+    def test_an_archive_with_folders_around_its_folder(self, tmp_path: Path) -> None:
+        folder = write_set(tmp_path / "made")
+        members = {f"data/sets/TINY/raw/{path.name}": path.read_text() for path in folder.iterdir()}
+        assert nodes(mirror_of(tmp_path, zip_of({**members, "data/old/v1/TINY/raw/TINY_A.txt": ""}))) == 6
+
     def test_an_archive_without_a_folder_in_it(self, tmp_path: Path) -> None:
         texts = write_set(tmp_path / "made")
         content = zip_of({path.name: path.read_text() for path in texts.iterdir()})
@@ -292,6 +297,28 @@ class TestDownloads:
             nodes(site.address)
         assert len(site.asked) == download.ATTEMPTS
 
+    @pytest.mark.parametrize("claims", [None, 10**12], ids=["sent", "announced"])
+    def test_more_bytes_than_any_set_end_it(
+        self, site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch, claims: int | None
+    ) -> None:
+        monkeypatch.setattr(download, "MOST_BYTES", 500)
+        site.claims = claims
+        with pytest.raises(DataError, match="more than any data set"):
+            nodes(site.address)
+        assert len(site.asked) == 1
+        assert sum(path.stat().st_size for path in cache.rglob("*.part")) <= 500
+
+    def test_too_much_time_ends_it_and_the_next_attempt_continues(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(download, "LONGEST", 0.0)
+            patch.setattr(download, "CHUNK", 300)
+            with pytest.raises(DataError, match="is too slow: 300 bytes after 0 minutes"):
+                nodes(site.address)
+        assert nodes(site.address) == 6
+        assert site.asked == [("/TINY.zip", None), ("/TINY.zip", "bytes=300-")]
+
     def test_a_refusal_is_not_repeated(self, site: Site) -> None:
         site.answers = [403]
         with pytest.raises(DataError, match="is refused: 403 Forbidden"):
@@ -358,6 +385,12 @@ class TestArchives:
         assert unzip.MOST_EXPANSION * len(bomb) < 3 << 20
         with pytest.raises(DataError, match="more bytes than its size explains"):
             nodes(mirror_of(tmp_path, bomb))
+        assert left_in(cache) == []
+
+    def test_a_member_many_folders_deep(self, tmp_path: Path, cache: Path) -> None:
+        deep = zip_of({"TINY/TINY_A.txt": "1, 2\n", "a/" * 1500 + "TINY_A.txt": "1, 2\n"})
+        with pytest.raises(DataError, match="lies 1500 folders deep"):
+            nodes(mirror_of(tmp_path, deep))
         assert left_in(cache) == []
 
     def test_a_bomb_of_plain_size(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,13 @@ def test_a_set_without_nodes_is_refused(tmp_path, capsys):
     assert "ODD: expected graphs with nodes, got none." in capsys.readouterr().err
 
 
+def test_a_set_with_regression_targets_is_refused(tmp_path, capsys):
+    targets = texts(lambda graph: 3, edges=True) | {"graph_labels": "0.5\n" * GRAPHS}
+    write_set(tmp_path / "mirror", "ODD", **targets)
+    assert main(["copies", "--data", "ODD", "--mirror", str(tmp_path / "mirror")]) == BAD_INPUT
+    assert "ODD: expected a set with classes, got one with regression targets." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("labelled", [False, True])
 def test_accuracy_takes_attributes_when_asked(labelled, tmp_path):
     graphs = texts(lambda graph: 3 + graph % 6, edges=True, labelled=labelled, attributed=True)
