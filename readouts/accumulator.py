@@ -16,6 +16,7 @@ from readouts import ops
 from readouts.functional.checks import FLOATS, INTEGERS, check_empty, check_x, segments_of
 from readouts.functional.elementary import finish
 from readouts.interruptions import uninterrupted
+from readouts.keywords import explain_keywords
 from readouts.numerics import expansions
 from readouts.numerics import superaccumulator as limbs
 from readouts.numerics.keys import flip, keys_of, values_of
@@ -85,6 +86,7 @@ class Accumulator:
                 [3.]])
     """
 
+    @explain_keywords
     def __init__(self, reduce: str | Sequence[str], size: int, *, empty: float = 0) -> None:
         self.reduce = _checked(reduce)
         if size is None:
@@ -465,11 +467,12 @@ def _checked(reduce: str | Sequence[str]) -> str | tuple[str, ...]:
     if not isinstance(reduce, str | tuple | list):
         raise TypeError(f"reduce: expected a name or a sequence of names, got {type(reduce).__name__}")
     names = (reduce,) if isinstance(reduce, str) else tuple(reduce)
+    names = tuple("sum" if name == "add" else name for name in names)
     unknown = [name for name in names if name not in REDUCTIONS]
     if unknown or not names:
         got = repr(unknown[0]) if unknown else "none"
         raise ValueError(f"reduce: expected one or more of {', '.join(REDUCTIONS)}, got {got}")
-    return reduce if isinstance(reduce, str) else names
+    return names[0] if isinstance(reduce, str) else names
 
 
 def _numbers(name: str, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from readouts import ops
+from readouts.keywords import explain_keywords
 
 INDEX_DTYPES = (torch.int64, torch.int32)
 
@@ -42,6 +43,7 @@ class Segments:
         self._watched = _versions(index, ptr, order)
 
     @classmethod
+    @explain_keywords
     def from_batch(cls, batch: Tensor, size: int | None = None) -> Segments:
         """Make segments from a batch vector, which is copied.
 

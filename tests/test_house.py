@@ -17,7 +17,7 @@ import readouts.nn
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [  # every module imports from its own floor or a lower one
-    ["readouts.reductions"],
+    ["readouts.keywords", "readouts.reductions"],
     ["readouts.interruptions", "readouts.numerics"],
     ["readouts.kernels"],
     ["readouts.ops"],

@@ -1,7 +1,7 @@
 """What each node gave to a readout: contributions, class activation maps, pictures of both."""
 
 from readouts.attribution.activation import class_activation
-from readouts.attribution.contribution import contributions
+from readouts.attribution.contribution import attention_weights, contributions
 from readouts.attribution.drawing import draw
 
-__all__ = ["class_activation", "contributions", "draw"]
+__all__ = ["attention_weights", "class_activation", "contributions", "draw"]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from readouts.functional.checks import check_x, segments_of
+from readouts.keywords import explain_keywords
 from readouts.nn import MultiReadout, QuantileReadout, readout_resolver
 from readouts.nn.base import Readout
 from readouts.segments import Segments
 
-NAMES = ("sum", "mean", "max", "min", "median")
-EXPECTED = "sum, mean, max, min, median, or a module of `readouts.nn`"
+NAMES = ("sum", "add", "mean", "max", "min", "median")
+EXPECTED = "sum, add, mean, max, min, median, or a module of `readouts.nn`"
 
 
+@explain_keywords
 def contributions(
     reduce: str | nn.Module | Sequence[str | nn.Module],
     x: Tensor,
@@ -68,12 +71,10 @@ def contributions(
                 [0.0000, 2.0000, 2.0000]])
     """
     check_x(x)
-    several = list(reduce.readouts) if isinstance(reduce, MultiReadout) else reduce
+    several = list(reduce.readouts) if _is_side_by_side(reduce) else reduce
     with torch.inference_mode(False), torch.no_grad():  # slopes are derivatives, also in inference mode
         x, weight = _ordinary(x.detach()), None if weight is None else _ordinary(weight)
-        graphs = segments_of(x, batch, ptr, size)
-        order = None if graphs.order is None else _ordinary(graphs.order)
-        graphs = Segments(_ordinary(graphs.index), _ordinary(graphs.ptr), order)
+        graphs = _ordinary_graphs(segments_of(x, batch, ptr, size))
         columns = x.unsqueeze(1) if x.dim() == 1 else x
         if isinstance(several, str | nn.Module):
             blocks = isinstance(several, QuantileReadout) and not isinstance(several.q, int | float)
@@ -81,6 +82,63 @@ def contributions(
         if not isinstance(several, tuple | list) or not several:
             raise ValueError(f"reduce: expected {EXPECTED}, or several of these, got {reduce!r}")
         return torch.cat([_parts(member, columns, graphs, weight) for member in several], dim=-1)
+
+
+@explain_keywords
+def attention_weights(
+    readout: Readout,
+    x: Tensor,
+    batch: Tensor | Segments | None = None,
+    *,
+    ptr: Tensor | None = None,
+    size: int | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Return the weights with which a readout averages the nodes: they add up to 1 in every graph and column.
+
+    Example:
+        >>> from readouts.nn import SoftmaxReadout
+        >>> x = torch.tensor([[1.0], [1.0], [5.0]])
+        >>> attention_weights(SoftmaxReadout(), x, torch.tensor([0, 0, 1]))
+        tensor([[0.5000],
+                [0.5000],
+                [1.0000]])
+
+    Args:
+        readout: `AttentionReadout`, `MultiheadAttentionReadout`, `Set2SetReadout`, `SoftmaxReadout` or
+            `WeightedMeanReadout`.
+        x: node features [N, F], as the readout takes them.
+        batch, ptr, size: as for `contributions`.
+        weight: what `WeightedMeanReadout` is given beside x, if it has no gate.
+
+    Returns:
+        One row for each node. `AttentionReadout`: [N, 1], or [N, F'] with one score for each feature.
+        `MultiheadAttentionReadout`: [N, seeds * heads], the heads of a seed side by side. `Set2SetReadout`:
+        [N, T], one column for each step. `SoftmaxReadout` and `WeightedMeanReadout`: [N, F]. Weights have
+        no gradient.
+
+    Raises:
+        TypeError: `readout` is no readout module, or an argument has an unsupported type.
+        ValueError: the readout has no weights, or an argument does not fit x.
+
+    Source: Li et al., arXiv 1511.05493; Lee et al., arXiv 1810.00825; Vinyals et al., arXiv 1511.06391.
+    """
+    if not isinstance(readout, Readout):
+        raise TypeError(f"readout: expected a module of `readouts.nn`, got {type(readout).__name__}")
+    check_x(x)
+    with torch.inference_mode(False), torch.no_grad():
+        x, weight = _ordinary(x.detach()), None if weight is None else _ordinary(weight)
+        graphs = _ordinary_graphs(segments_of(x, batch, ptr, size))
+        return readout.attention(x, graphs, weight).detach()
+
+
+def _is_side_by_side(reduce: object) -> TypeGuard[MultiReadout]:
+    return isinstance(reduce, MultiReadout) and reduce.mode == "cat"
+
+
+def _ordinary_graphs(graphs: Segments) -> Segments:
+    order = None if graphs.order is None else _ordinary(graphs.order)
+    return Segments(_ordinary(graphs.index), _ordinary(graphs.ptr), order)
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ STYLE = {"svg.hashsalt": "readouts", "text.color": INK, "font.size": 9}  # hashs
 PIXELS_PER_INCH = 200
 
 LONGEST_BOND, SHORTEST_BOND, WIDEST, DISC = 0.46, 0.28, 9.0, 0.7  # inches; diameter of a node in bonds
+LEAST_WIDTH = 2.0  # inches of axes that have room for a colour scale
 MARGIN, BAR_WIDTH, BAR_HEIGHT, BAR_SPACE, TITLE_SPACE = 0.3, 0.13, 1.5, 0.95, 0.3  # inches
 
 
@@ -43,25 +44,33 @@ def draw(
     limit: float | None = None,
     label: str = "score",
     title: str | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw a graph with every node in the colour of its score: orange above 0, blue below, white at 0.
 
-    With `symbols` RDKit draws a skeletal formula, in which atoms without a letter are carbon; without,
-    networkx draws a plain graph. Nothing is added to what is given: hydrogens are drawn where they are
-    nodes. Sizes grow with the graph.
+    Example:
+        >>> figure = draw("C[N+](=O)[O-]", torch.tensor([-0.2, 0.9, 0.5, 0.5]))
+
+    With `symbols`, or for a molecule, RDKit draws a skeletal formula, in which atoms without a letter are
+    carbon; otherwise networkx draws a plain graph. Nothing is added to what is given: hydrogens are drawn
+    where they are nodes. Sizes grow with the graph.
 
     Args:
-        data: a graph with `num_nodes` and `edge_index` [2, E], such as PyG's `Data`.
+        data: a graph with `num_nodes` and `edge_index` [2, E], such as PyG's `Data`; or a molecule: a SMILES
+            string or an RDKit `Mol`, whose atoms are the nodes, in the same order.
         scores: finite scores [N], such as `contributions` or `class_activation` give.
         path: where to write the picture, ending in .svg or .png; None to write nothing.
         symbols: chemical symbol of every node, for molecules.
-        charges: formal charge of every atom.
+        charges: formal charge of every atom; by default +1 for N and -1 for O in nitro groups and
+            N-oxides that are given with four bonds to N, else 0.
         bonds: order of every column of `edge_index`, one of 1, 1.5 (aromatic), 2 and 3; by default
             ``data.edge_attr``, if it holds such orders in shape [E] or [E, 1], and single bonds if not.
         limit: the score of the darkest colour; by default the largest magnitude. To compare pictures,
             give all the same.
         label: the text beside the colour scale.
         title: the text above the graph.
+        ax: axes to draw on, as large as they are; by default a new figure that fits the graph. The colour
+            scale is left out on axes less than two inches wide.
 
     Returns:
         The matplotlib figure.
@@ -75,7 +84,8 @@ def draw(
         raise ValueError(f"path: expected a name that ends in {' or '.join(SUFFIXES)}, got {str(path)!r}")
     if limit is not None and not 0 < limit < math.inf:
         raise ValueError(f"limit: expected a positive number, got {limit}")
-    nodes = int(data.num_nodes)
+    compound = _molecule_of(data)
+    nodes = int(data.num_nodes) if compound is None else compound.GetNumAtoms()
     if nodes == 0:
         raise ValueError("data: expected a graph with nodes, got none")
     if not isinstance(scores, Tensor):
@@ -84,28 +94,46 @@ def draw(
         raise ValueError(f"scores: expected shape ({nodes},), one for each node, got {tuple(scores.shape)}")
     if not scores.isfinite().all():
         raise ValueError("scores: expected finite numbers, got NaN or infinity")
-    if symbols is None and (charges is not None or bonds is not None):
+    given = {"symbols": symbols, "charges": charges, "bonds": bonds}
+    for name in given if compound is not None else ():
+        if given[name] is not None:
+            raise ValueError(f"{name}: expected None for a molecule, which has its own, got {given[name]}")
+    if compound is None and symbols is None and (charges is not None or bonds is not None):
         raise ValueError("symbols: expected the chemical symbol of every node, got None")
-    for name, given in (("symbols", symbols), ("charges", charges)):
-        if given is not None and len(given) != nodes:
-            raise ValueError(f"{name}: expected one for each of the {nodes} nodes, got {len(given)}")
-    orders = bond_orders(data, bonds)
+    for name, listed in (("symbols", symbols), ("charges", charges)):
+        if listed is not None and len(listed) != nodes:
+            raise ValueError(f"{name}: expected one for each of the {nodes} nodes, got {len(listed)}")
+    orders = bond_orders(data, bonds) if compound is None else {}
     with _extra():
         scale = colour_scale(limit or float(scores.abs().max()) or 1.0)
         colours = scale.to_rgba(np.array(scores.tolist()))
-        if symbols is None:
+        if compound is None and symbols is None:
             graph, points = _lay_out(nodes, orders)
-            figure = _page(points, partial(_draw_network, graph, points, colours), scale, label, title)
+            paint = partial(_draw_network, graph, points, colours)
         else:
             from readouts.attribution import molecule
 
-            compound = molecule.build(symbols, charges, orders)
+            if compound is None:
+                compound = molecule.build(symbols or (), charges, orders)
+            else:
+                compound = molecule.laid_out(compound)
             points = compound.GetConformer().GetPositions()[:, :2]
             paint = partial(molecule.draw_molecule, compound, colours)
-            figure = _page(points, paint, scale, label, title)
+        page = _page if ax is None else partial(_on_axes, ax)
+        figure = page(points, paint, scale, label, title)
         if path is not None:
             _save(figure, path)
     return figure
+
+
+def _molecule_of(data: Any) -> Any:
+    """Return the RDKit molecule of a SMILES string or of RDKit itself; None for a graph."""
+    if not isinstance(data, str) and not type(data).__module__.startswith("rdkit."):
+        return None
+    with _extra():
+        from readouts.attribution import molecule
+
+        return molecule.parse(data)
 
 
 def bond_orders(data: Any, bonds: Tensor | None) -> dict[tuple[int, int], float]:
@@ -154,6 +182,36 @@ def _page(
         colour_bar(figure, scale, label, (room[0], middle - BAR_HEIGHT / 2))
         if title:
             axes.text(MARGIN / 2, height - TITLE_SPACE / 2, title, va="center", fontsize=11)
+    return figure
+
+
+def _on_axes(
+    ax: Axes,
+    points: Array,
+    paint: Callable[..., None],
+    scale: ScalarMappable,
+    label: str,
+    title: str | None,
+) -> Figure:
+    """Draw a graph, its colour scale and its title on given axes, whose unit becomes the inch."""
+    import matplotlib
+
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("ax: expected axes of a figure, got axes without one")
+    box = ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    has_bar = box.width >= LEAST_WIDTH
+    room = np.array([box.width - (BAR_SPACE if has_bar else 0.0), box.height])
+    fitting = (room - 2 * MARGIN) / np.maximum(np.ptp(points, axis=0), 0.1)
+    with matplotlib.rc_context(STYLE):
+        ax.set(xlim=(0, box.width), ylim=(0, box.height))
+        paint(ax, (0.0, 0.0), room, float(np.clip(fitting.min(), 0.02, LONGEST_BOND)))
+        ax.set_axis_off()
+        if has_bar:
+            length = min(BAR_HEIGHT, 0.8 * box.height)
+            colour_bar(figure, scale, label, (box.x0 + room[0], box.y0 + (box.height - length) / 2), length)
+        if title:
+            ax.set_title(title, fontsize=11)
     return figure
 
 

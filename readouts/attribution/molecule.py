@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -43,7 +44,8 @@ def build(
 ) -> Chem.Mol:
     """Make a molecule of just these atoms and bonds, laid out in the plane; its valences may be odd."""
     result = Chem.RWMol()
-    for symbol, charge in zip(symbols, [0] * len(symbols) if charges is None else charges, strict=True):
+    charges = oxide_charges(symbols, orders) if charges is None else charges
+    for symbol, charge in zip(symbols, charges, strict=True):
         if symbol not in SYMBOLS:
             raise ValueError(f"symbols: expected symbols of chemical elements, got {symbol!r}")
         atom = Chem.Atom(symbol)
@@ -52,9 +54,44 @@ def build(
         result.AddAtom(atom)
     for (first, second), order in orders.items():
         result.AddBond(first, second, TYPES[order])
+    return laid_out(result)
+
+
+def parse(data: Any) -> Chem.Mol:
+    """Return the molecule of a SMILES string; an RDKit molecule as it is."""
+    if isinstance(data, Chem.Mol):
+        return data
+    if not isinstance(data, str):
+        raise TypeError(f"data: expected a graph, a SMILES string or an RDKit Mol, got {type(data).__name__}")
+    found = Chem.MolFromSmiles(data)
+    if found is None:
+        raise ValueError(f"data: expected a SMILES string of a molecule, got {data!r}")
+    return found
+
+
+def laid_out(compound: Chem.Mol) -> Chem.Mol:
+    """Return a copy of a molecule with coordinates in the plane; its valences may be odd."""
+    result = Chem.Mol(compound)
     result.UpdatePropertyCache(strict=False)
     rdCoordGen.AddCoords(result)
-    return result.GetMol()
+    return result
+
+
+def oxide_charges(symbols: Sequence[str], orders: Mapping[tuple[int, int], float]) -> list[int]:
+    """Return the charges of nitro groups and N-oxides: +1 for N with four bonds, -1 for its single O."""
+    bonds: dict[int, dict[int, float]] = {node: {} for node in range(len(symbols))}
+    for (first, second), order in orders.items():
+        bonds[first][second] = bonds[second][first] = order
+    charges = [0] * len(symbols)
+    for node, neighbours in bonds.items():
+        lone = [
+            other
+            for other, order in neighbours.items()
+            if symbols[other] == "O" and order == 1 and len(bonds[other]) == 1
+        ]
+        if symbols[node] == "N" and lone and sum(neighbours.values()) == 4:
+            charges[node], charges[lone[0]] = 1, -1
+    return charges
 
 
 def draw_molecule(

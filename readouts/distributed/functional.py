@@ -23,9 +23,11 @@ from readouts.functional.order import (
     check_choice,
     check_proportion,
 )
+from readouts.keywords import explain_keywords
 from readouts.segments import Segments
 
 
+@explain_keywords
 def readout(
     x: Tensor,
     batch: Tensor | Segments | None = None,
@@ -78,6 +80,7 @@ def readout(
     return readouts.readout(x, shard, reduce, empty=empty)
 
 
+@explain_keywords
 def median(
     x: Tensor,
     batch: Tensor | Segments | None = None,
@@ -101,6 +104,7 @@ def median(
     return readouts.median(x, shard, interpolation=interpolation, empty=empty)
 
 
+@explain_keywords
 def quantile(
     x: Tensor,
     batch: Tensor | Segments | None,
@@ -129,6 +133,7 @@ def quantile(
     return readouts.quantile(x, shard, q, interpolation=interpolation, empty=empty)
 
 
+@explain_keywords
 def trimmed_mean(
     x: Tensor,
     batch: Tensor | Segments | None,
@@ -152,6 +157,7 @@ def trimmed_mean(
     return readouts.trimmed_mean(x, shard, proportion, empty=empty)
 
 
+@explain_keywords
 def weighted_mean(
     x: Tensor,
     weight: Tensor,
@@ -174,6 +180,7 @@ def weighted_mean(
     return readouts.weighted_mean(x, weight, shard, empty=empty)
 
 
+@explain_keywords
 def softmax_mean(
     x: Tensor,
     scores: Tensor,
@@ -200,6 +207,7 @@ def softmax_mean(
     return readouts.softmax_mean(x, scores, shard, empty=empty)
 
 
+@explain_keywords
 def logsumexp(
     x: Tensor,
     batch: Tensor | Segments | None = None,

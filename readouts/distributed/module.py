@@ -12,6 +12,7 @@ from torch_geometric.nn.inits import reset
 
 from readouts.distributed.shard import agree_on_call
 from readouts.functional.checks import check_x
+from readouts.keywords import explain_keywords
 from readouts.nn import MultiReadout, WeightedMeanReadout, readout_resolver
 from readouts.nn.base import Readout
 from readouts.segments import Segments
@@ -40,6 +41,7 @@ class DistributedReadout(Module):
         ValueError: the readout is not supported, or is a weighted mean without a gate.
     """
 
+    @explain_keywords
     def __init__(
         self,
         reduce: str | Aggregation | Sequence[str | Aggregation],
@@ -64,6 +66,7 @@ class DistributedReadout(Module):
         """Reset the readout."""
         reset(self.readout)
 
+    @explain_keywords
     def forward(
         self,
         x: Tensor,

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from readouts.segments import Segments, check_size
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 REDUCTIONS = (*ELEMENTARY, "median")
+PRODUCTS = ("mul", "prod")
+NO_PRODUCT = "; for products of positive numbers take exp of the sum of their logarithms"
 
 
 def check_x(x: Tensor) -> None:
@@ -38,10 +41,16 @@ def reduce_names(reduce: str | Sequence[str]) -> tuple[str, ...]:
         raise TypeError(f"reduce: expected a name or a sequence of names, got {type(reduce).__name__}")
     if not names:
         raise ValueError(f"reduce: expected at least one of {listed(REDUCTIONS)}, got none")
-    for name in names:
-        if name not in REDUCTIONS:
-            raise ValueError(f"reduce: expected one of {listed(REDUCTIONS)}, got {name!r}")
-    return tuple(names)
+    return tuple(_reduction(name) for name in names)
+
+
+def _reduction(name: object) -> str:
+    if name == "add":
+        return "sum"
+    if name not in REDUCTIONS:
+        hint = NO_PRODUCT if name in PRODUCTS else ""
+        raise ValueError(f"reduce: expected one of {listed(REDUCTIONS)}, got {name!r}{hint}")
+    return str(name)
 
 
 def segments_of(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, size: int | None) -> Segments:
@@ -130,16 +139,47 @@ def check_values(name: str, values: Tensor, x: Tensor) -> None:
         raise ValueError(f"{name}: expected {expected}, {tuple(x.shape)}, got {tuple(values.shape)}")
 
 
-def check_clamp_min(clamp_min: float) -> None:
-    """Raise unless the lower bound to which power means clamp x is positive."""
+def check_number(name: str, value: float) -> None:
+    """Raise unless a value is a real number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Raise unless a value is an integer that is at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_clamps(clamp_min: float, clamp_max: float | None) -> None:
+    """Raise unless the bounds to which power means clamp x are positive and in order."""
+    check_number("clamp_min", clamp_min)
     if not clamp_min > 0:
         raise ValueError(f"clamp_min: expected a positive number, got {clamp_min}")
+    if clamp_max is not None:
+        check_number("clamp_max", clamp_max)
+        if not clamp_max >= clamp_min:
+            raise ValueError(f"clamp_max: expected at least clamp_min, {clamp_min}, got {clamp_max}")
 
 
-def check_power(p: float | Tensor) -> None:
-    """Raise unless a power is finite; the entries of a tensor are not checked."""
-    if not isinstance(p, Tensor) and not math.isfinite(p):
-        raise ValueError(f"p: expected a finite number, got {p}; max and min are readouts of their own")
+def check_power(p: float | Tensor, x: Tensor | None = None) -> None:
+    """Raise unless a power is finite, or a tensor that broadcasts to the features of x; not its entries."""
+    if not isinstance(p, Tensor):
+        check_number("p", p)
+        if not math.isfinite(p):
+            raise ValueError(f"p: expected a finite number, got {p}; max and min are readouts of their own")
+    elif x is not None and p.numel() != 1:
+        features = tuple(x.shape[1:])
+        fits = p.dim() <= len(features) and all(
+            own in (1, width) for own, width in zip(p.shape[::-1], features[::-1], strict=False)
+        )
+        if not fits:
+            raise ValueError(
+                f"p: expected one number, or a shape that broadcasts to the features of a node, {features}, "
+                f"got shape {tuple(p.shape)}"
+            )
 
 
 def check_features(x: Tensor, features: int | None = None) -> None:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from readouts import ops
 from readouts.functional.checks import check_empty, check_fits, check_x, reduce_names, segments_of
+from readouts.keywords import explain_keywords
 from readouts.segments import Segments, flat
 
 
+@explain_keywords
 def readout(
     x: Tensor,
     batch: Tensor | Segments | None = None,
@@ -46,8 +48,8 @@ def readout(
             without loss and rounded once.
         batch: graph of every node, int64 or int32 [N], in any order; or `Segments`, built once for
             several readouts; or None, with `ptr` None, for one graph.
-        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``, ``"median"``, or several
-            of them. All but the median are computed in one pass over x.
+        reduce: ``"sum"`` (or ``"add"``), ``"mean"``, ``"max"``, ``"min"``, ``"var"``, ``"std"``,
+            ``"median"``, or several of them. All but the median are computed in one pass over x.
         ptr: offsets of sorted graphs (CSR pointer), int64 or int32 [B + 1], instead of `batch`.
         size: number of graphs B; default `batch.max() + 1`, which makes the CPU wait for a GPU.
         empty: value of a graph without nodes.
@@ -73,7 +75,7 @@ def readout(
         if out is not None:
             return out
     segments = segments_of(x, batch, ptr, size)
-    return reduced(segments.nodes(x), segments, reduce, empty)
+    return reduced(segments.nodes(x), segments, names[0] if isinstance(reduce, str) else names, empty)
 
 
 def reduced(x: Tensor, segments: Segments, reduce: str | Sequence[str], empty: float = 0) -> Tensor:
@@ -111,6 +113,7 @@ def finish(out: Tensor, x: Tensor, segments: Segments, single: bool, empty: floa
     return out.movedim(1, -2).flatten(-2)
 
 
+@explain_keywords
 def global_add_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
     """Sum the nodes of every graph; replaces `torch_geometric.nn.global_add_pool`.
 
@@ -124,6 +127,7 @@ def global_add_pool(x: Tensor, batch: Tensor | None, size: int | None = None) ->
     return _global_pool(x, batch, size, "sum")
 
 
+@explain_keywords
 def global_mean_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
     """Average the nodes of every graph; replaces `torch_geometric.nn.global_mean_pool`.
 
@@ -137,6 +141,7 @@ def global_mean_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -
     return _global_pool(x, batch, size, "mean")
 
 
+@explain_keywords
 def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
     """Take the maximum over the nodes of every graph; replaces `torch_geometric.nn.global_max_pool`.
 
@@ -154,7 +159,14 @@ def nodes_first(x: Tensor, dim: int) -> tuple[Tensor, int | None]:
     """Move the dimension of the nodes to the front; return x and where to move it back, None for nowhere."""
     if dim in (0, -x.dim()):  # an unnecessary view takes as long as a small batch
         return x, None
+    if not -x.dim() <= dim < x.dim():
+        raise ValueError(f"dim: expected from {-x.dim()} to {x.dim() - 1}, a dimension of x, got {dim}")
     return x.movedim(dim, 0), dim
+
+
+def nodes_back(out: Tensor, back: int | None) -> Tensor:
+    """Move the dimension of the graphs to where `nodes_first` found that of the nodes; contiguous."""
+    return out if back is None else out.movedim(0, back).contiguous()
 
 
 def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str) -> Tensor:
@@ -164,4 +176,4 @@ def _global_pool(x: Tensor, batch: Tensor | None, size: int | None, reduce: str)
     out = readout(x, batch, reduce, size=size)
     if back is None:
         return out
-    return out.squeeze(0) if batch is None else out.movedim(0, back)
+    return out.squeeze(0) if batch is None else nodes_back(out, back)

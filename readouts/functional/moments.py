@@ -7,9 +7,11 @@ from torch import Tensor
 
 from readouts.functional.checks import averaged_graphs_of, cast_back, to_compute_dtype
 from readouts.functional.elementary import reduced
+from readouts.keywords import explain_keywords
 from readouts.segments import Segments
 
 
+@explain_keywords
 def moments(
     x: Tensor,
     batch: Tensor | Segments | None = None,

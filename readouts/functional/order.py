@@ -15,6 +15,7 @@ from torch import Tensor
 from readouts import ops
 from readouts.functional.checks import graphs_of
 from readouts.functional.elementary import finish
+from readouts.keywords import explain_keywords
 from readouts.ops import wide_dtype
 from readouts.reductions import result_dtype
 from readouts.segments import Segments, flat
@@ -32,6 +33,7 @@ CONTINUOUS = {
 INTERPOLATIONS = (*CONTINUOUS, *DISCRETE)
 
 
+@explain_keywords
 def median(
     x: Tensor,
     batch: Tensor | Segments | None = None,
@@ -79,6 +81,7 @@ def median(
     return finish(out, x, segments, True, empty)
 
 
+@explain_keywords
 def quantile(
     x: Tensor,
     batch: Tensor | Segments | None,
@@ -128,6 +131,7 @@ def quantile(
     return finish(out, x, segments, single, empty)
 
 
+@explain_keywords
 def trimmed_mean(
     x: Tensor,
     batch: Tensor | Segments | None,

@@ -15,20 +15,23 @@ import torch
 from torch import Tensor
 
 from readouts import ops
+from readouts.functional import ranges
 from readouts.functional.checks import (
     averaged_graphs_of,
     cast_back,
-    check_clamp_min,
+    check_clamps,
     check_power,
     check_values,
     to_compute_dtype,
 )
 from readouts.functional.elementary import reduced
+from readouts.keywords import explain_keywords
 from readouts.segments import Segments, flat, has_one_weight
 
 LEAST_POWER = 1e-8  # nearer to 0, the gradient of a learned power would lose half of its digits
 
 
+@explain_keywords
 def weighted_mean(
     x: Tensor,
     weight: Tensor,
@@ -66,6 +69,7 @@ def weighted_mean(
     return _averaged(segments.nodes(x), segments.nodes(weight), segments, False, empty)
 
 
+@explain_keywords
 def softmax_mean(
     x: Tensor,
     scores: Tensor,
@@ -113,8 +117,14 @@ def softmax_averaged(x: Tensor, scores: Tensor, segments: Segments, empty: float
 def _averaged(x: Tensor, given: Tensor, segments: Segments, softmax: bool, empty: float) -> Tensor:
     """Return weighted means of x; `given` are weights, or scores whose softmax is the weights."""
     values, given = promote(x, given)
-    if ops.is_eager(values, given):
+    if values.dtype == torch.float64 and not softmax:
+        out = ranges.weighted_mean(values, given, segments)
+    elif ops.is_eager(values, given):
         out = _WeightedMean.apply(values, given, segments, softmax)
+        if values.dtype == torch.float64 and not (out.is_cpu and bool(out.isfinite().all())):
+            with torch.no_grad():
+                factor = ranges.sum_factor(values, _weights(given, segments), segments)
+            out = _WeightedMean.apply(values * segments.expand(factor), given, segments, True) / factor
     else:
         out = _step_by_step(values, given, segments, softmax)
     return cast_back(segments.fill_empty(out, empty) if empty != 0 or not softmax else out, x)
@@ -122,8 +132,52 @@ def _averaged(x: Tensor, given: Tensor, segments: Segments, softmax: bool, empty
 
 def _step_by_step(x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
     """Return weighted means from operators that support torch.compile, vmap and second derivatives."""
-    weight = _weights(given, segments) if softmax else given
-    return segments.quotient(x, weight)[0].to(x.dtype)
+    if not softmax:
+        return segments.quotient(x, given)[0].to(x.dtype)
+    weight = _weights(given, segments)
+    if x.dtype != torch.float64:
+        return segments.quotient(x, weight)[0].to(x.dtype)
+    factor = ranges.sum_factor(x, weight, segments)
+    return segments.quotient(x * segments.expand(factor), weight)[0] / factor
+
+
+def softmax_weights(scores: Tensor, segments: Segments) -> Tensor:
+    """Return the softmax of scores [N, ...] over the nodes of every graph."""
+    weight = _weights(to_compute_dtype(segments.nodes(scores)), segments)
+    return cast_back(weight / segments.expand(reduced(weight, segments, "sum", empty=1)), scores)
+
+
+def softmax_of_multiples(x: Tensor, t: float | Tensor, segments: Segments, empty: float = 0) -> Tensor:
+    """Return averages of x with the softmax of t x as weights; t may be a tensor as for `per_graph`.
+
+    Where t x overflows, the scores are t (x - m), with m the value of the greatest score: their softmax is
+    the same. x has been returned by `Segments.nodes`.
+    """
+    if ops.is_plain(x, t if isinstance(t, Tensor) else None):
+        out = softmax_averaged(x, multiples(x, t, segments, shifted=False), segments, empty)
+        if not bool(out.isnan().any()):
+            return out
+    return softmax_averaged(x, multiples(x, t, segments), segments, empty)
+
+
+def multiples(x: Tensor, t: float | Tensor, segments: Segments, *, shifted: bool = True) -> Tensor:
+    """Return t x, or t (x - m) with m of every graph where t x overflows, unless `shifted` is False."""
+    wide, rows = to_compute_dtype(x), per_graph(t, x, segments) if isinstance(t, Tensor) else None
+    factor = t if rows is None else segments.expand(rows)
+    learned = rows is not None and rows.requires_grad
+    if not (shifted or learned):
+        return wide * factor
+    infinite, plain = wide.isinf(), (wide * factor).detach()
+    inner = torch.where(infinite, 0, wide)  # the gradient of t would be 0 times infinity
+    if shifted:
+        slope = torch.tensor(t).to(wide) if rows is None else rows.detach().to(wide.dtype)
+        sign = slope.sign() if rows is None else slope.sign().index_select(0, segments.index)
+        extreme = segments.greatest(wide * sign) * slope.sign()
+        overflows = (extreme * slope).isinf() & extreme.isfinite()
+        shift = torch.where(overflows, extreme, 0).index_select(0, segments.index)
+        limit = torch.finfo(wide.dtype).max
+        inner = torch.where(shift == 0, inner, (inner - shift).clamp(-limit, limit))
+    return torch.where(infinite, plain, inner * factor)
 
 
 def _weights(scores: Tensor, segments: Segments) -> Tensor:
@@ -194,6 +248,7 @@ def _of_weights(
     return (ops.product(weight, gradient) if softmax else gradient).to(weight.dtype)
 
 
+@explain_keywords
 def logsumexp(
     x: Tensor,
     batch: Tensor | Segments | None = None,
@@ -222,6 +277,7 @@ def logsumexp(
     return cast_back(segments.fill_empty(out.masked_fill(nothing, -torch.inf), empty), x)
 
 
+@explain_keywords
 def power_mean(
     x: Tensor,
     p: float | Tensor,
@@ -230,6 +286,7 @@ def power_mean(
     ptr: Tensor | None = None,
     size: int | None = None,
     clamp_min: float = 1e-4,
+    clamp_max: float | None = None,
     empty: float = 0,
 ) -> Tensor:
     """Return the power mean (sum_i x_i^p / n)^(1/p) of every graph [B, *features]; for p = 0 exp(mean log x).
@@ -248,6 +305,7 @@ def power_mean(
             magnitude is below 1e-8 is replaced by 1e-8.
         batch, ptr, size: as for `readouts.readout`.
         clamp_min: a positive number.
+        clamp_max: greater values are replaced by it and have gradient 0; None for no bound.
         empty: value of a graph without nodes.
 
     Raises:
@@ -256,19 +314,32 @@ def power_mean(
 
     Source: Radenovic et al., arXiv 1711.02512 ("GeM"); on graphs Li et al., arXiv 2006.07739.
     """
-    check_clamp_min(clamp_min)
-    check_power(p)
+    check_clamps(clamp_min, clamp_max)
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
-    logs = to_compute_dtype(segments.nodes(x), torch.float64).clamp(min=clamp_min).log()
+    check_power(p, x)
+    values = to_compute_dtype(segments.nodes(x), torch.float64).clamp(min=clamp_min, max=clamp_max)
     least = LEAST_POWER if isinstance(p, Tensor) else 1e-30
-    rows = torch.as_tensor(p, device=x.device).to(logs.dtype)
+    rows = torch.as_tensor(p, device=x.device).to(values.dtype)
     rows = rows + (torch.where(rows.abs() < least, least, rows) - rows).detach()
     rows = per_graph(rows, x, segments)
-    powers = segments.expand(rows) if rows.requires_grad else rows[:1]
-    scaled = powers * logs
-    top = _finite(segments.greatest(scaled))
-    excess = reduced((scaled - segments.expand(top)).expm1(), segments, "mean")
-    return cast_back(segments.fill_empty(((top + excess.log1p()) / rows).exp(), empty), x)
+    unit = None
+    if x.dtype == torch.float64:  # logarithms of small numbers: those of 1e308 would cost three digits
+        unit, lower, upper = ranges.power_unit(values, rows.detach(), segments)
+        values = (values / segments.expand(unit)).clamp(2.0**-1000, 2.0**1000)
+    geometric = not isinstance(p, Tensor) and p == 0
+    logs = values.log()
+    out = (reduced(logs, segments, "mean") if geometric else _log_power_mean(logs, rows, segments)).exp()
+    if unit is not None:
+        out = ranges.bounded(out, lower / unit, upper / unit) * unit
+    return cast_back(segments.fill_empty(out, empty), x)
+
+
+def _log_power_mean(logs: Tensor, rows: Tensor, segments: Segments) -> Tensor:
+    """Return log(sum_i exp(p logs_i) / n) / p of every graph, with p the row of the graph."""
+    products = (segments.expand(rows) if rows.requires_grad else rows[:1]) * logs
+    top = _finite(segments.greatest(products))
+    excess = reduced((products - segments.expand(top)).expm1(), segments, "mean")
+    return (top + excess.log1p()) / rows
 
 
 def unsqueeze_like(values: Tensor, x: Tensor) -> Tensor:
@@ -289,6 +360,7 @@ def per_graph(parameter: Tensor, x: Tensor, segments: Segments) -> Tensor:
     Expand the result to the nodes: then the gradient is an exact sum for each graph, and the graphs are
     summed in their order, so that the order of the nodes does not matter.
     """
+    parameter = parameter.reshape(()) if x.dim() == 1 else parameter
     lead = (1,) * (x.dim() - 1 - parameter.dim())
     return parameter.view(lead + parameter.shape).expand(segments.size, *lead, *parameter.shape)
 

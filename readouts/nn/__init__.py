@@ -11,6 +11,7 @@ from readouts.nn.compose import (
 from readouts.nn.elementary import MaxReadout, MeanReadout, MinReadout, StdReadout, SumReadout, VarReadout
 from readouts.nn.moments import MomentReadout, SizeAwareMeanReadout
 from readouts.nn.order import MedianReadout, QuantileReadout, SortReadout, TrimmedMeanReadout
+from readouts.nn.pyg import from_pyg
 from readouts.nn.weighted import LogSumExpReadout, PowerMeanReadout, SoftmaxReadout, WeightedMeanReadout
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "TrimmedMeanReadout",
     "VarReadout",
     "WeightedMeanReadout",
+    "from_pyg",
     "readout_resolver",
 ]

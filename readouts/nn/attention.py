@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn import LayerNorm, Linear, LSTMCell, Module, Parameter
+from torch.nn import LayerNorm, Linear, LSTMCell, Module, ModuleList, Parameter
 from torch.nn.functional import linear
 from torch_geometric.nn.inits import reset
 
-from readouts.functional.checks import check_features
-from readouts.functional.weighted import per_graph, softmax_averaged, softmax_mean
-from readouts.nn.base import Readout, apply, slopes_times_values
+from readouts.functional.checks import check_count, check_features, check_values
+from readouts.functional.weighted import per_graph, softmax_averaged, softmax_mean, softmax_weights
+from readouts.nn.base import Readout, apply, check_network, slopes_times_values
 from readouts.segments import Segments
 
 
@@ -31,12 +34,21 @@ class AttentionReadout(Readout):
         nn: network from x [N, F] to values [N, F']; None for x itself.
         empty: value of an empty graph.
 
+    Raises:
+        TypeError: `gate_nn` or `nn` is no network.
+
     Source: Li et al., arXiv 1511.05493 and 1904.12787.
     """
+
+    _renamed: Mapping[str, str | None] = {"gate_mlp": "gate_nn", "mlp": "nn"}
 
     def __init__(self, gate_nn: Module, nn: Module | None = None, *, empty: float = 0) -> None:
         """Set the networks and the value of an empty graph."""
         super().__init__(empty=empty)
+        if gate_nn is None:
+            raise TypeError("gate_nn: expected a network such as torch.nn.Linear(8, 1), got None")
+        check_network("gate_nn", gate_nn)
+        check_network("nn", nn)
         self.gate_nn = gate_nn
         self.nn = nn
 
@@ -46,12 +58,22 @@ class AttentionReadout(Readout):
         reset(self.nn)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        scores = apply(self.gate_nn, x, segments)
-        return softmax_mean(apply(self.nn, x, segments), scores, segments, empty=self.empty)
+        values, scores = self._values_and_scores(x, segments)
+        return softmax_mean(values, scores, segments, empty=self.empty)
+
+    def _values_and_scores(self, x: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+        scores = apply(self.gate_nn, x, segments, "gate_nn")
+        values = apply(self.nn, x, segments, "nn")
+        check_values("gate_nn", scores, values)
+        return values, scores
+
+    def attention(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return the weights a, [N, 1] or one for each feature [N, F']."""
+        return softmax_weights(self._values_and_scores(x, segments)[1], segments)
 
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return a_i nn(x_i), the weight times the value."""
-        scores, values = apply(self.gate_nn, x, segments), apply(self.nn, x, segments)
+        values, scores = self._values_and_scores(x, segments)
         return slopes_times_values(lambda values: softmax_mean(values, scores, segments), values)
 
     def _settings(self) -> list[str]:
@@ -82,7 +104,7 @@ class MultiheadAttentionReadout(Readout):
         empty: value of an empty graph.
 
     Raises:
-        ValueError: `heads` does not divide `channels`.
+        TypeError, ValueError: a number is no integer or below 1, or `heads` does not divide `channels`.
 
     Source: Lee et al., "Set Transformer" (arXiv 1810.00825), without the layer before the pooling.
     """
@@ -92,6 +114,8 @@ class MultiheadAttentionReadout(Readout):
     ) -> None:
         """Set the sizes, whether layers are normalised, and the value of an empty graph."""
         super().__init__(empty=empty)
+        for name, number in (("channels", channels), ("heads", heads), ("seeds", seeds)):
+            check_count(name, number)
         if channels % heads:
             raise ValueError(f"heads: expected a divisor of the {channels} channels, got {heads}")
         self.channels, self.heads, self.seeds, self.layer_norm = channels, heads, seeds, layer_norm
@@ -112,13 +136,8 @@ class MultiheadAttentionReadout(Readout):
             reset(layer)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        check_features(x, self.channels)
-        split = self.heads, self.channels // self.heads
-        queries = self.query(self.seed).unflatten(-1, split) / split[1] ** 0.5
-        keys, values = (layer.weight.unflatten(0, split) for layer in (self.key, self.value))
-        directions = torch.einsum("shd,hdc->shc", queries, keys).flatten(0, 1)
-        nodes = segments.nodes(x).unsqueeze(-2)
-        scores = (nodes * segments.expand(per_graph(directions, nodes, segments))).sum(-1, keepdim=True)
+        nodes, scores = self._nodes_and_scores(x, segments)
+        values = self.value.weight.unflatten(0, (self.heads, -1))
         pooled = softmax_averaged(nodes, scores, segments).unflatten(-2, (self.seeds, self.heads))
         heads = torch.einsum("...shc,hdc->...shd", pooled, values).flatten(-2) + self.value.bias
         out = self.seed + self.out(heads)
@@ -126,6 +145,21 @@ class MultiheadAttentionReadout(Readout):
         out = out + self.lin(out).relu()
         out = out if self.norm2 is None else self.norm2(out)
         return segments.fill_empty(out.flatten(-2), self.empty)
+
+    def _nodes_and_scores(self, x: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+        """Return the nodes [N, ..., 1, C] and their scores [N, ..., seeds * heads, 1]."""
+        x = x.unsqueeze(1) if x.dim() == 1 else x
+        check_features(x, self.channels)
+        split = self.heads, self.channels // self.heads
+        queries = self.query(self.seed).unflatten(-1, split) / split[1] ** 0.5
+        directions = torch.einsum("shd,hdc->shc", queries, self.key.weight.unflatten(0, split)).flatten(0, 1)
+        nodes = segments.nodes(x).unsqueeze(-2)
+        scores = (nodes * segments.expand(per_graph(directions, nodes, segments))).sum(-1, keepdim=True)
+        return nodes, scores
+
+    def attention(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return the weights of every seed and head, [N, seeds * heads], the heads of a seed side by side."""
+        return softmax_weights(self._nodes_and_scores(x, segments)[1], segments).squeeze(-1)
 
     def _settings(self) -> list[str]:
         settings = [str(self.channels), f"heads={self.heads}", f"seeds={self.seeds}"]
@@ -147,41 +181,78 @@ class Set2SetReadout(Readout):
     Args:
         in_channels: F.
         processing_steps: T.
+        num_layers: number of layers of the LSTM; the query is the state of the last one.
         empty: value of an empty graph.
+
+    Loads the state_dict of PyG's `Set2Set`.
+
+    Raises:
+        TypeError, ValueError: a number is no integer or below 1.
 
     Source: Vinyals et al., "Order matters" (arXiv 1511.06391).
     """
 
-    def __init__(self, in_channels: int, processing_steps: int, *, empty: float = 0) -> None:
+    def __init__(
+        self, in_channels: int, processing_steps: int, num_layers: int = 1, *, empty: float = 0
+    ) -> None:
         """Set the sizes and the value of an empty graph."""
         super().__init__(empty=empty)
-        self.in_channels, self.processing_steps = in_channels, processing_steps
+        numbers = (("in_channels", in_channels), ("processing_steps", processing_steps))
+        for name, number in (*numbers, ("num_layers", num_layers)):
+            check_count(name, number)
+        self.in_channels, self.processing_steps, self.num_layers = in_channels, processing_steps, num_layers
         self.lstm = LSTMCell(2 * in_channels, in_channels)
+        if num_layers > 1:
+            self.layers = ModuleList(LSTMCell(in_channels, in_channels) for _ in range(num_layers - 1))
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        places = ["lstm", *(f"layers.{layer}" for layer in range(num_layers - 1))]
+        self._renamed = {
+            f"lstm.{kind}_l{layer}": f"{place}.{kind}" for layer, place in enumerate(places) for kind in kinds
+        }
 
     def reset_parameters(self) -> None:
         """Reinitialise the LSTM."""
-        self.lstm.reset_parameters()
+        for cell in self._cells:
+            cell.reset_parameters()
+
+    @property
+    def _cells(self) -> list[Any]:
+        return [self.lstm, *(self.layers if self.num_layers > 1 else ())]
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        return segments.fill_empty(self._attend(x, segments)[0], self.empty)
+
+    def _attend(self, x: Tensor, segments: Segments) -> tuple[Tensor, list[Tensor]]:
+        """Return q*_T [B, 2 F] and the scores of every step, each [N, 1]."""
+        x = x.unsqueeze(1) if x.dim() == 1 else x
         if x.dim() != 2 or x.shape[1] != self.in_channels:
             raise ValueError(f"x: expected node features [N, {self.in_channels}], got {tuple(x.shape)}")
         x = segments.nodes(x)
-        query = memory = x.new_zeros(segments.size, self.in_channels)
-        out = x.new_zeros(segments.size, 2 * self.in_channels)
+        start = x.new_zeros(segments.size, self.in_channels)
+        states = [(start, start)] * self.num_layers
+        out, asked = x.new_zeros(segments.size, 2 * self.in_channels), []
         for _ in range(self.processing_steps):
-            query, memory = self._ask(out, query, memory)
-            scores = (x * segments.expand(query)).sum(-1, keepdim=True)
-            out = torch.cat([query, softmax_averaged(x, scores, segments)], dim=-1)
-        return segments.fill_empty(out, self.empty)
+            query = out
+            for layer, cell in enumerate(self._cells):
+                states[layer] = _step(cell, query, *states[layer])
+                query = states[layer][0]
+            asked.append((x * segments.expand(query)).sum(-1, keepdim=True))
+            out = torch.cat([query, softmax_averaged(x, asked[-1], segments)], dim=-1)
+        return out, asked
 
-    def _ask(self, out: Tensor, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute one step of the LSTM; PyTorch's own step does not support vmap."""
-        cell = self.lstm
-        gates = linear(out, cell.weight_ih, cell.bias_ih) + linear(query, cell.weight_hh, cell.bias_hh)
-        let_in, keep, new, let_out = gates.chunk(4, dim=-1)
-        memory = keep.sigmoid() * memory + let_in.sigmoid() * new.tanh()
-        return let_out.sigmoid() * memory.tanh(), memory
+    def attention(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return the weights of every step, [N, T]."""
+        return softmax_weights(torch.cat(self._attend(x, segments)[1], dim=-1), segments)
 
     def _settings(self) -> list[str]:
         settings = [str(self.in_channels), f"processing_steps={self.processing_steps}"]
+        settings += [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
         return [*settings, *super()._settings()]
+
+
+def _step(cell: LSTMCell, x: Tensor, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute one step of an LSTM; PyTorch's own step does not support vmap."""
+    gates = linear(x, cell.weight_ih, cell.bias_ih) + linear(query, cell.weight_hh, cell.bias_hh)
+    let_in, keep, new, let_out = gates.chunk(4, dim=-1)
+    memory = keep.sigmoid() * memory + let_in.sigmoid() * new.tanh()
+    return let_out.sigmoid() * memory.tanh(), memory

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, ModuleList
+from torch.nn import Linear, Module, ModuleList, MultiheadAttention
+from torch_geometric.nn import HeteroDictLinear
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.nn.inits import reset
 
 from readouts import ops
-from readouts.functional.checks import check_features, reduce_names, segments_of
+from readouts.functional.checks import (
+    NO_PRODUCT,
+    PRODUCTS,
+    check_count,
+    check_features,
+    check_number,
+    check_x,
+    reduce_names,
+    segments_of,
+)
 from readouts.functional.elementary import readout
+from readouts.functional.order import check_choice
+from readouts.keywords import explain_keywords
 from readouts.nn.attention import AttentionReadout, MultiheadAttentionReadout, Set2SetReadout
-from readouts.nn.base import Readout, apply, call
+from readouts.nn.base import Readout, apply, call, check_network, run
 from readouts.nn.elementary import ELEMENTARY, SumReadout
 from readouts.nn.moments import MomentReadout, SizeAwareMeanReadout
 from readouts.nn.order import MedianReadout, QuantileReadout, SortReadout, TrimmedMeanReadout
@@ -42,8 +54,13 @@ class DeepSetsReadout(Readout):
         reduce: ``"sum"``, or another name that `readouts.readout` accepts.
         empty: value of the sum of an empty graph.
 
+    Raises:
+        TypeError, ValueError: `local_nn` or `global_nn` is no network, `reduce` is unknown.
+
     Source: Zaheer et al., "Deep sets" (arXiv 1703.06114); on graphs Buterez et al., arXiv 2211.04952.
     """
+
+    _renamed: Mapping[str, str | None] = {"local_mlp": "local_nn", "global_mlp": "global_nn"}
 
     def __init__(
         self,
@@ -56,6 +73,8 @@ class DeepSetsReadout(Readout):
         """Set the networks, the reduction between them, and its value of an empty graph."""
         super().__init__(empty=empty)
         (self.reduce,) = reduce_names((reduce,))
+        check_network("local_nn", local_nn)
+        check_network("global_nn", global_nn)
         self.local_nn = local_nn
         self.global_nn = global_nn
 
@@ -65,10 +84,8 @@ class DeepSetsReadout(Readout):
         reset(self.global_nn)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        out = readout(apply(self.local_nn, x, segments), segments, self.reduce, empty=self.empty)
-        if self.global_nn is None:
-            return out
-        return self.global_nn(out)
+        out = readout(apply(self.local_nn, x, segments, "local_nn"), segments, self.reduce, empty=self.empty)
+        return out if self.global_nn is None else run(self.global_nn, out, "global_nn")
 
     def _settings(self) -> list[str]:
         settings = [f"local_nn={self.local_nn}", f"global_nn={self.global_nn}"]
@@ -76,6 +93,8 @@ class DeepSetsReadout(Readout):
         return [*settings, *super()._settings()]
 
 
+LAYERED = ("proj", "attn")
+MODES = ("cat", *LAYERED, "sum", "mean", "max", "min", "logsumexp", "std", "var")
 OTHERS = (
     AttentionReadout,
     DeepSetsReadout,
@@ -132,7 +151,8 @@ def _named(query: str) -> type[Readout]:
         raise TypeError(f"readout: expected a name or an aggregation, got {type(query).__name__}")
     name = query.lower().translate(str.maketrans("", "", "-_ ")).removesuffix("readout")
     if name not in CLASSES:
-        raise ValueError(f"readout: expected one of {', '.join(CLASSES)}, got {query!r}")
+        hint = NO_PRODUCT if name in PRODUCTS else ""
+        raise ValueError(f"readout: expected one of {', '.join(CLASSES)}, got {query!r}{hint}")
     return CLASSES[name]
 
 
@@ -146,20 +166,35 @@ class MultiReadout(Readout):
     Sum, mean, max, min, var and std are computed together in one pass over x; all readouts share the
     `Segments` of the batch. As `aggr=` of a convolution this widens the messages, which most convolutions do
     not expect; pass ``aggr=[SumReadout(), MaxReadout()]`` to those that accept a list. Empty graph: as in
-    each readout.
+    each readout. x [N] counts as [N, 1]. Loads the state_dict of PyG's `MultiAggregation`.
 
     Args:
         reduce: names such as ``["sum", "mean", "max"]``, see `readout_resolver`, and modules: readouts or
             PyG's aggregations.
+        mode: how the blocks are combined, as in PyG's `MultiAggregation`: ``"cat"`` side by side;
+            ``"proj"`` side by side, then a linear layer; ``"attn"`` by attention of the blocks to each other;
+            ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"logsumexp"``, ``"std"`` or ``"var"`` over blocks.
+        mode_kwargs: for ``"proj"`` and ``"attn"``: ``in_channels`` (the width of every block, or one for
+            all), ``out_channels``, and options of the layers, such as ``num_heads``.
         empty: value of an empty graph, for readouts given by name.
 
     Raises:
-        TypeError, ValueError: there is no readout, or a name is unknown.
+        TypeError, ValueError: there is no readout, or a name, a mode or `mode_kwargs` are wrong.
     """
 
-    def __init__(self, reduce: str | Sequence[str | Aggregation], *, empty: float = 0) -> None:
-        """Set the readouts and the value of an empty graph."""
+    _renamed: Mapping[str, str | None] = {"aggrs": "readouts"}
+
+    def __init__(
+        self,
+        reduce: str | Sequence[str | Aggregation],
+        mode: str = "cat",
+        mode_kwargs: dict[str, Any] | None = None,
+        *,
+        empty: float = 0,
+    ) -> None:
+        """Set the readouts, how their blocks are combined, and the value of an empty graph."""
         super().__init__(empty=empty)
+        check_choice("mode", mode, MODES)
         queries = [reduce] if isinstance(reduce, str) else reduce
         if not isinstance(queries, list | tuple):
             raise TypeError(f"reduce: expected a name or a sequence of readouts, got {type(reduce).__name__}")
@@ -168,6 +203,9 @@ class MultiReadout(Readout):
         members: list[Any] = [self._member(query) for query in queries]
         self.readouts = ModuleList(members)
         self._names = [query if isinstance(query, str) else None for query in queries]
+        self.mode = mode
+        if mode in LAYERED:
+            self._add_layers(len(members), mode_kwargs)
         self._fused: dict[float, list[int]] = {}
         for place, member in enumerate(members):
             if type(member) in ELEMENTARY:
@@ -183,26 +221,69 @@ class MultiReadout(Readout):
         """Reset every readout."""
         for member in self.readouts:
             reset(member)
+        if self.mode == "proj":
+            reset(self.lin)
+        elif self.mode == "attn":
+            reset(self.lin_heads)
+            self.multihead_attn._reset_parameters()
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        blocks = self._blocks(x, segments)
+        if len(blocks) == 1:
+            return blocks[0]
+        if self.mode == "cat":
+            return torch.cat(blocks, dim=-1)
+        if self.mode in LAYERED:
+            return self._combined(blocks)
+        out = getattr(torch, self.mode)(torch.stack(blocks), dim=0)
+        return out if isinstance(out, Tensor) else out[0]
+
+    def _add_layers(self, blocks: int, options: dict[str, Any] | None) -> None:
+        options = dict(options or {})
+        missing = [name for name in ("in_channels", "out_channels") if name not in options]
+        if blocks < 2 or missing:
+            wanted = f"{missing[0]!r}" if missing else "several readouts"
+            raise ValueError(f"mode_kwargs: expected {wanted} for the mode {self.mode!r}, got {options}")
+        widths, channels = options.pop("in_channels"), options.pop("out_channels")
+        widths = [widths] * blocks if isinstance(widths, int) else list(widths)
+        if len(widths) != blocks:
+            raise ValueError(f"mode_kwargs: expected {blocks} widths in 'in_channels', got {len(widths)}")
+        if self.mode == "proj":
+            self.lin = Linear(sum(widths), channels, **options)
+        else:
+            self.lin_heads = HeteroDictLinear({str(i): width for i, width in enumerate(widths)}, channels)
+            self.multihead_attn = MultiheadAttention(channels, options.pop("num_heads", 1), **options)
+
+    def _combined(self, blocks: list[Tensor]) -> Tensor:
+        if self.mode == "proj":
+            out: Tensor = run(self.lin, torch.cat(blocks, dim=-1), "in_channels")
+            return out
+        rows = [run(self.lin_heads.lins[str(i)], block, "in_channels") for i, block in enumerate(blocks)]
+        x = torch.stack(rows)
+        mixed: Tensor = self.multihead_attn(x, x, x)[0]
+        return mixed.mean(dim=0)
+
+    def _blocks(self, x: Tensor, segments: Segments) -> list[Tensor]:
+        """Return the value of every readout; a single block for all, side by side, if this takes one pass."""
         members: list[Any] = list(self.readouts)
         parts: dict[int, Tensor] = {}
         for empty, places in self._fused.items():
             names = [members[place].reduce for place in places]
             out = readout(x, segments, names, empty=empty)
-            if len(places) == len(members):
-                return out
+            if len(places) == len(members) and self.mode == "cat":
+                return [out]
             parts.update(zip(places, out.chunk(len(places), dim=-1), strict=True))
-        check_features(x)
+        x = x.unsqueeze(1) if x.dim() == 1 else x
         for place, member in enumerate(members):
             if place not in parts:
                 parts[place] = call(member, x, segments)
-        return torch.cat([parts[place] for place in range(len(members))], dim=-1)
+        return [parts[place] for place in range(len(members))]
 
     def _settings(self) -> list[str]:
         members = zip(self._names, self.readouts, strict=True)
         shown = ", ".join(repr(member if name is None else name) for name, member in members)
-        return [f"[{shown}]", *super()._settings()]
+        mode = [] if self.mode == "cat" else [f"mode={self.mode!r}"]
+        return [f"[{shown}]", *mode, *super()._settings()]
 
 
 class PartialReadout(Readout):
@@ -250,10 +331,12 @@ class PartialReadout(Readout):
         super().__init__()
         if (share is None) == (count is None):
             raise ValueError(f"share, count: expected one of the two, got {share} and {count}")
-        if share is not None and not 0 < share <= 1:
-            raise ValueError(f"share: expected a number above 0 and at most 1, got {share}")
-        if count is not None and count < 1:
-            raise ValueError(f"count: expected at least 1, got {count}")
+        if share is not None:
+            check_number("share", share)
+            if not 0 < share <= 1:
+                raise ValueError(f"share: expected a number above 0 and at most 1, got {share}")
+        if count is not None:
+            check_count("count", count)
         if mode not in ("random", "strided"):
             raise ValueError(f"mode: expected 'random' or 'strided', got {mode!r}")
         self.readout = readout_resolver(readout)
@@ -327,8 +410,8 @@ class SqueezeExcitation(Module):
     ) -> None:
         """Set the sizes and the readout."""
         super().__init__()
-        if reduction < 1:
-            raise ValueError(f"reduction: expected at least 1, got {reduction}")
+        check_count("channels", channels)
+        check_count("reduction", reduction)
         hidden = max(1, channels // reduction)
         self.channels, self.reduction = channels, reduction
         self.squeeze = readout_resolver(squeeze)
@@ -340,6 +423,7 @@ class SqueezeExcitation(Module):
         for layer in self.children():
             reset(layer)
 
+    @explain_keywords
     def forward(
         self, x: Tensor, batch: Tensor | Segments | None = None, batch_size: int | None = None
     ) -> Tensor:
@@ -350,9 +434,13 @@ class SqueezeExcitation(Module):
             batch: graph of every node, int64 or int32 [N], in any order, `Segments`, or None for one graph.
             batch_size: number of graphs B.
         """
+        check_x(x)
         check_features(x, self.channels)
         segments = segments_of(x, batch, None, batch_size)
         squeezed = call(self.squeeze, x, segments)
+        if squeezed.shape[-1] != self.lin1.in_features:
+            wanted = f"{squeezed.shape[-1]}, the width of {self.squeeze}"
+            raise ValueError(f"squeeze_channels: expected {wanted}, got {self.lin1.in_features}")
         return x * segments.expand(self.lin2(self.lin1(squeezed).relu()).sigmoid())
 
     def __repr__(self) -> str:

@@ -22,9 +22,13 @@ class _ElementaryReadout(Readout):
         ptr: Tensor | None = None,
         dim_size: int | None = None,
         dim: int = -2,
+        *,
+        max_num_elements: int | None = None,
     ) -> Tensor:
         """Reduce x along `dim`, the dimension of the nodes; see `readouts.readout` and `Readout.forward`."""
-        if isinstance(index, Tensor) and x.dim() == 2 and dim in (0, -2):  # saves making `Segments`
+        if (
+            isinstance(index, Tensor) and isinstance(x, Tensor) and x.dim() == 2 and dim in (0, -2)
+        ):  # saves making `Segments`
             return readout(x, index, self.reduce, size=dim_size, empty=self.empty)
         return super().forward(x, index, ptr, dim_size, dim)
 

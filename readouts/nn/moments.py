@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from readouts.functional.checks import cast_back, check_features, to_compute_dtype
+from readouts.functional.checks import cast_back, to_compute_dtype
 from readouts.functional.elementary import readout
 from readouts.functional.moments import moments
 from readouts.nn.base import Readout
@@ -41,7 +41,7 @@ class SizeAwareMeanReadout(Readout):
     """
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        check_features(x)
+        x = x.unsqueeze(1) if x.dim() == 1 else x
         mean = to_compute_dtype(readout(x, segments, "mean"))
         size = segments.count.clamp(min=1).to(mean.dtype).log()
         column = size.view(-1, *[1] * (x.dim() - 1)).expand(*mean.shape[:-1], 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn import Parameter
 
 from readouts import ops
 from readouts.functional import order
+from readouts.functional.checks import check_count
 from readouts.functional.elementary import readout
 from readouts.nn.base import Readout, slopes_times_values
 from readouts.segments import Segments
@@ -36,6 +38,8 @@ class MedianReadout(_OrderStatistic):
             ``"higher"``, or ``"midpoint"`` for their mean.
         empty: value of an empty graph.
     """
+
+    _renamed: Mapping[str, str | None] = {"q": None}
 
     def __init__(self, interpolation: str = "midpoint", *, empty: float = 0) -> None:
         """Set the interpolation and the value of an empty graph."""
@@ -98,8 +102,19 @@ class QuantileReadout(_OrderStatistic):
             with torch.no_grad():
                 self.logit.copy_(torch.logit(torch.tensor(self.q, dtype=torch.float64)))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Compare the quantiles that PyG's twin stores as a buffer with those of this readout."""
+        theirs = state_dict.pop(prefix + "q", None)
+        own = torch.tensor(order.levels_of(self.q))
+        if theirs is not None and (
+            theirs.numel() != own.numel() or not theirs.cpu().view(-1).float().equal(own)
+        ):
+            arguments[-1].append(f"{prefix}q: expected {own.tolist()}, got {theirs.flatten().tolist()}")
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
         q = self.logit.sigmoid() if self.learnable else self.q
+        q = q[0] if isinstance(q, Tensor) and isinstance(self.q, int | float) else q
         return order.quantile(x, segments, q, interpolation=self.interpolation, empty=self.empty)
 
     def _settings(self) -> list[str]:
@@ -153,7 +168,7 @@ class SortReadout(Readout):
         empty: value that fills the rows of missing nodes.
 
     Raises:
-        ValueError: k is below 1, x is not [N, F].
+        TypeError, ValueError: k is no integer or below 1, x is not [N, F].
 
     Source: Zhang et al., "An end-to-end deep learning architecture for graph classification", AAAI 2018.
     """
@@ -163,11 +178,11 @@ class SortReadout(Readout):
     def __init__(self, k: int, *, empty: float = 0) -> None:
         """Set the number of nodes to keep and the value of missing nodes."""
         super().__init__(empty=empty)
-        if k < 1:
-            raise ValueError(f"k: expected at least 1, got {k}")
+        check_count("k", k)
         self.k = k
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
+        x = x.unsqueeze(1) if x.dim() == 1 else x
         if x.dim() != 2:
             raise ValueError(f"x: expected node features [N, F], got shape {tuple(x.shape)}")
         x = x + 0.0

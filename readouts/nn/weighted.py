@@ -8,9 +8,18 @@ from torch.nn import Module, Parameter
 from torch_geometric.nn.inits import reset
 
 from readouts.functional import weighted
-from readouts.functional.checks import check_clamp_min, check_power, segments_of, to_compute_dtype
-from readouts.functional.elementary import nodes_first
-from readouts.nn.base import Readout, apply, slopes_times_values
+from readouts.functional.checks import (
+    check_clamps,
+    check_count,
+    check_number,
+    check_power,
+    check_values,
+    check_x,
+    segments_of,
+    to_compute_dtype,
+)
+from readouts.functional.elementary import nodes_back, nodes_first
+from readouts.nn.base import Readout, apply, check_network, slopes_times_values
 from readouts.segments import Segments
 
 
@@ -34,6 +43,7 @@ class WeightedMeanReadout(Readout):
     def __init__(self, gate: Module | None = None, *, empty: float = 0) -> None:
         """Set the gate and the value of an empty graph."""
         super().__init__(empty=empty)
+        check_network("gate", gate)
         self.gate = gate
 
     def reset_parameters(self) -> None:
@@ -48,6 +58,8 @@ class WeightedMeanReadout(Readout):
         dim_size: int | None = None,
         dim: int = -2,
         weight: Tensor | None = None,
+        *,
+        max_num_elements: int | None = None,
     ) -> Tensor:
         """Average x along `dim`, the dimension of the nodes.
 
@@ -58,21 +70,33 @@ class WeightedMeanReadout(Readout):
         Raises:
             ValueError: there is neither a weight nor a gate, or the weight does not match x.
         """
+        check_x(x)
         x, back = nodes_first(x, dim)
         segments = segments_of(x, index, ptr if index is None else None, dim_size)
+        if isinstance(weight, Tensor) and weight.dim() > 1:
+            weight = nodes_first(weight, dim)[0]
+        weight = self._weights(x, segments, weight)
+        return nodes_back(weighted.weighted_mean(x, weight, segments, empty=self.empty), back)
+
+    def _weights(self, x: Tensor, segments: Segments, weight: Tensor | None) -> Tensor:
+        """Return the given weights, or those of the gate."""
         if weight is not None:
-            weight = weight if weight.dim() == 1 else nodes_first(weight, dim)[0]
-        elif self.gate is not None:
-            weight = apply(self.gate, x, segments)
-        else:
+            return weight
+        if self.gate is None:
             raise ValueError("weight: expected weights of the nodes, for there is no gate, got None")
-        out = weighted.weighted_mean(x, weight, segments, empty=self.empty)
-        return out if back is None else out.movedim(0, back)
+        weight = apply(self.gate, x, segments, "gate")
+        check_values("gate", weight, x)
+        return weight
+
+    def attention(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return w_i / sum_j w_j, [N, F]."""
+        ones = torch.ones_like(to_compute_dtype(x))
+        weight = self._weights(x, segments, weight)
+        return slopes_times_values(lambda values: self(values, segments, dim=0, weight=weight), ones)
 
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return a_i x_i, with a_i the normalised weight."""
-        if weight is None and self.gate is not None:
-            weight = apply(self.gate, x, segments)
+        weight = self._weights(x, segments, weight)
         return slopes_times_values(lambda values: self(values, segments, dim=0, weight=weight), x)
 
     def _settings(self) -> list[str]:
@@ -86,6 +110,8 @@ class _NumberedReadout(Readout):
 
     def __init__(self, value: float, learn: bool, channels: int, empty: float) -> None:
         super().__init__(empty=empty)
+        check_number(self._symbol, value)
+        check_count("channels", channels)
         if channels != 1 and not learn:
             raise ValueError(f"channels: expected 1 where {self._symbol} is not learned, got {channels}")
         self.learn, self.channels, self._value = learn, channels, value
@@ -142,13 +168,15 @@ class SoftmaxReadout(_NumberedReadout):
         super().__init__(t, learn, channels, empty)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        x, t = segments.nodes(x), self.number_for(x)
-        factor = segments.expand(weighted.per_graph(t, x, segments)) if isinstance(t, Tensor) else t
-        return weighted.softmax_averaged(x, to_compute_dtype(x) * factor, segments, self.empty)
+        return weighted.softmax_of_multiples(segments.nodes(x), self.number_for(x), segments, self.empty)
+
+    def attention(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
+        """Return the softmax weights [N, F]."""
+        return weighted.softmax_weights(weighted.multiples(x, self.number_for(x), segments), segments)
 
     def contribution(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return a_i x_i, with a_i the softmax weight."""
-        scores = to_compute_dtype(x) * self.t
+        scores = weighted.multiples(x, self.number_for(x), segments)
         return slopes_times_values(lambda values: weighted.softmax_mean(values, scores, segments), x)
 
 
@@ -167,6 +195,7 @@ class PowerMeanReadout(_NumberedReadout):
         learn: whether p is learned.
         channels: number of learned p, 1 or F.
         clamp_min: positive; smaller values of x are replaced by it, power means need positive numbers.
+        clamp_max: greater values of x are replaced by it; None for no bound.
         empty: value of an empty graph.
 
     Raises:
@@ -186,21 +215,29 @@ class PowerMeanReadout(_NumberedReadout):
         channels: int = 1,
         *,
         clamp_min: float = 1e-4,
+        clamp_max: float | None = None,
         empty: float = 0,
     ) -> None:
         """Set p, whether p is learned, for how many channels, the clamp, and the value of an empty graph."""
         super().__init__(p, learn, channels, empty)
-        check_clamp_min(clamp_min)
+        check_clamps(clamp_min, clamp_max)
         check_power(p)
-        self.clamp_min = clamp_min
+        self.clamp_min, self.clamp_max = clamp_min, clamp_max
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
         return weighted.power_mean(
-            x, self.number_for(x), segments, clamp_min=self.clamp_min, empty=self.empty
+            x,
+            self.number_for(x),
+            segments,
+            clamp_min=self.clamp_min,
+            clamp_max=self.clamp_max,
+            empty=self.empty,
         )
 
     def _settings(self) -> list[str]:
-        return [*super()._settings(), *([] if self.clamp_min == 1e-4 else [f"clamp_min={self.clamp_min}"])]
+        settings = [] if self.clamp_min == 1e-4 else [f"clamp_min={self.clamp_min}"]
+        settings += [] if self.clamp_max is None else [f"clamp_max={self.clamp_max}"]
+        return [*super()._settings(), *settings]
 
 
 class LogSumExpReadout(Readout):

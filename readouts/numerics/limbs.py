@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor
 
+from readouts.numerics.rounding import scaled
+
 LIMB = 32
 MASK = 2**LIMB - 1
 BLOCK = 2**20  # nodes whose multiples of the grid, each at most 2**32, add up exactly in float64
@@ -154,15 +156,4 @@ def _round_bits(leading: Tensor, exponent: Tensor, sticky: Tensor, dtype: torch.
     kept, half = leading >> drop, 1 << (drop - 1)
     rest = leading - (kept << drop)
     kept = kept + ((rest > half) | ((rest == half) & (sticky | (kept % 2 == 1))))
-    return _scaled(kept.double(), exponent + drop)
-
-
-def _scaled(value: Tensor, exponent: Tensor) -> Tensor:
-    """Return value * 2**exponent, exact wherever the result is representable in float64."""
-    first = exponent.clamp(-1000, 1000)
-    second = (exponent - first).clamp(-1000, 1000)
-    return value * _power_of_two(first) * _power_of_two(second)
-
-
-def _power_of_two(exponent: Tensor) -> Tensor:
-    return ((exponent + 1023) << 52).view(torch.float64)
+    return scaled(kept.double(), exponent + drop)

@@ -25,3 +25,15 @@ def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
         toward = torch.where(x > result.double(), torch.inf, -torch.inf).float()
         result = torch.where(even & inexact, result.nextafter(toward), result)
     return result.masked_fill(x.isnan(), torch.nan).to(dtype) + 0.0
+
+
+def scaled(x: Tensor, exponent: Tensor) -> Tensor:
+    """Return x * 2**exponent in float64, exact wherever the result is representable."""
+    first = exponent.clamp(-1000, 1000)
+    second = (exponent - first).clamp(-1000, 1000)
+    return x * power_of_two(first) * power_of_two(second)
+
+
+def power_of_two(exponent: Tensor) -> Tensor:
+    """Return 2**exponent in float64, for int64 exponents of normal numbers."""
+    return ((exponent + 1023) << 52).view(torch.float64)

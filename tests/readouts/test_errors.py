@@ -59,7 +59,7 @@ BATCH = torch.tensor([0, 0, 1, 1])
             ValueError,
             r"reduce: expected one of sum, mean, max, min, var, std, median, got 'median_'",
         ),
-        (dict(reduce=("sum", "add")), ValueError, r"reduce: .*got 'add'"),
+        (dict(reduce=("sum", "mul")), ValueError, r"reduce: .*got 'mul'; for products .* logarithms"),
         (dict(reduce=()), ValueError, r"reduce: .*got none"),
         (dict(reduce=None), TypeError, r"reduce: .*got NoneType"),
         (dict(reduce=("sum", 3)), ValueError, r"reduce: .*got 3"),

@@ -18,9 +18,12 @@ def supports(dtype: torch.dtype) -> bool:
 
 
 def product(weight: Tensor, values: Tensor) -> Tensor:
-    """Return weight * values in float64; 0 where the weight is 0, even for NaN and infinite values."""
+    """Return weight * values in float64; 0 where the weight is 0, even for NaN and infinite values.
+
+    Those are left out before the product, so that its derivatives are right as well.
+    """
     wide = wide_dtype(values)
-    return torch.where(weight == 0, 0, weight.to(wide) * values.to(wide))
+    return weight.to(wide) * torch.where((weight != 0) | values.isfinite(), values, 0).to(wide) + 0.0
 
 
 def weighted_mean(

@@ -304,10 +304,10 @@ def test_scores_have_gradients(graphs):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"head": nn.Sequential()}, TypeError, "head: expected a torch.nn.Linear, got Sequential"),
+        ({"head": 3}, TypeError, "head: expected a torch.nn.Module, got int"),
         ({"x": [1.0]}, TypeError, "x: expected a tensor, got list"),
         ({"x": torch.ones(3, 5)}, ValueError, r"x: expected node states \[N, 4\], got shape \(3, 5\)"),
-        ({"readout": "max"}, ValueError, "readout: expected 'mean' or 'sum', got 'max'"),
+        ({"readout": "var"}, ValueError, "readout: expected sum, add, mean, .*, got 'var'"),
         ({"target": 2}, IndexError, "target: expected a class from 0 to 1, got 2"),
         ({"target": -1}, IndexError, "target: expected a class from 0 to 1, got -1"),
         ({"target": 0.5}, TypeError, "target: expected an integer or None, got float"),

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from readouts import nn
 
 FEATURES = 2
-NOT_IN_THE_TABLE = {"MultiReadout", "PartialReadout", "SqueezeExcitation", "readout_resolver"}
+NOT_IN_THE_TABLE = {"MultiReadout", "PartialReadout", "SqueezeExcitation", "from_pyg", "readout_resolver"}
 ARGUMENTS = {
     "QuantileReadout": lambda: dict(q=0.25),
     "TrimmedMeanReadout": lambda: dict(proportion=0.1),

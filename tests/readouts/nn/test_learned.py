@@ -489,10 +489,6 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"k: expected at least 1, got 0"):
             SortReadout(0)
 
-    def test_one_dimension(self):
-        with pytest.raises(ValueError, match=r"x: expected node features \[N, F\], got shape \(3,\)"):
-            SizeAwareMeanReadout()(torch.randn(3), dim=0)
-
     def test_reduction_of_deep_sets(self):
         with pytest.raises(ValueError, match=r"reduce: expected one of .*, got 'summ'"):
             DeepSetsReadout(reduce="summ")

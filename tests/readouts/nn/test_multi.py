@@ -23,6 +23,7 @@ from readouts.nn import (
     PartialReadout,
     QuantileReadout,
     SoftmaxReadout,
+    SortReadout,
     SqueezeExcitation,
     StdReadout,
     SumReadout,
@@ -136,9 +137,32 @@ class TestMultiReadout:
 
     def test_one_dimension(self):
         assert MultiReadout(["sum", "max"])(torch.tensor([1.0, 2.0]), dim=0).tolist() == [[3, 2]]
-        for others in (["softmax"], ["sum", "softmax"]):
-            with pytest.raises(ValueError, match=r"x: expected node features \[N, F\], got shape \(2,\)"):
-                MultiReadout(others)(torch.tensor([1.0, 2.0]), dim=0)
+        mixed = MultiReadout(
+            ["sum", "median", QuantileReadout([0.0, 1.0]), SortReadout(2), "size_aware_mean"]
+        )
+        for dim in (0, -1):
+            out = mixed(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1]), dim=dim)
+            assert_same_bits(out, mixed(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1])))
+
+    @pytest.mark.parametrize("mode", ["sum", "mean", "max", "min", "logsumexp", "std", "var"])
+    def test_modes_over_blocks(self, mode):
+        blocks = torch.stack([readout(X, INDEX, name) for name in ("sum", "mean", "median")])
+        expected = getattr(torch, mode)(blocks, dim=0)
+        expected = expected if isinstance(expected, torch.Tensor) else expected[0]
+        assert_same_bits(MultiReadout(["sum", "mean", "median"], mode)(X, INDEX), expected)
+
+    def test_layered_modes(self):
+        module = MultiReadout(["sum", "softmax"], "proj", {"in_channels": 4, "out_channels": 3})
+        parts = torch.cat([readout(X, INDEX, "sum"), SoftmaxReadout()(X, INDEX)], dim=-1)
+        assert_same_bits(module(X, INDEX), module.lin(parts))
+        before = module.lin.weight.clone()
+        module.reset_parameters()
+        assert not module.lin.weight.equal(before)
+        for options in (None, {"in_channels": 4}, {"in_channels": [4], "out_channels": 3}):
+            with pytest.raises(ValueError, match="mode_kwargs: expected"):
+                MultiReadout(["sum", "max"], "proj", options)
+        with pytest.raises(ValueError, match=r"mode: expected one of cat, .*, got 'concat'"):
+            MultiReadout(["sum", "max"], "concat")
 
     @pytest.mark.parametrize("wrong", [[], (), 3, None, [3]], ids=str)
     def test_errors(self, wrong):
