@@ -7,6 +7,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 namespace readouts {
 namespace {
@@ -134,6 +135,27 @@ Pool* get_pool() {
   return current;
 }
 
+// Return whether the system gives so many threads to this one. An OpenMP runtime ends the process where it does not.
+bool can_start(int threads) {
+  thread_local int proven = 1;  // the runtime keeps the threads of a caller
+  if (threads <= proven) return true;
+  std::vector<std::thread> helpers;
+  std::atomic<bool> released{false};
+  bool all = true;
+  try {
+    while ((int)helpers.size() < threads - 1)
+      helpers.emplace_back([&released] {
+        while (!released) std::this_thread::yield();
+      });
+  } catch (const std::exception&) {
+    all = false;
+  }
+  released = true;
+  for (std::thread& helper : helpers) helper.join();
+  if (all) proven = threads;
+  return all;
+}
+
 thread_local bool inside = false;
 
 struct Region {
@@ -157,7 +179,8 @@ void set_team(Team given) {
 
 void run_in_parallel(int tasks, void (*task)(const void*, int), const void* context) {
   if (tasks > 1 && !inside) {
-    if (Team start = team.load()) {
+    Team start = team.load();
+    if (start && can_start(tasks)) {
       Region region{{task, context, tasks}};
       start(take_tasks, &region, static_cast<unsigned>(tasks), 0);
       return;

@@ -61,7 +61,7 @@ class Segments:
         """
         _check_index("batch", batch)
         check_size(size)
-        index = batch.to(torch.int64, copy=True)
+        index = _copied(batch)
         if size is None:  # at least 1 if there are nodes: the operator reports a negative index
             size = torch.sym_max(ops.greatest(index) + 1, 1) if index.shape[0] else 0
             ops.check_greatest(size - 1, index.shape[0])
@@ -85,7 +85,7 @@ class Segments:
         _check_number_of_nodes(num_nodes)
         if ptr.shape[0] == 0:
             raise ValueError("ptr: expected B + 1 offsets, got an empty tensor")
-        ptr = ptr.to(torch.int64, copy=True)
+        ptr = _copied(ptr)
         return cls(ops.expand_ptr(ptr, num_nodes), ptr)
 
     @classmethod
@@ -160,7 +160,7 @@ class Segments:
     def fill_empty(self, out: Tensor, empty: float) -> Tensor:
         """Set the rows of `out` [B, *] that belong to graphs without nodes to `empty`."""
         empty = float(empty) if out.is_floating_point() else empty  # PyTorch takes no integers above 2**63
-        return out.masked_fill((self.count == 0).view(-1, *[1] * (out.dim() - 1)), empty)
+        return out.masked_fill((self.count == 0).view(self.size, *[1] * (out.dim() - 1)), empty)
 
     def expand(self, values: Tensor) -> Tensor:
         """Copy the row of every graph to its nodes, [B, *] -> [N, *]; the gradient is an exact sum."""
@@ -224,6 +224,13 @@ def _check_number_of_nodes(num_nodes: int) -> None:
     if num_nodes is None:
         raise TypeError("num_nodes: expected an integer, got NoneType")
     check_size(num_nodes, "num_nodes")
+
+
+def _copied(index: Tensor) -> Tensor:
+    """Return a copy as int64. Threads of PyTorch, which would hang in a forked child, are not needed."""
+    if ops.is_plain(index):
+        return torch.from_numpy(np.array(index.resolve_neg().numpy(), dtype=np.int64))
+    return index.to(torch.int64, copy=True)
 
 
 def _versions(*tensors: Tensor | None) -> tuple[tuple[Tensor, int], ...]:

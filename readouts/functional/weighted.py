@@ -201,11 +201,13 @@ class _WeightedMean(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, given, weight, out, total = ctx.saved_tensors
         for_x, for_given, *_ = ctx.needs_input_grad
-        if torch.is_grad_enabled():
-            x, given = x.view_as(x), given.view_as(given)  # scores may be made of x
-            wanted = [tensor for tensor in (x, given) if tensor.requires_grad]
-            result = _step_by_step(x, given, ctx.segments, ctx.softmax)
-            found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
+        again = torch.is_grad_enabled()
+        if again or not ops.is_eager(grad):  # or several gradients at once
+            with torch.enable_grad():
+                x, given = x.view_as(x), given.view_as(given)  # scores may be made of x
+                wanted = [tensor for tensor in (x, given) if tensor.requires_grad]
+                result = _step_by_step(x, given, ctx.segments, ctx.softmax)
+            found = iter(torch.autograd.grad(result, wanted, grad, create_graph=again))
             return next(found) if for_x else None, next(found) if for_given else None, None, None
         gradients = _gradients(grad, x, weight, out, total, ctx.segments, ctx.softmax)
         return gradients[0] if for_x else None, gradients[1]() if for_given else None, None, None

@@ -37,6 +37,7 @@ _MODULES: dict[Family, tuple[Any, Any]] = {
     "superaccumulator": (superaccumulator, native_superaccumulator),
 }
 _PLAIN = (Tensor, torch.nn.Parameter)
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # by torch.autograd.grad(is_grads_batched=True)
 _library = torch.library.Library("readouts", "DEF")
 _chosen: dict[tuple[str, torch.dtype, Family], Any] = {}  # no functools.cache: torch.compile warns of it
 
@@ -84,7 +85,7 @@ class Operator:
         self._transformed: Callable[..., Any] = self._overload
         self._eager: Callable[..., Any] = self._overload
         self._watched = max(features, 1)
-        rule = _vmap_rule(self, features)
+        rule = _vmap_rule(self, shape, features)
         if save is None or backward is None:
             torch.library.register_vmap(f"readouts::{name}", rule, lib=_library)
             return
@@ -199,10 +200,14 @@ def _for_onnx(decomposition: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arguments: decomposition(*arguments) if torch.onnx.is_in_onnx_export() else NotImplemented
 
 
-def _vmap_rule(operator: Callable[..., Any], features: int) -> Callable[..., tuple[Any, Any]]:
+def _vmap_rule(
+    operator: Callable[..., Any], shape: Callable[..., Any], features: int
+) -> Callable[..., tuple[Any, Any]]:
     """Return the rule by which `torch.func.vmap` maps an operator; see `Operator`."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        if info.batch_size == 0:
+            return _mapped_over_nothing(shape(*_select(arguments, in_dims, None)))
         if features == 0 or any(isinstance(dim, int) for dim in in_dims[features:]):
             results = [operator(*_select(arguments, in_dims, i)) for i in range(info.batch_size)]
             if isinstance(results[0], tuple):
@@ -213,7 +218,7 @@ def _vmap_rule(operator: Callable[..., Any], features: int) -> Callable[..., tup
             _as_features(a, d, info.batch_size) for a, d in zip(arguments, in_dims[:features], strict=False)
         ]
         out = operator(*wide, *arguments[features:])
-        out = out.unflatten(-1, (info.batch_size, out.shape[-1] // max(info.batch_size, 1)))
+        out = out.unflatten(-1, (info.batch_size, out.shape[-1] // info.batch_size))
         return out, out.dim() - 2
 
     return rule
@@ -227,9 +232,23 @@ def _as_features(x: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     return x.flatten(-2)
 
 
-def _select(arguments: tuple[Any, ...], in_dims: tuple[Any, ...], position: int) -> list[Any]:
+def _mapped_over_nothing(results: Any) -> tuple[Any, Any]:
+    """Return empty results of vmap from those of one entry."""
+    if isinstance(results, tuple):
+        return tuple(out.new_empty(0, *out.shape) for out in results), (0,) * len(results)
+    return results.new_empty(0, *results.shape), 0
+
+
+def _select(arguments: tuple[Any, ...], in_dims: tuple[Any, ...], position: int | None) -> list[Any]:
+    """Return the arguments for one entry; for None, of the right shapes alone."""
+
+    def entry(argument: Tensor, dim: int) -> Tensor:
+        if position is None:
+            return argument.new_empty(argument.shape[:dim] + argument.shape[dim + 1 :])
+        return argument.select(dim, position)
+
     pairs = zip(arguments, in_dims, strict=True)
-    return [a.select(dim, position) if isinstance(dim, int) else a for a, dim in pairs]
+    return [entry(a, dim) if isinstance(dim, int) else a for a, dim in pairs]
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype, family: Family) -> Any:
@@ -257,10 +276,12 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
 
 def is_eager(*tensors: Tensor | None) -> bool:
     """Return whether nothing but autograd observes a call: no tracing, torch.func, modes or subclasses."""
+    if _is_watched():
+        return False
     for tensor in tensors:  # loops here and below: a generator takes as long as a small batch
-        if tensor is not None and type(tensor) not in _PLAIN:
+        if tensor is not None and (type(tensor) not in _PLAIN or _is_batched(tensor)):
             return False
-    return not _is_watched()
+    return True
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
@@ -268,14 +289,21 @@ def is_plain(*tensors: Tensor | None) -> bool:
 
     The dispatcher takes longer than a small batch.
     """
+    if _is_watched():
+        return False
     for tensor in tensors:
-        if tensor is not None and (type(tensor) not in _PLAIN or not tensor.is_cpu):
+        if tensor is not None and (type(tensor) not in _PLAIN or not tensor.is_cpu or _is_batched(tensor)):
             return False
-    return not _is_watched()
+    return True
 
 
 def _is_watched() -> bool:
-    return torch.compiler.is_compiling() or bool(torch._C._len_torch_dispatch_stack()) or is_transforming()
+    # torch.compiler.is_compiling would be true for all threads, and for forked children, of one that compiles
+    return (
+        torch.compiler.is_dynamo_compiling()
+        or bool(torch._C._len_torch_dispatch_stack())
+        or is_transforming()
+    )
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:

@@ -5,6 +5,7 @@ import torch
 from bits import assert_same_bits
 
 from readouts import Segments, global_mean_pool, ops, readout
+from readouts.functional import moments, order, weighted
 from readouts.kernels import devices
 from readouts.nn import MeanReadout, MultiReadout
 from readouts.reductions import ELEMENTARY
@@ -82,6 +83,48 @@ def test_vmap_over_features(reduce, dim):
     actual = torch.func.vmap(lambda x: readout(x, INDEX, reduce, size=4), in_dims=dim)(x)
     expected = torch.stack([readout(part, INDEX, reduce, size=4) for part in x.unbind(dim)])
     assert_same_bits(actual, expected)
+
+
+EVERY = {
+    **{name: lambda x, i, name=name: readout(x, i, name, size=4) for name in (*ELEMENTARY, "median")},
+    "several": lambda x, i: readout(x, i, ("sum", "max", "std"), size=4),
+    "quantile": lambda x, i: order.quantile(x, i, [0.3, 0.5], size=4),
+    "trimmed mean": lambda x, i: order.trimmed_mean(x, i, 0.1, size=4),
+    "softmax": lambda x, i: weighted.softmax_mean(x, x[:, 0], i, size=4),
+    "softmaxes": lambda x, i: weighted.softmax_mean(x, 2 * x, i, size=4),
+    "weighted": lambda x, i: weighted.weighted_mean(x, x[:, 0], i, size=4),
+    "weights": lambda x, i: weighted.weighted_mean(x, x * x, i, size=4),
+    "logsumexp": lambda x, i: weighted.logsumexp(x, i, size=4),
+    "power mean": lambda x, i: weighted.power_mean(x, 2.0, i, size=4),
+    "moments": lambda x, i: moments.moments(x, i, size=4),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_several_gradients_at_once(name):
+    x = (torch.rand(7, 2, dtype=torch.float64) + 0.5).requires_grad_()
+    out = EVERY[name](x, INDEX)
+    grads = torch.randn(3, *out.shape, dtype=torch.float64)
+    (actual,) = torch.autograd.grad(out, x, grads, is_grads_batched=True, retain_graph=True)
+    expected = [torch.autograd.grad(out, x, grad, retain_graph=True)[0] for grad in grads]
+    torch.testing.assert_close(actual, torch.stack(expected), rtol=1e-12, atol=1e-12)
+    total = lambda x: EVERY[name](x, INDEX).square().sum()  # noqa: E731
+    expected = torch.autograd.functional.hessian(total, x)
+    for strategy in ("reverse-mode", "forward-mode"):
+        actual = torch.autograd.functional.hessian(total, x, vectorize=True, outer_jacobian_strategy=strategy)
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_vmap_over_nothing(name, dim):
+    x, batches = torch.rand(7, 2), torch.zeros(0, 7, dtype=torch.int64)
+    nothing, shape = x.unsqueeze(dim).narrow(dim, 0, 0), EVERY[name](x, INDEX).shape
+    one = lambda x: EVERY[name](x, INDEX)  # noqa: E731
+    assert torch.func.vmap(one, in_dims=dim)(nothing).shape == (0, *shape)
+    gradient = torch.func.grad(lambda x: one(x).sum())
+    assert torch.func.vmap(gradient, in_dims=dim)(nothing).shape == (0, 7, 2)
+    assert torch.func.vmap(lambda i: EVERY[name](x, i))(batches).shape == (0, *shape)
 
 
 def test_vmap_over_batches():
