@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -53,6 +54,8 @@ def complain(sentence: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; bad input is one sentence on stderr and exit code 2, a bug keeps its traceback."""
+    if sys.stdout is None:  # it was closed when Python started
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         code = app(arguments, standalone_mode=False)
     except UserError as problem:

@@ -1,6 +1,7 @@
 """Results as JSON lines: a row is one number, and a rerun continues where a kill struck.
 
-Rows are only ever appended. A row still counts if measuring again would give the same number:
+Rows are only ever appended, and by several processes at a time if need be: each takes over what the others
+have written. A row still counts if measuring again would give the same number:
 the same work (experiment, data, readout, metric, seed, fold and the experiment's own settings),
 done by the same code on the same versions and device. *Code* is a digest of the sources that the
 number depends on, so that a commit which only touches the documentation makes nothing stale, and an
@@ -9,6 +10,7 @@ edit that was never committed does. Rows of other code stay in the file as histo
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +18,7 @@ import platform
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -47,8 +50,10 @@ class RowLog:
         with writing(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            cut_torn_line(self._file)
-            self._known = {identity(row): row for row in read_rows(self.path)}
+            self._known: dict[str, Row] = {}
+            self._read = 0  # bytes of the file
+            with self._alone():
+                pass
 
     def measure(
         self, work: Mapping[str, Any], metrics: Iterable[str], compute: Callable[[], Mapping[str, Any]]
@@ -58,23 +63,44 @@ class RowLog:
         `work` names data, readout, seed and fold (`None` where there is none) and the settings.
         """
         wanted = [{**self._stamp, **work, "metric": metric} for metric in metrics]
-        missing = [row for row in wanted if identity(row) not in self._known]
-        if missing:
+        if not all(identity(row) in self._known for row in wanted):
+            with writing(self.path), self._alone():
+                pass  # another process may have them by now
+        if not all(identity(row) in self._known for row in wanted):
             values = compute()
-            self._append([{**row, "value": values[row["metric"]]} for row in missing])
+            self._append([{**row, "value": values[row["metric"]]} for row in wanted])
         return [self._known[identity(row)] for row in wanted]
 
     def _append(self, rows: Sequence[Row]) -> None:
-        """One write for all lines: a kill leaves whole lines and at most one torn one."""
+        """One write for all lines that are new: a kill leaves whole lines and at most one torn one."""
         when = {"commit": commit(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
-        lines = [json.dumps(row | when, allow_nan=False) for row in rows]
-        content = "".join(f"{line}\n" for line in lines).encode()
-        with writing(self.path):
+        with writing(self.path), self._alone():
+            new = [row | when for row in rows if identity(row) not in self._known]
+            content = "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in new).encode()
             written = os.write(self._file, content)
             if written < len(content):
                 raise OSError(f"only {written} of {len(content)} bytes fit")
             os.fsync(self._file)
-        self._known |= {identity(row): row for row in map(json.loads, lines)}
+            self._take_over()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from writing, and know what they have written."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            self._take_over()
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _take_over(self) -> None:
+        """Read the lines that were added to the file, and drop what a kill left after the last newline."""
+        content = os.pread(self._file, os.fstat(self._file).st_size - self._read, self._read)
+        whole = content[: content.rfind(b"\n") + 1]
+        self._known |= {identity(row): row for row in rows_of(self.path, whole)}
+        self._read += len(whole)
+        if whole != content:
+            os.ftruncate(self._file, self._read)
 
     def __enter__(self) -> RowLog:
         """Open in `with RowLog(...) as log`."""
@@ -92,7 +118,12 @@ def identity(row: Row) -> str:
 
 def read_rows(path: Path) -> Iterator[Row]:
     """All rows of a file, in the order they were measured."""
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    return rows_of(path, path.read_bytes())
+
+
+def rows_of(path: Path, content: bytes) -> Iterator[Row]:
+    """The rows of a file from its content, or from what was added to it."""
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
             row = json.loads(line)
         except ValueError:
@@ -101,14 +132,6 @@ def read_rows(path: Path) -> Iterator[Row]:
         if not isinstance(value, int | float) or not OUTCOME_AND_WORK.issubset(row):
             raise UserError(f"{path}, line {number} is no result row: move the file away or mend the line.")
         yield row
-
-
-def cut_torn_line(file: int) -> None:
-    """Drop what a kill left after the last newline."""
-    size = os.fstat(file).st_size
-    content = os.pread(file, size, 0)
-    if not content.endswith(b"\n"):
-        os.ftruncate(file, content.rfind(b"\n") + 1)
 
 
 @cache

@@ -29,6 +29,7 @@ from experiments.report.vector import inline
 HERE = Path(__file__).parent
 RUN = "all.json"
 OPEN_LINES, SENTENCES, LONG = 20, 6, 30
+MARKUP = re.compile(r"[\\`*<|]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 TYPESET = (
     (re.compile(r"(?<![\w.)-])-(?=\.?\d)"), "\N{MINUS SIGN}"),
     (re.compile(r"(?<=\w)'(?=\w)"), "\N{RIGHT SINGLE QUOTATION MARK}"),
@@ -187,7 +188,8 @@ def environment(folder: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    result.filters |= {"inline": html_of, "typeset": typeset, "link": data_link, "cells": cells_of}
+    result.filters |= {"inline": html_of, "typeset": typeset, "link": data_link}
+    result.filters |= {"cells": cells_of, "plain": plain, "code": code_span}
     result.globals |= {
         "svg": lambda figure: inline(folder / f"{figure.name}.svg", figure.name, figure.alt),
         "css": Markup((HERE / "templates" / "report.css").read_text(encoding="utf-8")),
@@ -224,4 +226,18 @@ def data_link(sheet: Sheet) -> str:
 
 def cells_of(line: Sequence[str]) -> str:
     """A line of a Markdown table."""
-    return " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line)
+    return " | ".join(map(plain, line))
+
+
+def plain(text: str) -> str:
+    """Text as Markdown that shows it as it is, whatever names are in it."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(text.split("\n")))
+
+
+def code_span(text: str) -> str:
+    """Text as code in Markdown, between more backticks than it has in a row."""
+    text, runs = " ".join(text.split("\n")), re.findall("`+", text)
+    if not runs:
+        return f"`{text}`"
+    fence = "`" * (1 + max(map(len, runs)))
+    return f"{fence} {text} {fence}"

@@ -159,6 +159,23 @@ def test_full_disk_behind_standard_output(tmp_path):
     assert run.stderr == "Cannot write to standard output: No space left on device.\n"
 
 
+def test_closed_standard_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["collisions", "--out", str(tmp_path)]) == 0
+    sys.stdout.close()
+    assert (tmp_path / "collisions.section.json").exists()
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "experiments", "collisions", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        run.stdout.close()
+        assert "Traceback" not in run.stderr.read()
+        assert run.wait(timeout=60) != 0
+
+
 def test_interruption_is_said_and_told_by_the_exit_code(tmp_path, monkeypatch, capsys):
     def interrupt(*arguments):
         raise KeyboardInterrupt

@@ -240,6 +240,61 @@ def test_drawings_keep_their_ids_to_themselves(tmp_path):
     assert "width: 96px; min-width: 67px" in found
 
 
+def test_drawings_lose_what_is_no_drawing(tmp_path):
+    (tmp_path / "drawn.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="10pt" '
+        'height="10pt" onload="alert(1)"><script>alert(2)</script><g onclick="alert(3)"><SCRIPT>4</SCRIPT>'
+        '<foreignObject><b xmlns="http://www.w3.org/1999/xhtml">5</b></foreignObject>'
+        '<animate attributeName="href" to="javascript:alert(6)"/>'
+        '<a href="javascript:alert(7)"><path d="M 0 0"/></a>'
+        '<use xlink:href="http://example.org/#a"/><path style="fill: url(http://example.org/)" d="M 1 1"/>'
+        '<image href="data:image/png;base64,AA"/><use xlink:href="#kept"/></g></svg>'
+    )
+    text = str(inline(tmp_path / "drawn.svg", "drawn", "a drawing"))
+    assert not re.search(r"alert|script|example|foreign|animate|onload|onclick|<a", text, re.IGNORECASE)
+    assert 'href="data:image/png;base64,AA"' in text
+    assert 'href="#drawn-kept"' in text
+
+
+@pytest.mark.parametrize("text", ["<html/>", '<svg xmlns="http://www.w3.org/2000/svg" width="10%"/>'])
+def test_files_that_are_no_drawings_are_one_sentence(tmp_path, text):
+    (tmp_path / "drawn.svg").write_text(text)
+    with pytest.raises(UserError, match="Cannot read"):
+        inline(tmp_path / "drawn.svg", "drawn", "a drawing")
+
+
+NAME = "<script>alert(1)</script> *bold* _it_ `code` [link](http://example.org) a|b PTC_MR &lt; end\nnext"
+
+
+def test_names_are_shown_as_they_are_in_markdown():
+    from markdown_it import MarkdownIt
+
+    rendered = MarkdownIt("commonmark").render(f"{page.plain(NAME)}\n\nand {page.code_span('`' + NAME)}")
+    shown = html.unescape(re.sub(r"</?(p|code)>", "", rendered))
+    assert shown.split("\n")[0] == NAME.replace("\n", " ")
+    assert NAME.replace("\n", " ") in shown.split("\n")[1]
+    assert "|" not in page.cells_of(["a|b"]).replace("\\|", "")
+
+
+def test_markdown_shows_names_of_sections_as_they_are(tmp_path):
+    sheet = Sheet(title=NAME, columns=[NAME], numeric=[False], lines=[[NAME]], rules=[])
+    Section(
+        "collisions",
+        "python -m experiments collisions --data '<b>`x`</b>'",
+        [NAME],
+        {"verdict": "holds", "numbers": NAME},
+        verdicts=[NAME],
+        notes=[NAME],
+        sheets=[sheet],
+        refused={NAME: NAME},
+    ).write(tmp_path)
+    page.write(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert not re.findall(r"(?<!\\)<script", text)
+    assert "](http://example" not in text.replace(r"\](http", "")
+    assert "`` python -m experiments collisions --data '<b>`x`</b>' ``" in text
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

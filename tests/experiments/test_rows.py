@@ -65,6 +65,23 @@ def test_kill_9_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
     assert len(content(path)) == 2 * WORKS
 
 
+def test_three_processes_at_once_write_every_row_once(tmp_path):
+    writers = [start(tmp_path) for _ in range(3)]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
+    rows = content(tmp_path / "killed.jsonl")
+    assert len(rows) == len({(row["seed"], row["metric"]) for row in rows}) == 2 * WORKS
+    assert all(row["value"] == row["seed"] ** (2 if row["metric"] == "square" else 3) for row in rows)
+
+
+def test_what_another_process_has_measured_meanwhile_is_taken_over(tmp_path):
+    with RowLog(tmp_path, "shared") as log, RowLog(tmp_path, "shared") as other:
+        found = other.measure(work(), ("a", "b"), lambda: {"a": 1, "b": 2})
+        assert log.measure(work(), ("b",), pytest.fail) == found[1:]
+        log.measure(work(seed=1), ("a",), lambda: {"a": 3})
+        assert other.measure(work(seed=1), ("a",), pytest.fail)[0]["value"] == 3
+        assert [row["value"] for row in read_rows(log.path)] == [1, 2, 3]
+
+
 def test_torn_last_line_is_cut_and_the_rest_stays(tmp_path):
     with RowLog(tmp_path, "torn") as log:
         log.measure(work(seed=1), ("a",), lambda: {"a": 1})
