@@ -109,7 +109,7 @@ class QuantileReadout(_OrderStatistic):
         if theirs is not None and (
             theirs.numel() != own.numel() or not theirs.cpu().view(-1).float().equal(own)
         ):
-            arguments[-1].append(f"{prefix}q: expected {own.tolist()}, got {theirs.flatten().tolist()}")
+            arguments[-1].append(f"{prefix}q: expected {self.q}, got {theirs.flatten().tolist()}")
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:

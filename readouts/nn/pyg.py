@@ -77,7 +77,9 @@ def _replaced(module: Any, name: str, left: dict[str, str], done: dict[Module, M
     done[module] = module
     if isinstance(module, aggr.Aggregation) and not _contains_aggregations(module):
         left[name] = _reason(module)
-    for key, child in list(module.named_children()):
+    for key, child in list(module._modules.items()):
+        if child is None:
+            continue
         twin = _replaced(child, f"{name}.{key}" if name else key, left, done)
         if twin is not child:
             setattr(module, key, twin)

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from readouts import Segments, readout
-from readouts.attribution import class_activation, contributions
+from readouts.attribution import attention_weights, class_activation, contributions
 from readouts.nn import (
     AttentionReadout,
     DeepSetsReadout,
     MaxReadout,
     MeanReadout,
+    MultiheadAttentionReadout,
     MultiReadout,
+    Set2SetReadout,
     SoftmaxReadout,
     SumReadout,
     VarReadout,
@@ -348,3 +350,128 @@ def test_python_of_the_page_runs():
     assert namespace["parts"].tolist() == [[0], [2], [2], [3]]
     assert namespace["atoms"].tolist() == [1, 6]
     assert namespace["largest"].tolist() == [6]
+
+
+class TestAttentionWeights:
+    READOUTS = (
+        (AttentionReadout(nn.Linear(4, 1)), 1),
+        (AttentionReadout(nn.Linear(4, 3), nn.Linear(4, 3)), 3),
+        (MultiheadAttentionReadout(4, heads=2, seeds=3), 6),
+        (Set2SetReadout(4, 3), 3),
+        (SoftmaxReadout(2.0), 4),
+        (learned_softmax(), 4),
+        (gated(), 4),
+    )
+
+    @pytest.mark.parametrize(("module", "heads"), READOUTS, ids=lambda value: type(value).__name__)
+    def test_every_head_adds_up_to_one(self, module, heads, graphs):
+        x, batch = graphs
+        weights = attention_weights(module, x, batch, size=7)
+        assert weights.shape == (40, heads)
+        assert not weights.requires_grad
+        total = readout(weights, batch, "sum", size=7)
+        torch.testing.assert_close(
+            total, (torch.bincount(batch, minlength=7) > 0).float().view(7, 1).expand(7, heads)
+        )
+        with torch.inference_mode():
+            assert_same_bits(attention_weights(module, x, Segments.from_batch(batch, 7)), weights)
+
+    @pytest.mark.parametrize(
+        "module", [READOUTS[0][0], SoftmaxReadout(), gated()], ids=lambda m: type(m).__name__
+    )
+    def test_they_are_the_weights_of_the_value(self, module, graphs):
+        x, batch = graphs
+        weighted = readout(attention_weights(module, x, batch) * x, batch, "sum")
+        torch.testing.assert_close(weighted, module(x, batch).detach())
+
+    def test_heads_and_steps_by_hand(self, graphs):
+        x, _ = graphs
+        pool = MultiheadAttentionReadout(4, heads=2, seeds=2)
+        keys = pool.key(x).view(40, 2, 2)
+        for seed in range(2):
+            for head in range(2):
+                query = pool.query(pool.seed)[seed].view(2, 2)[head]
+                expected = (keys[:, head] @ query / 2**0.5).softmax(0)
+                torch.testing.assert_close(attention_weights(pool, x)[:, 2 * seed + head], expected.detach())
+        pool = Set2SetReadout(4, 2)
+        out = pool(x)
+        last = attention_weights(pool, x)[:, 1]
+        torch.testing.assert_close(last, (x @ out[0, :4]).softmax(0).detach())
+
+    def test_given_weights(self):
+        x, weight = torch.randn(3, 2), torch.tensor([1.0, 3.0, 4.0])
+        found = attention_weights(WeightedMeanReadout(), x, weight=weight)
+        assert_same_bits(found, (weight / 8).view(3, 1).expand(3, 2))
+
+
+class TestActivationOfOtherHeads:
+    @pytest.mark.parametrize(
+        "before",
+        [
+            "mean",
+            "sum",
+            "max",
+            ("sum", "mean", "max"),
+            MultiReadout(["mean", "min"]),
+            QuantileReadout([0.2, 0.7]),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("deep", [False, True], ids=["linear", "mlp"])
+    def test_shares_add_up_to_the_logit(self, before, deep, graphs):
+        x, batch = graphs
+        rows = before(x, batch) if isinstance(before, nn.Module) else readout(x, batch, before)
+        width = rows.shape[1]
+        head = nn.Sequential(nn.Linear(width, 8), nn.ReLU(), nn.Linear(8, 3)) if deep else nn.Linear(width, 3)
+        scores = class_activation(head, x, batch, before)
+        total = readout(scores, batch, "mean" if before == "mean" else "sum")
+        torch.testing.assert_close(total, head(rows), rtol=1e-4, atol=1e-5)
+        only = class_activation(head, x, batch, before, target=1, bias=False)
+        assert only.shape == (40,)
+
+    def test_shares_of_a_linear_head_are_exact(self, graphs):
+        x, batch = graphs
+        head = nn.Linear(8, 3)
+        left, right = nn.Linear(4, 3, bias=False), nn.Linear(4, 3)
+        left.weight.data, right.weight.data = head.weight[:, :4].detach(), head.weight[:, 4:].detach()
+        right.bias.data = head.bias.detach()
+        count = torch.bincount(batch)[batch].view(-1, 1)
+        expected = class_activation(left, x, batch, "sum") + class_activation(right, x, batch, "mean") / count
+        found = class_activation(head, x, batch, ("sum", "mean"))
+        torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+
+    def test_a_relu_network_is_linear_near_its_input(self):
+        """Shares without the bias tell by how much the logit changes when a node moves a little."""
+        x = torch.randn(5, 3, dtype=torch.float64)
+        head = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 1)).double()
+        shares = class_activation(head, x, readout="sum", target=0, bias=False)
+        for node in range(5):
+            moved = x.clone()
+            moved[node] *= 1 + 1e-6
+            change = head(readout(moved, reduce="sum")) - head(readout(x, reduce="sum"))
+            assert change.item() == pytest.approx(1e-6 * shares[node].item(), rel=1e-4, abs=1e-12)
+
+    @pytest.mark.parametrize(
+        ("head", "before", "message"),
+        [
+            (nn.Linear(4, 3), ("mean", "max"), r"head: expected a network for x \(1, 8\), got: "),
+            (
+                nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)),
+                "mean",
+                r"head: expected evaluation mode, call",
+            ),
+            (nn.Sequential(nn.Dropout(), nn.Linear(4, 3)), "sum", r"head: expected evaluation mode, call"),
+            (nn.Flatten(0), "mean", r"head: expected a network from \[B, F\] to \[B, C\], got \(4,\)"),
+            (nn.Linear(4, 3), "std", "readout: expected sum, add, mean, .*, got 'std'"),
+        ],
+        ids=str,
+    )
+    def test_errors(self, head, before, message):
+        with pytest.raises(ValueError, match=message):
+            class_activation(head, torch.randn(5, 4), readout=before)
+
+    def test_batch_norm_and_dropout_in_evaluation(self, graphs):
+        x, batch = graphs
+        head = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2)).eval()
+        total = readout(class_activation(head, x, batch), batch, "mean")
+        torch.testing.assert_close(total, head(readout(x, batch, "mean")), rtol=1e-4, atol=1e-5)

@@ -10,11 +10,13 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Ellipse, PathPatch
+from rdkit import Chem
 from torch_geometric.data import Data
 
-from readouts.attribution import draw
+from readouts.attribution import draw, molecule
 from readouts.attribution.drawing import LONGEST_BOND
 
 NITROMETHANE = {"symbols": ["C", "N", "O", "O"], "charges": [0, 1, 0, -1]}
@@ -272,3 +274,76 @@ def test_missing_package_names_the_extra(nitromethane, package, symbols, monkeyp
         ImportError, match=rf"draw: expected the packages of readouts\[draw\], got: .*{package}"
     ):
         draw(nitromethane, torch.ones(4), symbols=symbols)
+
+
+class TestMolecules:
+    @pytest.mark.parametrize("given", ["C[N+](=O)[O-]", "molecule"])
+    def test_smiles_and_rdkit(self, given, nitromethane):
+        data = Chem.MolFromSmiles("C[N+](=O)[O-]") if given == "molecule" else given
+        figure = draw(data, torch.tensor([-0.2, 0.9, 0.5, 0.5]))
+        bonds = torch.tensor([1.0, 1, 2, 1, 2, 1])
+        expected = draw(nitromethane, torch.tensor([-0.2, 0.9, 0.5, 0.5]), bonds=bonds, **NITROMETHANE)
+        assert [to_hex(colour) for colour in atoms(figure)[1]] == [to_hex(c) for c in atoms(expected)[1]]
+        assert len(letters(figure)) == len(letters(expected))
+
+    def test_hydrogens_that_are_atoms(self):
+        ethanol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+        assert len(atoms(draw(ethanol, torch.randn(9)))[0]) == 9
+        assert ethanol.GetNumConformers() == 0
+
+    def test_charges_of_nitro_groups_and_oxides(self):
+        """Nitromethane, pyridine N-oxide, and what has no charge: nitrosomethane, five bonds, bare bonds."""
+        for symbols, orders, expected in (
+            ("CNOO", {(0, 1): 1, (1, 2): 2, (1, 3): 1}, [0, 1, 0, -1]),
+            ("CNCO", {(0, 1): 1.5, (1, 2): 1.5, (1, 3): 1}, [0, 1, 0, -1]),
+            ("CNO", {(0, 1): 1, (1, 2): 2}, [0, 0, 0]),
+            ("CNOO", {(0, 1): 1, (1, 2): 2, (1, 3): 2}, [0, 0, 0, 0]),
+            ("CNOO", {(0, 1): 1, (1, 2): 1, (1, 3): 1}, [0, 0, 0, 0]),
+            ("CNOOC", {(0, 1): 1, (1, 2): 2, (1, 3): 1, (3, 4): 1}, [0, 0, 0, 0, 0]),
+        ):
+            assert molecule.oxide_charges(symbols, orders) == expected
+
+    def test_charges_by_default(self, nitromethane):
+        bonds = torch.tensor([1.0, 1, 2, 1, 2, 1])
+        with_charges = draw(nitromethane, torch.ones(4), bonds=bonds, **NITROMETHANE)
+        by_default = draw(nitromethane, torch.ones(4), bonds=bonds, symbols=NITROMETHANE["symbols"])
+        none = draw(nitromethane, torch.ones(4), bonds=bonds, **(NITROMETHANE | {"charges": [0] * 4}))
+        assert len(letters(by_default)) == len(letters(with_charges)) > len(letters(none))
+
+    @pytest.mark.parametrize(
+        ("data", "scores", "options", "message"),
+        [
+            ("C1CC", 3, {}, "data: expected a SMILES string of a molecule, got 'C1CC'"),
+            ("CC", 3, {}, r"scores: expected shape \(2,\)"),
+            ("", 0, {}, "data: expected a graph with nodes, got none"),
+            ("CC", 2, {"symbols": ["C", "C"]}, "symbols: expected None for a molecule"),
+        ],
+    )
+    def test_errors(self, data, scores, options, message):
+        with pytest.raises(ValueError, match=message):
+            draw(data, torch.ones(scores), **options)
+
+
+class TestGivenAxes:
+    @pytest.mark.parametrize("kind", ["graph", "molecule"])
+    def test_it_stays_in_its_axes(self, kind):
+        figure = Figure(figsize=(9, 3))
+        axes = figure.subplots(1, 3)
+        data = "c1ccccc1[N+](=O)[O-]" if kind == "molecule" else graph_of(nx.cycle_graph(9))
+        assert draw(data, torch.linspace(-1, 1, 9), ax=axes[1], title="nitro") is figure
+        figure.canvas.draw()
+        box = axes[1].get_window_extent()
+        for artist in (*axes[1].patches, *axes[1].collections):
+            if artist is not axes[1].patch:
+                extent = artist.get_window_extent()
+                assert box.x0 - 1 <= extent.x0
+                assert extent.x1 <= box.x1 + 1
+                assert box.y0 - 1 <= extent.y0
+                assert extent.y1 <= box.y1 + 1
+        assert axes[1].get_title() == "nitro"
+        assert len(figure.axes) == 4
+
+    def test_small_axes_have_no_colour_scale(self):
+        figure = Figure(figsize=(4, 1))
+        draw("CCO", torch.ones(3), ax=figure.subplots(1, 4)[2])
+        assert len(figure.axes) == 4
