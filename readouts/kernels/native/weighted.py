@@ -28,7 +28,7 @@ def weighted_mean(
     """Return weighted means and sums of weights in float64; see `readouts.kernels.portable.weighted`."""
     (nodes, features), columns, size = x.shape, weight.shape[1], ptr.shape[0] - 1
     x, (ptr, order) = contiguous(x), graphs_ready(ptr, order, nodes)
-    weight = ready("weight", weight, (nodes, 1 if columns < features else features), x.dtype)
+    weight = ready("weight", weight, (nodes, columns if columns == 1 else features), x.dtype)
     means = new_tensor(x, size, features, dtype=torch.float64)
     totals = new_tensor(x, size, columns, dtype=torch.float64)
     if means.numel() == 0:
@@ -46,7 +46,7 @@ def weighted_mean(
 def scale_rows(table: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     """Return weight * table[index] [N, F], rounded once to the dtype of the weights."""
     nodes, (size, features) = index.shape[0], table.shape
-    columns = 1 if weight.shape[1] < features else features
+    columns = 1 if weight.shape[1] == 1 else features
     table, weight = (
         ready("table", table, (size, features), torch.float64),
         ready("weight", weight, (nodes, columns), weight.dtype),
