@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from experiments.console import UserError, say, tracked
+from experiments.console import UserError, say, tracked, writing
 
 if TYPE_CHECKING:
     from datasets import GraphSet
@@ -75,6 +79,48 @@ def repeat_option(option: str, arguments: Sequence[str]) -> list[str]:
     return result
 
 
+def check_names(option: str, names: Sequence[str], known: Collection[str]) -> None:
+    """Raise `UserError` unless an option has names that are known."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"--{option}: expected one of {', '.join(known)}, got {name}.")
+
+
+def one_of(option: str, known: Collection[str]) -> Callable[[list[str]], list[str]]:
+    """Make the check of an option that takes names, before anything slow is imported."""
+
+    def check(names: list[str]) -> list[str]:
+        check_names(option, names, known)
+        return names
+
+    return check
+
+
+def check_out(folder: Path) -> Path:
+    """Raise `UserError` unless the folder is there or can be made, and files can be written into it."""
+    with writing(folder):
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=place):
+            return folder
+
+
+def check_device(device: DeviceName) -> DeviceName:
+    """Raise `UserError` where CUDA is asked for and is not there."""
+    if device is DeviceName.cuda:
+        resolve(device)
+    return device
+
+
+def check_scheduler(address: str | None) -> str | None:
+    """Raise `UserError` unless the address has a port."""
+    if address is not None and not re.search(r":\d+/?$", address):
+        expected = "expected an address such as tcp://host:8786"
+        raise UserError(f"--scheduler: no Dask scheduler answers at {address}: {expected}.")
+    return address
+
+
 DataNames = Annotated[
     list[str],
     typer.Option(
@@ -86,9 +132,15 @@ Mirror = Annotated[
     typer.Option(envvar="READOUTS_TU_MIRROR", help="A folder or URL with NAME.zip files, for TU sets."),
 ]
 Out = Annotated[
-    Path, typer.Option(file_okay=False, help="The folder for rows and figures; a rerun continues there.")
+    Path,
+    typer.Option(
+        file_okay=False, callback=check_out, help="The folder for rows and figures; a rerun continues there."
+    ),
 ]
-Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes CUDA if there is one.")]
+Device = Annotated[
+    DeviceName,
+    typer.Option(callback=check_device, help="Where networks run; auto takes CUDA if there is one."),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="The number that everything random starts from.")]
 Folds = Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")]
 FoldsOfClasses = Annotated[
@@ -98,7 +150,11 @@ FoldsOfClasses = Annotated[
 Steps = Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")]
 Scheduler = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="Of a Dask scheduler, as tcp://host:8786: its workers train."),
+    typer.Option(
+        metavar="ADDRESS",
+        callback=check_scheduler,
+        help="Of a Dask scheduler, as tcp://host:8786: its workers train.",
+    ),
 ]
 RINGS = ["rings"]
 NO_DATA: list[str] = []

@@ -25,6 +25,7 @@ from experiments.accuracy.networks import READOUTS
 from experiments.accuracy.resident import NETWORKS, Resident
 from experiments.accuracy.training import Settings
 from experiments.console import UserError
+from experiments.options import check_names
 
 FOLDS = 10
 VALIDATION = 0.1
@@ -61,10 +62,8 @@ def plan(
 ) -> Plan:
     """A plan from the command line; with `quick`, one for a first look."""
     chosen = readouts or (QUICK if quick else tuple(READOUTS))
-    for option, names, known in (("network", networks, NETWORKS), ("readout", chosen, READOUTS)):
-        for name in names:
-            if name not in known:
-                raise UserError(f"--{option}: expected one of {', '.join(known)}, got {name}.")
+    check_names("network", networks, NETWORKS)
+    check_names("readout", chosen, READOUTS)
     settings = Settings(epochs=epochs)
     if quick:
         settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])

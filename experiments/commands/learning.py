@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.accuracy.names import NETWORKS, READOUTS
 from experiments.options import (
     NETWORK,
     NO_DATA,
@@ -23,6 +24,7 @@ from experiments.options import (
     Seed,
     Steps,
     load_sets,
+    one_of,
     resolve,
     say_paths,
 )
@@ -35,10 +37,21 @@ def accuracy(
     device: Device = DeviceName.auto,
     seed: Seed = 0,
     network: Annotated[
-        list[str], typer.Option(metavar="NAME...", help="One or more of gin, sage, gcn.")
+        list[str],
+        typer.Option(
+            metavar="NAME...",
+            callback=one_of("network", NETWORKS),
+            help=f"One or more of {', '.join(NETWORKS)}.",
+        ),
     ] = NETWORK,
     readout: Annotated[
-        list[str], typer.Option(metavar="NAME...", help="One or more readouts.", show_default="all")
+        list[str],
+        typer.Option(
+            metavar="NAME...",
+            callback=one_of("readout", READOUTS),
+            help=f"One or more of {', '.join(READOUTS)}.",
+            show_default="all",
+        ),
     ] = NO_READOUTS,
     folds: FoldsOfClasses = None,
     repeats: Annotated[int, typer.Option(min=1, help="Cross-validations, each with its own folds.")] = 1,

@@ -94,7 +94,12 @@ def default_data(mirror: str | None) -> tuple[list[str], list[str]]:
 def report(
     out: Out = RESULTS,
     readme: Annotated[
-        Path | None, typer.Option(help="Also rewrite the results in this file, between its two markers.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Also rewrite the results in this file, between its two markers.",
+        ),
     ] = None,
 ) -> None:
     """Make one page of everything that experiments left in a folder: report.html, report.md and tables."""
