@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,6 +103,12 @@ def assert_permutation_equivariant(request: pytest.FixtureRequest) -> Assertion:
 
 
 @pytest.fixture
+def assert_edge_order_invariant(request: pytest.FixtureRequest) -> Assertion:
+    """``assert_edge_order_invariant(model, *inputs)``: nothing depends on the order of the edges."""
+    return _assertion(request, "edge_order_invariance")
+
+
+@pytest.fixture
 def assert_gradient_equivariant(request: pytest.FixtureRequest) -> Assertion:
     """``assert_gradient_equivariant(model, *inputs)``: the gradients move with the nodes."""
     return _assertion(request, "gradient_equivariance")
@@ -111,13 +117,31 @@ def assert_gradient_equivariant(request: pytest.FixtureRequest) -> Assertion:
 @pytest.fixture
 def assert_batch_independent(request: pytest.FixtureRequest) -> Assertion:
     """``assert_batch_independent(model, *inputs)``: a graph gets the same result in every batch."""
-    return _assertion(request, "batch_independence", random=False)
+    return _assertion(request, "batch_independence", names=("allow",))
 
 
-def _assertion(request: pytest.FixtureRequest, check: str, random: bool = True) -> Assertion:
+@pytest.fixture
+def assert_motion_invariant(request: pytest.FixtureRequest) -> Assertion:
+    """``assert_motion_invariant(model, z, pos=pos)``: the outputs stay when positions rotate and shift."""
+    return _assertion(request, "motion_invariance", names=("seed", "allow"))
+
+
+@pytest.fixture
+def assert_conformance() -> Assertion:
+    """``assert_conformance(readout, rows=..., skip=..., levels=...)``: a readout keeps the value contract."""
+
+    def assertion(target: Any, *arguments: Any, **given: Any) -> None:
+        __tracebackhide__ = True
+        from readouts.testing import conformance
+
+        conformance.assert_conformance(target, *arguments, **given)
+
+    return assertion
+
+
+def _assertion(request: pytest.FixtureRequest, check: str, names: Sequence[str] = SETTINGS) -> Assertion:
     """Return `readouts.testing.assert_...` with the settings of the test; it records its verdict."""
     defaults = _settings(request)
-    names = SETTINGS if random else ("allow",)
 
     def assertion(model: Callable[..., Any], *inputs: Any, **given: Any) -> None:
         __tracebackhide__ = True
@@ -133,7 +157,7 @@ def _assertion(request: pytest.FixtureRequest, check: str, random: bool = True) 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the verdicts of all checks, the worst first; with -q, count them."""
+    """List the verdicts of all checks, the worst first; with -q below their counts, with -qq these alone."""
     found = [
         (*verdict, report.nodeid)
         for reports in terminalreporter.stats.values()
@@ -148,8 +172,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         count = Counter(verdict for verdict, *_ in found)
         counts = ", ".join(f"{count[verdict]} {verdict}" for verdict in VERDICTS if count[verdict])
         terminalreporter.write_line(f"readouts verdicts: {counts}")
+    else:
+        terminalreporter.section("readouts verdicts")
+    if terminalreporter.verbosity < -1:
         return
-    terminalreporter.section("readouts verdicts")
     for verdict, check, model, test in sorted(found, key=lambda each: (VERDICTS.index(each[0]), each[3])):
         shown = verdict if verdict in VERDICTS[2:] else verdict.upper()
         terminalreporter.write_line(f"{shown:<16}{check:<26}{model:<20}{test}")

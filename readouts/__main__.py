@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from readouts.commands.target import CannotRunError
 
@@ -17,10 +19,31 @@ COMMANDS = {
 CANNOT_RUN, INTERRUPTED = 2, 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says mistaken arguments in JSON too, where that is asked for."""
+
+    given: Sequence[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Print the mistake, and exit with code 2."""
+        if "--json" in _Parser.given:
+            _print_error(message)
+        super().error(message)
+
+
+def _print_error(message: str) -> None:
+    found: dict[str, Any] = {"schema": 1, "error": message}
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; what cannot be run is one sentence on stderr and exit code 2."""
+    """Run a subcommand; what cannot be run is one sentence on stderr and exit code 2.
+
+    With --json the sentence is printed as an object on stdout, too.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="readouts", description="Test graph models and their readouts.")
+    parser = _Parser(prog="readouts", description="Test graph models and their readouts.")
+    _Parser.given = given
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, purpose in COMMANDS.items():
         subparser = subparsers.add_parser(
@@ -36,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return parsed.run(parsed)
     except CannotRunError as problem:
         print(f"readouts {parsed.command}: {problem}", file=sys.stderr)
+        if parsed.json:
+            _print_error(str(problem))
         return CANNOT_RUN
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -5,9 +5,12 @@ one without arguments, or any function of graphs. A module made from a class is 
 everything else is checked in the mode that it is in, or in that of --mode.
 
 What a model is given is read from the names of its parameters: x, edge_index, edge_attr, edge_weight, pos,
-z, batch and other tensors of the batch, or ptr, size, num_graphs and num_nodes, by position. Parameters
-with a default keep it, except x, edge_index and batch. A single parameter of another name, or one that is
-called batch, gets the PyG Batch.
+z, batch and other tensors of the batch, or ptr, size, num_graphs and num_nodes, by position or keyword.
+Parameters with a default keep it, except x, edge_index and batch. A single parameter of another name, or
+one that is called batch, gets the PyG Batch.
+
+The verdict of each check is printed as soon as it is known, one line each; below them, for each fault: why
+it is one, where it is, lines that reproduce it, and what to do.
 
 exit code: 0 invariant (identical bits or rounding), 1 not (broken or random), 2 cannot be run
 """
@@ -18,9 +21,12 @@ import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
+from readouts.commands.names import CHECKS
 from readouts.commands.target import CannotRunError, build
 
 
@@ -51,7 +57,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seed of weights, graphs, permutations (default: 0)",
     )
     parser.add_argument("--mode", choices=("eval", "train"), help="put the modules into this mode first")
+    parser.add_argument(
+        "--only",
+        type=_checks,
+        metavar="CHECKS",
+        help=f"checks to make, separated by commas, of {', '.join(CHECKS)} "
+        "(default: all but edges and positions)",
+    )
+    parser.add_argument("--edges", action="store_true", help="also shuffle the edges alone")
+    parser.add_argument("--positions", action="store_true", help="also rotate and shift the positions pos")
+    parser.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="stop after this time, with what is known then"
+    )
+    parser.add_argument("--no-shrink", action="store_true", help="print counterexamples as they are found")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print the details of checks that found no fault too"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _checks(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in CHECKS:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(CHECKS)}, got {name!r}")
+    return names
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+    return seconds
 
 
 def _positive(text: str) -> int:
@@ -64,14 +104,55 @@ def run(arguments: argparse.Namespace) -> int:
     """Check a model, print the results, and return the exit code."""
     if arguments.features and arguments.data:
         raise CannotRunError("--features: expected without --data, whose features are what they are")
-    from readouts.commands import inputs, results  # PyG is imported here, and not for --help
+    if arguments.data and Path(arguments.data).suffix and not Path(arguments.data).exists():
+        raise CannotRunError(f"--data: cannot read {arguments.data}: FileNotFoundError: no such file")
+    from readouts.commands import limits  # PyG is imported here, and not for --help
+    from readouts.testing.progress import TimeUpError
 
+    try:
+        with limits.time_limit(arguments.timeout):
+            return _run(arguments, limits.Progress(arguments.timeout))
+    except TimeUpError:
+        raise CannotRunError(f"--timeout: nothing was checked within {arguments.timeout:g} s") from None
+
+
+def _run(arguments: argparse.Namespace, stage: Callable[[str], None]) -> int:
+    from readouts.commands import inputs, results
+    from readouts.testing.progress import Listener
+
+    out = sys.stdout
+    waiting: list[str] = []
+
+    def tell(text: str) -> None:
+        if not arguments.json:
+            print(*waiting, text, sep="\n", file=out, flush=True)
+            waiting.clear()
+
+    extra = [name for name in ("edges", "positions") if getattr(arguments, name)]
+    only = arguments.only or (*results.DEFAULT, *extra)
+    listener = Listener(
+        stage,
+        lambda report: tell(results.verdict_line(report)),
+        not arguments.no_shrink,
+        arguments.verbose or arguments.json,
+    )
     with contextlib.redirect_stdout(sys.stderr):  # the model may print
         torch.manual_seed(arguments.seed)
         model = build(arguments.target)
         if arguments.mode:
             inputs.set_mode(model, training=arguments.mode == "train")
         call = inputs.prepare(model, arguments.data, arguments.features, arguments.seed)
-        found = results.check_all(call, arguments.permutations, arguments.seed)
-    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if arguments.json else found)
+        waiting.append(f"{call.text} on {call.data}")  # printed with the first verdict
+        found = results.check_all(
+            call,
+            arguments.permutations,
+            arguments.seed,
+            [*only, *extra],
+            listener,
+            lambda check, reason: tell(f"{'not checked':<16}{check}: {reason}"),
+        )
+    if arguments.json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        tell(found.details(arguments.verbose))
     return 0 if found.invariant else 1

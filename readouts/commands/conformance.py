@@ -4,6 +4,9 @@ TARGET is package.module:name, from the current folder as well: an aggregation i
 module or a function (x, batch, ...). Every failure is shown by three lines that can be pasted. Rows
 that have no meaning for a readout are told by the kind that probing finds, or by --like.
 
+Rows have three levels: "must" (values, gradients, shapes), "bits" (equality to the bit) and "validation"
+(arguments that must be refused); --level, --rows and --skip choose which of them count.
+
 exit code: 0 all rows passed, 1 some failed, 2 cannot be run
 """
 
@@ -12,11 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import runpy
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import readouts
+from readouts.commands.names import KINDS, LEVELS, ROWS
 from readouts.commands.target import CannotRunError
 
 
@@ -38,25 +45,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--like",
         metavar="KIND",
-        help="what the readout ought to behave like: sum, mean, max, min, median, var, std, mul or other "
-        "(default: found by probing)",
+        help=f"what the readout ought to behave like: {', '.join(KINDS)} (default: found by probing)",
+    )
+    parser.add_argument(
+        "--rows",
+        type=partial(_names, ROWS),
+        default=(),
+        metavar="ROWS",
+        help="rows to run, separated by commas (default: all)",
+    )
+    parser.add_argument(
+        "--skip",
+        type=partial(_names, ROWS),
+        default=(),
+        metavar="ROWS",
+        help="rows to leave out, separated by commas",
+    )
+    parser.add_argument(
+        "--level",
+        type=partial(_names, LEVELS),
+        default=LEVELS,
+        metavar="LEVELS",
+        help=f"levels to run, separated by commas, of {', '.join(LEVELS)} (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _names(known: Sequence[str], text: str) -> tuple[str, ...]:
+    """Split names at commas; a name may hold a comma itself, as "order, to the bit"."""
+    names = tuple(part.strip() for part in re.split(r",(?! to the bit)", text))
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(known)}, got {name!r}")
+    return names
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine a readout, print the rows, and return the exit code."""
     if arguments.document:
         return _document()
+    if arguments.like not in (None, *KINDS):
+        raise CannotRunError(f"--like: expected one of {', '.join(KINDS)}, got {arguments.like!r}")
     from readouts.testing.conformance import Subject, TargetError, check_conformance  # not for --help
+    from readouts.testing.conformance.suite import select
 
+    init = _init(arguments.init)
+    try:
+        rows = select(arguments.rows, arguments.skip, arguments.level)
+    except ValueError as problem:
+        raise CannotRunError(f"--{problem}") from problem
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        subject = Subject.locate(arguments.target, _init(arguments.init), arguments.like)
+        subject = Subject.locate(arguments.target, init, arguments.like)
     except TargetError as problem:
         raise CannotRunError(str(problem)) from problem
-    found = check_conformance(subject)
+    found = check_conformance(subject, rows)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
     return 0 if found.passed else 1
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import pickle
 import re
 from pathlib import Path
@@ -14,13 +11,18 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+from torch_geometric.data.separate import separate
 from torch_geometric.data.storage import GlobalStorage
-from torch_geometric.datasets import TUDataset
+from torch_geometric.io import read_tu_data
 from torch_geometric.utils import degree
 
 from readouts.commands.target import CannotRunError, said
+from readouts.commands.tu.checksums import verify
+from readouts.commands.tu.errors import DataError
+from readouts.commands.tu.fetch import raw_folder
 
 GRAPHS, TU_GRAPHS = 12, 32
+MOST_ONE_HOT_BYTES = 1 << 30
 ELEMENTS = torch.tensor([6, 6, 6, 7, 8])
 
 
@@ -57,36 +59,48 @@ def tu_set(name: str) -> Batch:
     """Load the first graphs of a TU set; x is the degree [N, 1] where nodes have no labels.
 
     The set comes from the TU site, or from READOUTS_TU_MIRROR, a folder or URL with `NAME.zip`, and stays in
-    the folder `pyg` of READOUTS_CACHE or of `readouts` in the user's cache folder.
+    READOUTS_CACHE or in `readouts/tu` in the user's cache folder. Files of sets with known SHA-256 digests
+    are verified.
 
     Raises:
         CannotRunError: the set cannot be loaded.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise CannotRunError(f"--data: expected FILE.pt or the name of a TU set, got {name!r}")
-    mirror = os.environ.get("READOUTS_TU_MIRROR")
-
-    class Mirrored(TUDataset):
-        url = mirror.rstrip("/") if mirror else TUDataset.url
-
-    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "readouts"
-    cache = Path(os.environ.get("READOUTS_CACHE") or user).expanduser() / "pyg"
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # PyG tells its progress there
-            graphs = list(Mirrored(str(cache), name)[:TU_GRAPHS])
-    except Exception as error:  # of fsspec, of the protocol in use, or of the parser
-        why = "it is not there" if isinstance(error, FileNotFoundError) else said(error)
-        raise CannotRunError(f"--data: cannot have {name} from {Mirrored.url}: {why}") from error
+        folder = raw_folder(name)
+        verify(name, folder, source=folder)
+        _check_labels(folder, name)
+        joined, slices, _ = read_tu_data(str(folder), name)
+    except DataError as error:
+        raise CannotRunError(f"--data: cannot have {name}: {error}") from error
+    except Exception as error:  # of the parser
+        raise CannotRunError(f"--data: cannot read {name}: {said(error)}") from error
+    batch = _separated(joined, slices)
+    graphs = batch.to_data_list()
     for graph in graphs:
         if graph.x is None or not graph.x.numel():
             graph.x = degree(graph.edge_index[0], graph.num_nodes)[:, None]
     return Batch.from_data_list(graphs)
 
 
+def _check_labels(folder: Path, name: str) -> None:
+    """Raise a DataError if labels are so large that their one-hot rows, which PyG makes, fill the memory."""
+    for part in ("node_labels", "edge_labels"):
+        path = folder / f"{name}_{part}.txt"
+        if path.is_file():
+            lines = [line.split(",") for line in path.read_text().split("\n") if line]
+            columns = [[int(float(field)) for field in column] for column in zip(*lines, strict=True)]
+            width = sum(max(column) - min(column) + 1 for column in columns)
+            if 4 * width * len(lines) > MOST_ONE_HOT_BYTES:
+                raise DataError(f"{path.name} has labels too far apart for one-hot rows of {width} numbers")
+
+
 def from_file(path: str) -> Data | tuple[Tensor, ...]:
     """Read graphs that `torch.save` wrote: ``Data``, a list of ``Data``, ``Batch``, or a tuple of tensors.
 
-    Nothing but tensors and these classes is unpickled.
+    The pairs of data and slices in which PyG stores data sets are taken apart; of their graphs the first 32
+    are read. Nothing but tensors and these classes is unpickled.
 
     Raises:
         CannotRunError: the file cannot be read, or holds something else.
@@ -103,11 +117,21 @@ def from_file(path: str) -> Data | tuple[Tensor, ...]:
     if isinstance(held, Data):
         return held
     parts = tuple(held) if isinstance(held, list | tuple) else ()
+    if len(parts) in (2, 3, 4) and isinstance(parts[0], Data | dict) and isinstance(parts[1], dict):
+        return _separated(parts[0], parts[1])
     if parts and all(isinstance(part, Data) and not isinstance(part, Batch) for part in parts):
         return Batch.from_data_list(list(parts))
     if parts and all(isinstance(part, Tensor) for part in parts):
         return parts
     raise CannotRunError(f"{_expected(path)}, got {type(held).__name__}")
+
+
+def _separated(held: Data | dict[str, Any], slices: dict[str, Any]) -> Batch:
+    """Take apart the graphs that PyG's `InMemoryDataset` stores end to end."""
+    joined = Data.from_dict(held) if isinstance(held, dict) else held
+    count = min(TU_GRAPHS, max(len(ends) for ends in slices.values()) - 1)
+    graphs = [separate(Data, joined, place, slices, decrement=False) for place in range(count)]
+    return Batch.from_data_list(graphs)
 
 
 def is_file(name: str) -> bool:

@@ -29,7 +29,8 @@ class Call:
 
     Attributes:
         model: the model, or a function that derives some of its arguments.
-        inputs: the arguments.
+        inputs: the arguments by position.
+        named: the arguments by keyword.
         graphs: the graphs read from them.
         results: the tensors that the model returns.
         text: the call as text.
@@ -38,6 +39,7 @@ class Call:
 
     model: Model
     inputs: tuple[Any, ...]
+    named: dict[str, Any]
     graphs: Graphs
     results: tuple[Tensor, ...]
     text: str
@@ -57,19 +59,22 @@ def prepare(model: Model, data: str | None, features: int | None, seed: int) -> 
         CannotRunError: there are no such graphs, or the model cannot be run on them.
     """
     failures = []
-    for given, about in _offers(model, data, features, seed):
+    offers = list(_offers(model, data, features, seed))
+    for given, about in [*offers, *_sorted_by_target(offers)]:
         if isinstance(given, tuple):
             called, inputs, text = model, given, name_of(model)
+            named: dict[str, Any] = {}
         else:
-            called, inputs, text = call_on(model, given)
+            called, inputs, named, text = call_on(model, given)
         try:
             with untouched():
-                graphs, called = read(inputs), _initialised(called, inputs)
+                graphs, called = read(inputs, named, called), _initialised(called, inputs, named)
                 results = tuple(outputs(called, graphs, None, 0).values())
-            return Call(called, inputs, graphs, results, text, about)
+            return Call(called, inputs, named, graphs, results, text, about)
         except (Exception, SystemExit) as error:  # of the code of the model
             failures.append(f"{text} on {about} raises {said(error)}")
-    raise CannotRunError(failures[0])
+    way_out = "" if data else "; --features F sets the width of x, --data FILE.pt your own graphs"
+    raise CannotRunError(failures[0] + way_out)
 
 
 def set_mode(model: Model, training: bool) -> None:
@@ -99,6 +104,13 @@ def _offers(model: Model, data: str | None, features: int | None, seed: int) -> 
         yield full, f"data made by code: {_sizes(full)}"
 
 
+def _sorted_by_target(offers: list[tuple[Given, str]]) -> Iterator[tuple[Given, str]]:
+    """Yield graphs with their edges sorted by target, as loaders do; some aggregations take no others."""
+    for given, about in offers:
+        if isinstance(given, Data) and "edge_index" in given and not given.is_sorted(sort_by_row=False):
+            yield given.sort(sort_by_row=False), f"{about}, edges sorted by target"
+
+
 def _numbers(model: Model, *attributes: str) -> Iterator[int]:
     """Yield the numbers of features that layers take, in the order of the layers."""
     for module in (module for _, root in roots(model) for module in root.modules()):
@@ -116,12 +128,12 @@ def _in_dtype_of(model: Model, data: Data) -> Data:
     return data.apply(lambda value: value.to(dtype) if dtype and value.is_floating_point() else value)
 
 
-def _initialised(model: Model, inputs: tuple[Any, ...]) -> Model:
+def _initialised(model: Model, inputs: tuple[Any, ...], named: dict[str, Any]) -> Model:
     """Return a copy of the model with lazy layers initialised, if it has any."""
     if not any(is_lazy(weight) for _, root in roots(model) for weight in root.parameters()):
         return model
     copied = copy_of(model)
-    copied(*inputs)
+    copied(*inputs, **named)
     return copied
 
 

@@ -26,37 +26,45 @@ DERIVED: dict[str, Callable[[Tensor], Any]] = {  # computed from the batch vecto
 }
 
 
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
 def parameters(model: Model) -> list[inspect.Parameter]:
-    """Return the positional parameters without aliases; those of `ALWAYS` for a signature of `*args` alone.
+    """Return the parameters without aliases, those by keyword only last and as far as they are needed.
+
+    For a signature of `*args` alone these are those of `ALWAYS`.
 
     Raises:
-        CannotRunError: the model has no signature, or required keyword parameters.
+        CannotRunError: the model has no signature, or no parameter.
     """
     try:
         signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
     except (TypeError, ValueError) as error:
         raise CannotRunError(f"{name_of(model)}: expected a callable with a signature, got none") from error
     every = list(signature.parameters.values())
-    keywords = [each.name for each in every if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
-    if keywords:
-        raise CannotRunError(f"{name_of(model)}: expected positional parameters, got keyword {keywords[0]!r}")
-    positional = [each for each in every if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    if not positional and any(each.kind is each.VAR_POSITIONAL for each in every):
-        return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ALWAYS]
-    if not positional:
+    found = [each for each in every if each.kind in POSITIONAL]
+    if not found and any(each.kind is each.VAR_POSITIONAL for each in every):
+        found = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ALWAYS]
+    by_keyword = [each for each in every if each.kind is each.KEYWORD_ONLY and not _keeps_default(each)]
+    if not found and not by_keyword:
         raise CannotRunError(f"{name_of(model)}: expected a parameter for the graphs, got none")
-    return [each.replace(name=ALIASES.get(each.name, each.name)) for each in positional]
+    return [*found, *by_keyword]
+
+
+def _tensor(parameter: inspect.Parameter) -> str:
+    """Return the name of the tensor that a parameter gets."""
+    return ALIASES.get(parameter.name, parameter.name)
 
 
 def takes_data(model: Model, data: Data) -> bool:
     """Return whether the model takes the whole batch: its one parameter is `batch` or none of its tensors."""
-    positional = parameters(model)
-    needed = [each.name for each in positional if each.default is each.empty] or [positional[0].name]
+    every = parameters(model)
+    needed = [_tensor(each) for each in every if each.default is each.empty] or [_tensor(every[0])]
     return needed == ["batch"] or (len(needed) == 1 and needed[0] not in {*ALWAYS, *DERIVED, *data.keys()})
 
 
-def call_on(model: Model, data: Data) -> tuple[Model, tuple[Any, ...], str]:
-    """Return what to call, its arguments, and the call as text.
+def call_on(model: Model, data: Data) -> tuple[Model, tuple[Any, ...], dict[str, Any], str]:
+    """Return what to call, its arguments by position and by keyword, and the call as text.
 
     If parameters are derived from the batch vector, what to call is a function that recomputes them.
 
@@ -64,53 +72,80 @@ def call_on(model: Model, data: Data) -> tuple[Model, tuple[Any, ...], str]:
         CannotRunError: the batch has no value for a parameter.
     """
     if takes_data(model, data):
-        return model, (data,), f"{name_of(model)}({parameters(model)[0].name})"
+        first = next(each for each in (*_needed(parameters(model)), parameters(model)[0]))
+        text = f"{name_of(model)}({_tensor(first)})"
+        return (model, (), {first.name: data}, text) if _by_keyword(first) else (model, (data,), {}, text)
     given = _given(model)
     text = f"{name_of(model)}({', '.join(map(_shown, given))})"
-    values: list[Any] = []
-    derived: dict[int, Callable[[Tensor], Any]] = {}
-    for place, each in enumerate(given):
+    values: dict[str, Any] = {}
+    derived: dict[str, Callable[[Tensor], Any]] = {}
+    for each in given:
+        name = _tensor(each)
         if _keeps_default(each):
-            values.append(each.default)
-        elif each.name in DERIVED:
-            derived[place] = DERIVED[each.name]
-        elif each.name == "batch":
-            values.append(_batch(data))
-        elif each.name in data:
-            values.append(data[each.name])
+            values[each.name] = each.default
+        elif name in DERIVED:
+            derived[each.name] = DERIVED[name]
+        elif name == "batch":
+            values[each.name] = _batch(data)
+        elif name in data:
+            values[each.name] = data[name]
         else:
             known = ", ".join(sorted({*data.keys(), *DERIVED}))
-            raise CannotRunError(f"{text}: expected parameters named as tensors ({known}), got {each.name!r}")
+            raise CannotRunError(
+                f"{text}: expected parameters named as tensors ({known}), got {name!r}; "
+                "--data FILE.pt with Data that has it, or a tuple of arguments, is the way out"
+            )
+    keywords = [each.name for each in given if _by_keyword(each)]
     if not derived:
-        return model, tuple(values), text
-    names = [each.name for place, each in enumerate(given) if place not in derived]
-    if "batch" not in names:
-        names, values = [*names, "batch"], [*values, _batch(data)]
-    at = names.index("batch")
+        positional = tuple(value for name, value in values.items() if name not in keywords)
+        return model, positional, {name: values[name] for name in keywords}, text
+    if not any(_tensor(each) == "batch" for each in given):
+        values["batch"] = _batch(data)
+    names = list(values)
+    at = next(place for place, name in enumerate(names) if ALIASES.get(name, name) == "batch")
 
     def called(*passed: Any) -> Any:
-        rest = iter(passed)
-        places = range(len(given))
-        return model(*(derived[place](passed[at]) if place in derived else next(rest) for place in places))
+        got = dict(zip(names, passed, strict=True))
+        every = {
+            each.name: derived[each.name](passed[at]) if each.name in derived else got[each.name]
+            for each in given
+        }
+        positional = [value for name, value in every.items() if name not in keywords]
+        return model(*positional, **{name: every[name] for name in keywords})
 
     called.__name__ = name_of(model)
-    return called, tuple(values), text
+    called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    )
+    return called, tuple(values.values()), {}, text
+
+
+def _needed(given: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    return [each for each in given if each.default is each.empty]
+
+
+def _by_keyword(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is parameter.KEYWORD_ONLY
 
 
 def _given(model: Model) -> list[inspect.Parameter]:
-    """Return the parameters up to the last that does not keep its default."""
-    positional = parameters(model)
+    """Return the parameters without the last of those by position that keep their defaults."""
+    every = parameters(model)
+    positional = [each for each in every if not _by_keyword(each)]
     while len(positional) > 1 and _keeps_default(positional[-1]):
         positional.pop()
-    return positional
+    return [*positional, *(each for each in every if _by_keyword(each))]
 
 
 def _shown(parameter: inspect.Parameter) -> str:
-    return f"{parameter.name}={parameter.default!r}" if _keeps_default(parameter) else parameter.name
+    name = f"{parameter.name}=" if _by_keyword(parameter) else ""
+    return (
+        f"{parameter.name}={parameter.default!r}" if _keeps_default(parameter) else name + _tensor(parameter)
+    )
 
 
 def _keeps_default(parameter: inspect.Parameter) -> bool:
-    return parameter.default is not parameter.empty and parameter.name not in ALWAYS
+    return parameter.default is not parameter.empty and _tensor(parameter) not in ALWAYS
 
 
 def _batch(data: Data) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from readouts.testing.engine import Trial
-from readouts.testing.inputs import Graphs, Match, only, parts_of, permute, take
+from readouts.testing.inputs import Graphs, Match, only, parts_of, permute, same, take
 from readouts.testing.outputs import same_bits
+from readouts.testing.progress import TimeUpError, listener
 
 BUDGET = 100
 
@@ -63,8 +65,29 @@ class Company:
         return Company(take(self.graphs, nodes, edges, graphs), graphs.index(self.graph))
 
 
-Case = Shuffle | Company
-C = TypeVar("C", Shuffle, Company)
+@dataclass(frozen=True)
+class Motion:
+    """An input with positions, and a rotation and a shift of them, float64."""
+
+    graphs: Graphs
+    rotation: Tensor
+    shift: Tensor
+
+    def trial(self) -> Trial:
+        """Return the input before and after its positions moved, which rounds nothing."""
+        pos = self.graphs.nodes["pos"]
+        divisor = {2: 5, 3: 3}[len(self.shift)]  # the matrix times it has integer entries
+        steps = (pos.double() / divisor) @ (self.rotation * divisor).round().t() + self.shift
+        moved = replace(self.graphs, nodes={**self.graphs.nodes, "pos": steps.to(pos.dtype)})
+        return Trial("moved", self.graphs, moved, same(self.graphs))
+
+    def keep(self, nodes: list[int], edges: list[int], graphs: list[int]) -> Motion:
+        """Keep some nodes, edges and graphs."""
+        return replace(self, graphs=take(self.graphs, nodes, edges, graphs))
+
+
+Case = Shuffle | Company | Motion
+C = TypeVar("C", Shuffle, Company, Motion)
 
 
 def company(graphs: Graphs, graph: int, label: str) -> Trial:
@@ -74,12 +97,25 @@ def company(graphs: Graphs, graph: int, label: str) -> Trial:
 
 
 def shrink(case: C, fails: Callable[[Trial], bool]) -> C:
-    """Simplify a failing case in at most `BUDGET` tries: fewer items, a simpler order, plainer values."""
+    """Simplify a failing case in at most `BUDGET` tries: fewer items, a simpler order, plainer values.
+
+    When the time is up, the case is returned as it is then.
+    """
+    best = [case]
+    with suppress(TimeUpError):
+        for simpler in _simpler(case, fails) if listener().shrink else ():
+            best.append(simpler)
+    return best[-1]
+
+
+def _simpler(case: C, fails: Callable[[Trial], bool]) -> Iterator[C]:
+    """Yield simpler and simpler failing cases."""
     tries = BUDGET
 
     def holds(candidate: Case) -> bool:
         nonlocal tries
         tries -= 1
+        listener().stage(f"making the counterexample smaller, {tries} tries left")
         try:
             return fails(candidate.trial())
         except Exception:  # the model does not take the smaller input
@@ -93,7 +129,7 @@ def shrink(case: C, fails: Callable[[Trial], bool]) -> C:
                 simpler := next((each for each in step(case) if tries > 0 and holds(each)), None)
             ) is not None:
                 case = simpler
-    return case
+                yield case
 
 
 def _pieces(count: int) -> Iterator[list[int]]:
@@ -133,7 +169,7 @@ def _fewer_edges(case: C) -> Iterator[C]:
 
 def _swaps(case: C) -> Iterator[C]:
     """Yield simpler orders: of nodes alone, of edges alone, two nodes swapped, two edges swapped."""
-    if isinstance(case, Company):
+    if not isinstance(case, Shuffle):
         return
     graphs = case.graphs
     nodes, edges = torch.arange(graphs.num_nodes), torch.arange(graphs.num_edges)
@@ -166,7 +202,8 @@ def _plainer_values(case: C) -> Iterator[C]:
     """Yield cases with zeros, small integers or few digits instead of whole tensors or columns."""
     graphs = case.graphs
     for name, value in {**graphs.nodes, **graphs.edges}.items():
-        for plain in _plain(value) if value.is_floating_point() else ():
+        exact = isinstance(case, Motion) and name == "pos"  # other positions may round when they move
+        for plain in _plain(value) if value.is_floating_point() and not exact else ():
             if not plain.equal(value):
                 nodes = {**graphs.nodes, name: plain} if name in graphs.nodes else graphs.nodes
                 edges = {**graphs.edges, name: plain} if name in graphs.edges else graphs.edges
@@ -198,6 +235,11 @@ def lines(case: Case, output: str, rows: str, close: bool) -> str:
     if isinstance(case, Shuffle):
         written, moved_by = _shuffled(case, rows)
         left, right = f"after{part}", f"before{part}{moved_by}"
+    elif isinstance(case, Motion):
+        both = case.trial()
+        calls = zip(("before", "after"), (both.first, both.second), strict=True)
+        written = [f"{name} = model({_call(graphs)})" for name, graphs in calls]
+        left, right = f"after{part}", f"before{part}"
     else:
         trial = case.trial()
         place = getattr(trial.match, rows).tolist() if rows else ""
@@ -210,13 +252,15 @@ def lines(case: Case, output: str, rows: str, close: bool) -> str:
 def _shuffled(case: Shuffle, rows: str) -> tuple[list[str], str]:
     """Write both calls of the model, and the index that moves the rows of the first result."""
     graphs = case.graphs
-    orders = {"order": case.nodes, "edges": case.edges}
+    match = case.trial().match
+    orders = {"order": match.nodes.argsort(), "edges": match.edges.argsort()}
     moves = {name: order for name, order in orders.items() if not order.equal(torch.arange(len(order)))}
     written = [f"{name} = {literal(order)}" for name, order in moves.items()]
     mover = {"nodes": "order", "edges": "edges"}.get(rows, "")
     moved_by = f"[{mover}]" if mover in moves else ""
     if graphs.form == "batch" and graphs.size > 1:
-        calls = [f"before = model({_batch(graphs)})", f"after = model({_batch(case.trial().second)})"]
+        before, after = (_passed(graphs, [_batch(each)]) for each in (graphs, case.trial().second))
+        calls = [f"before = model({before})", f"after = model({after})"]
         return [*(written if moved_by else []), *calls], moved_by
     if "order" in moves and graphs.links:
         written.append("place = order.argsort()")
@@ -231,23 +275,29 @@ def _shuffled(case: Shuffle, rows: str) -> tuple[list[str], str]:
 
     if graphs.form == "tensors":
         names = zip(graphs.arguments, graphs.call(), strict=True)
-        before = [f"{name} = {_argument(value)}" for name, value in names]
-        after = ", ".join(moved(name, name) for name in graphs.arguments)
-        calls = [f"before = model({', '.join(graphs.arguments)})", f"after = model({after})"]
-        return [*before, *written, *calls], moved_by
+        given = [f"{name} = {_argument(value)}" for name, value in names]
+        after = _passed(graphs, [moved(name, name) for name in graphs.arguments])
+        calls = [f"before = model({_passed(graphs, [*graphs.arguments])})", f"after = model({after})"]
+        return [*given, *written, *calls], moved_by
     data = graphs.call()[0] if graphs.form == "data" else graphs.call()[0].get_example(0)
     other = ", ".join(f"{name}={moved(name, f'data.{name}')}" for name in data.to_dict())
-    wrapped = "{}" if graphs.form == "data" else "Batch.from_data_list([{}])"
+    wrapped = _passed(graphs, ["{}" if graphs.form == "data" else "Batch.from_data_list([{}])"])
     calls = [f"before = model({wrapped.format('data')})", f"after = model({wrapped.format('other')})"]
     return [f"data = Data({_keywords(data)})", *written, f"other = Data({other})", *calls], moved_by
 
 
 def _call(graphs: Graphs) -> str:
     if graphs.form == "tensors":
-        return ", ".join(map(_argument, graphs.call()))
-    if graphs.form == "batch":
-        return _batch(graphs)
-    return f"Data({_keywords(graphs.call()[0])})"
+        return _passed(graphs, [*map(_argument, graphs.call())])
+    return _passed(
+        graphs, [_batch(graphs) if graphs.form == "batch" else f"Data({_keywords(graphs.call()[0])})"]
+    )
+
+
+def _passed(graphs: Graphs, values: list[str]) -> str:
+    """Write arguments, the last ones by keyword."""
+    names = [""] * (len(values) - len(graphs.keywords)) + [f"{name}=" for name in graphs.keywords]
+    return ", ".join(f"{name}{value}" for name, value in zip(names, values, strict=True))
 
 
 def _argument(value: object) -> str:
@@ -299,13 +349,14 @@ def gradient_lines(case: Shuffle, leaf: str, owner: str, rows: str, close: bool)
         rows, close: as for `lines`, of the gradient.
     """
     tensors = case.graphs.form == "tensors"
-    names = ", ".join(case.graphs.arguments) if tensors else "data"
-    wanted = f"{owner}.get_parameter({leaf!r})" if owner else leaf if tensors else f"data.{leaf}"
+    every = [*case.graphs.arguments] if tensors else ["data"]
+    names = [*every[: len(every) - len(case.graphs.keywords)], *case.graphs.keywords]
+    wanted = f"{owner}.get_parameter({leaf!r})" if owner else leaf if tensors else f"{names[0]}.{leaf}"
     function = [
         "from readouts.testing.gradients import loss",
-        f"def gradient({names}):",
+        f"def gradient({', '.join(names)}):",
         *([] if owner else [f"    {wanted} = {wanted}.detach().requires_grad_()"]),
-        f"    return torch.autograd.grad(loss(model({names})), {wanted})[0]",
+        f"    return torch.autograd.grad(loss(model({_passed(case.graphs, names)})), {wanted})[0]",
     ]
     written = lines(case, "output", rows, close).replace("= model(", "= gradient(")
     return "\n".join([*function, written])

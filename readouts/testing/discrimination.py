@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from readouts.testing.engine import Examination, Question, narrowest, outputs
-from readouts.testing.inputs import Graphs, fuse, join, only, read, take
+from readouts.testing.inputs import Graphs, fuse, join, only, read, sort_by_target, sorted_by_target, take
 from readouts.testing.isolation import Model, modes, untouched
 from readouts.testing.outputs import Two, same_bits, staying
 from readouts.testing.report import name_of
 from readouts.testing.verdict import Pair, Verdict, judge
 
 LABELS = {
-    "sum": "sum: the copies add up",
-    "size": "sum, followed by other layers: the number of copies shows",
-    "mean": "mean: proportions count, sizes do not",
-    "max": "max: only the set of labels counts",
-    "random": "nothing: the same input gives different results",
+    "sum": "the copies add up",
+    "size": "the number of copies shows, as for a sum followed by other layers",
+    "mean": "proportions count, sizes do not",
+    "max": "only the set of labels counts",
+    "nothing": "sees none of these, and no change of the features",
+    "random": "the same input gives different results",
 }
 
 
@@ -37,7 +38,8 @@ class ReportCard:
         lift: tells a graph from a connected graph that covers it twice.
         proportions: tells two kinds of graphs mixed 1:1 from the same mixed 2:1.
         additive: gives k copies k times the value of one, up to rounding.
-        behaves_like: ``"sum"``, ``"size"``, ``"mean"``, ``"max"`` or ``"random"``.
+        behaves_like: ``"sum"``, ``"size"``, ``"mean"``, ``"max"``, ``"nothing"`` or ``"random"``.
+        labels: tells a graph from the other graphs, and from itself with negated or shifted features.
     """
 
     model: str
@@ -47,10 +49,16 @@ class ReportCard:
     proportions: bool | None
     additive: bool
     behaves_like: str
+    labels: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values for JSON."""
         return dataclasses.asdict(self)
+
+    @property
+    def sentence(self) -> str:
+        """Say in one line what the model behaves like."""
+        return f"behaves like {self.behaves_like}: {LABELS[self.behaves_like]}"
 
     def __str__(self) -> str:
         mode = f", {self.mode}" if self.mode else ""
@@ -58,14 +66,14 @@ class ReportCard:
             ("a graph and its disjoint copies", self.copies),
             ("a graph and its connected double cover", self.lift),
             ("the same labels in other proportions", self.proportions),
+            ("other labels", self.labels),
         ]
         says = {True: "told apart", False: "the same to the model", None: "no such graph at hand"}
         lines = [f"  {what:<40}{says[seen]}" for what, seen in rows]
-        lines.append(f"  behaves like {LABELS[self.behaves_like]}")
-        return "\n".join([f"what {self.model} can see{mode}", *lines])
+        return "\n".join([f"{self.model}{mode}: {self.sentence}", *lines])
 
 
-def check_size_sensitivity(model: Model, *inputs: Any) -> ReportCard:
+def check_size_sensitivity(model: Model, *inputs: Any, **named: Any) -> ReportCard:
     """Find out whether a model behaves like sum, mean or max, from what it can distinguish.
 
     The graphs of the input are compared with their disjoint copies, with a random connected double cover
@@ -75,7 +83,9 @@ def check_size_sensitivity(model: Model, *inputs: Any) -> ReportCard:
 
     Args:
         model: any callable with one row of output per graph; neither it nor the inputs are changed.
-        inputs: ``Data``, ``Batch``, or tensors x, ``edge_index`` and ``batch``, as far as it takes them.
+        inputs: ``Data``, ``Batch``, a list of ``Data``, or tensors x, ``edge_index`` and ``batch``, as far as
+            it takes them.
+        named: inputs that the model takes by keyword.
 
     Raises:
         TypeError, ValueError: the inputs cannot be understood, or an output has no row per graph.
@@ -85,22 +95,38 @@ def check_size_sensitivity(model: Model, *inputs: Any) -> ReportCard:
     Example:
         >>> print(check_size_sensitivity(model, x, edge_index, batch))
     """
-    graphs = read(inputs)
+    graphs = read(inputs, named, model)
     count = torch.bincount(graphs.member, minlength=graphs.size)
     singles = [only(graphs, [graph]) for graph in count.nonzero().flatten().tolist()[:4]]
     with untouched():
-        examination = Examination(model, Question("", outputs, staying), narrowest(model, singles[0]))
+        examination = Examination(
+            model,
+            Question("", outputs, staying),
+            narrowest(model, singles[0], outputs(model, singles[0], None, 0).values()),
+        )
         copies = any(_apart(examination, one, _times(one, k)) for one in singles for k in (2, 3))
         covers = [(one, cover) for one in singles if (cover := double_cover(one)) is not None]
         lift = any(_apart(examination, *two) for two in covers) if covers else None
         mixtures = _mixtures(singles)
         proportions = any(_apart(examination, *two) for two in mixtures) if mixtures else None
+        labels = copies or bool(proportions) or _sees_labels(examination, singles)
         additive = copies and all(_adds_up(examination, one, k) for one in singles for k in (2, 3))
         one, other = (outputs(model, singles[0], None, seed) for seed in (0, 1))
         random = any(not same_bits(one[name], other[name]) for name in one)
-    alike = "size" if copies else "mean" if proportions else "max"
+    alike = "size" if copies else "mean" if proportions else "max" if labels or lift else "nothing"
     alike = "random" if random else "sum" if additive else alike
-    return ReportCard(name_of(model), modes(model), copies, lift, proportions, additive, alike)
+    return ReportCard(name_of(model), modes(model), copies, lift, proportions, additive, alike, labels)
+
+
+def _sees_labels(examination: Examination, singles: list[Graphs]) -> bool:
+    """Return whether a graph is told from the others, or from itself with other features."""
+    one = singles[0]
+    changes = [one.change_features(lambda value: -value), one.change_features(lambda value: 2 * value + 1)]
+    for other in [*singles[1:], *changes]:
+        with suppress(Exception):  # the model may not take such features
+            if _apart(examination, one, other):
+                return True
+    return False
 
 
 def _apart(examination: Examination, one: Graphs, two: Graphs) -> bool:
@@ -159,7 +185,8 @@ def double_cover(graphs: Graphs) -> Graphs | None:
         if _connected(lifted, 2 * count):
             doubled = _times(graphs, 2)
             dtype = graphs.links["edge_index"].dtype
-            return replace(doubled, links={**doubled.links, "edge_index": lifted.to(dtype)})
+            cover = replace(doubled, links={**doubled.links, "edge_index": lifted.to(dtype)})
+            return sort_by_target(cover) if sorted_by_target(graphs) else cover
     return None
 
 

@@ -14,25 +14,30 @@ from readouts.testing.inputs import Graphs, fuse, join, only, read, take
 from readouts.testing.isolation import Model, modes, run, untouched
 from readouts.testing.locate import raising
 from readouts.testing.outputs import moving
+from readouts.testing.progress import listener
 from readouts.testing.report import Report, name_of
-from readouts.testing.verdict import Verdict
+from readouts.testing.verdict import Judgement, Verdict
 
 CHECK = "batch independence"
 COPIES = 8
 FACTOR = 1000.0
+COMMON = ("in its batch", "in its batch in reverse order")
 
 
-def check_batch_independence(model: Model, *inputs: Any) -> Report:
+def check_batch_independence(model: Model, *inputs: Any, **named: Any) -> Report:
     """Compare the outputs of a model for a graph alone and in several batches.
 
-    The first, the smallest and the largest graph of the batch are run alone, in the batch as it is, with its
-    graphs in reverse order, and beside one graph made from it: a copy, a single node, eight copies with
-    features a thousand times larger, an empty graph, a copy with NaN features. Outputs with a row per graph,
-    node or edge must agree in the rows of the graph. The notes name the batches on which the model raises.
+    Every graph is run alone, in the batch as it is, and with its graphs in reverse order. The first, the
+    smallest and the largest graph are also run beside one graph made from them (a copy, a single node, eight
+    copies with features a thousand times larger, an empty graph, a copy with NaN features) and, with all
+    features positive and with all of them negative, beside larger graphs. Outputs with a row per graph, node
+    or edge must agree in the rows of the graph. The notes name the batches on which the model raises.
 
     Args:
         model: any callable; it is copied, and neither it nor the inputs are changed.
-        inputs: ``Data``, ``Batch``, or tensors x, ``edge_index`` and ``batch``, as far as it takes them.
+        inputs: ``Data``, ``Batch``, a list of ``Data``, or tensors x, ``edge_index`` and ``batch``, as far as
+            it takes them.
+        named: inputs that the model takes by keyword.
 
     Returns:
         The report; see `Report`.
@@ -43,40 +48,71 @@ def check_batch_independence(model: Model, *inputs: Any) -> Report:
     Example:
         >>> print(check_batch_independence(model, x, edge_index, batch))
     """
-    graphs = _batched(read(inputs))
-    groups, notes = [], set()
+    graphs = _batched(read(inputs, named, model))
+    groups: list[list[Trial]] = []
+    notes: set[str] = set()
     with untouched():
         run(model, graphs)
-        for graph in _chosen(graphs):
+        chosen, backwards = _chosen(graphs), only(graphs, range(graphs.size)[::-1])
+        for graph in torch.bincount(graphs.member, minlength=graphs.size).nonzero().flatten().tolist():
             alone = only(graphs, [graph])
             if (failure := _failure(model, alone)) is not None:
+                listener().verdict(failure)
                 return failure
-            group = []
-            for label, make in _companies(graphs, graph):
-                together, place = make()
-                try:
-                    run(model, together)
-                except Exception as error:
-                    notes.add(f"cannot be run {label}: {type(error).__name__}")
-                    continue
-                trial = company(together, place, label)
-                group.append(replace(trial, first=alone))
-            groups.append(group)
-    groups = [group for group in groups if group]
-    if not groups:
-        raise ValueError(f"model: expected one that takes several graphs; it {', '.join(sorted(notes))}")
-    report = examine(model, Question(CHECK, outputs, moving), groups, _show)
-    return replace(report, notes=(*report.notes, *sorted(notes)))
+            groups.append(_trials(model, (graphs, backwards), graph, graph in chosen, notes))
+        for change, label in ((torch.abs, "positive"), (lambda value: -value.abs(), "negative")):
+            signed = graphs.change_features(change)
+            for graph in chosen:
+                alone, where = only(signed, [graph]), f"after a larger graph, {label} features"
+                together = join([fuse(join([alone, alone])), alone])
+                if _runs(model, together, where, notes):
+                    groups.append([replace(company(together, 1, where), first=alone)])
+        groups = [group for group in groups if group]
+        if not groups:
+            raise ValueError(f"model: expected one that takes several graphs; it {', '.join(sorted(notes))}")
+        return examine(
+            model, Question(CHECK, outputs, moving), groups, _show, sorted(notes), shared=(graphs, backwards)
+        )
 
 
-def assert_batch_independent(model: Model, *inputs: Any, allow: str = "rounding") -> None:
+def _trials(
+    model: Model, both: tuple[Graphs, Graphs], graph: int, with_others: bool, notes: set[str]
+) -> list[Trial]:
+    """Return trials of a graph in several batches, and note those on which the model raises.
+
+    Args:
+        model: the model.
+        both: the batch, and the same with its graphs in reverse order.
+        graph: number of the graph.
+        with_others: whether the graph also stands beside graphs made from it.
+        notes: is extended.
+    """
+    trials, alone = [], only(both[0], [graph])
+    for label, make in _companies(*both, graph, with_others):
+        together, place = make()
+        if label in COMMON or _runs(model, together, label, notes):
+            trials.append(replace(company(together, place, label), first=alone))
+    return trials
+
+
+def _runs(model: Model, graphs: Graphs, label: str, notes: set[str]) -> bool:
+    try:
+        run(model, graphs)
+    except Exception as error:
+        notes.add(f"cannot be run {label}: {type(error).__name__}")
+        return False
+    return True
+
+
+def assert_batch_independent(model: Model, *inputs: Any, allow: str = "rounding", **named: Any) -> None:
     """Raise AssertionError with the report unless a graph gets the same result in every batch.
 
     Args:
-        model, inputs: as for `check_batch_independence`.
+        model, inputs, named: as for `check_batch_independence`.
         allow: ``"rounding"``, or ``"identical"`` for identical bits alone.
     """
-    check_batch_independence(model, *inputs).raise_unless(allow)
+    __tracebackhide__ = True
+    check_batch_independence(model, *inputs, **named).raise_unless(allow)
 
 
 def _failure(model: Model, alone: Graphs) -> Report | None:
@@ -113,14 +149,19 @@ def _chosen(graphs: Graphs) -> list[int]:
     return list(dict.fromkeys([filled[0], min(filled, key=count.tolist().__getitem__), int(count.argmax())]))
 
 
-def _companies(graphs: Graphs, graph: int) -> Iterator[tuple[str, Callable[[], tuple[Graphs, int]]]]:
+def _companies(
+    graphs: Graphs, backwards: Graphs, graph: int, with_others: bool
+) -> Iterator[tuple[str, Callable[[], tuple[Graphs, int]]]]:
     """Yield labels and makers of batches that contain the graph, with its position in each."""
-    alone, size = only(graphs, [graph]), graphs.size
+    size = graphs.size
+    if size > 1:
+        yield COMMON[0], lambda: (graphs, graph)
+        yield COMMON[1], lambda: (backwards, size - 1 - graph)
+    if not with_others:
+        return
+    alone = only(graphs, [graph])
     nothing, node = take(alone, [], [], [0]), take(alone, [0], [], [0])
     huge = fuse(join([alone] * COPIES)).change_features(lambda value: value * FACTOR)
-    if size > 1:
-        yield "in its batch", lambda: (graphs, graph)
-        yield "in its batch in reverse order", lambda: (only(graphs, range(size)[::-1]), size - 1 - graph)
     yield "beside a copy", lambda: (join([alone, alone]), 1)
     yield "beside a single node", lambda: (join([node, alone]), 1)
     yield "beside a huge graph", lambda: (join([alone, huge]), 0)
@@ -133,6 +174,6 @@ def _companies(graphs: Graphs, graph: int) -> Iterator[tuple[str, Callable[[], t
         yield "beside a graph of NaN", lambda: (join([nan, alone]), 1)
 
 
-def _show(examination: Examination, trial: Trial, verdict: Verdict, output: str) -> str:
-    case = shrink(Company(trial.second, int(trial.match.graphs[0])), examination.shows(verdict, output))
-    return lines(case, output, *examination.describe(case.trial(), output))
+def _show(examination: Examination, trial: Trial, worst: Judgement) -> str:
+    case = shrink(Company(trial.second, int(trial.match.graphs[0])), examination.shows(worst))
+    return lines(case, worst.name, *examination.describe(case.trial(), worst.name))

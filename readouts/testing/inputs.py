@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, Dataset
 from torch_geometric.utils import cumsum
 
 INTEGERS = (torch.int64, torch.int32)
+ROLES = ("edge_index", "batch")
+ALIASES = {"batch": "index"}  # in aggregations of PyG
+OF_NODES = ("x", "z", "pos", "node_attr", "node_features")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Graphs:
             take the place of those that they hold.
         examples: for ``Data`` the object itself, for ``Batch`` one object per graph; they hold the
             attributes that belong neither to nodes nor to edges.
+        keywords: names of the last arguments, which are passed by keyword.
+        by_target: whether edges stay sorted by their target.
     """
 
     nodes: dict[str, Tensor]
@@ -40,6 +46,8 @@ class Graphs:
     form: str
     arguments: dict[str, Any] = field(default_factory=dict)
     examples: tuple[Data, ...] = field(default=(), repr=False)
+    keywords: tuple[str, ...] = ()
+    by_target: bool = False
 
     @property
     def num_nodes(self) -> int:
@@ -120,24 +128,34 @@ class Graphs:
         return Batch.from_data_list(parts)
 
 
-def read(inputs: tuple[Any, ...]) -> Graphs:
-    """Read the arguments of a model: ``Data``, ``Batch``, or tensors; all are copied to the CPU.
+def read(inputs: tuple[Any, ...], named: dict[str, Any] | None = None, model: Any = None) -> Graphs:
+    """Read the arguments of a model: ``Data``, ``Batch``, a list of ``Data``, or tensors; all on the CPU.
 
-    The first tensor is x, an integer [2, E] is ``edge_index``, an integer [N] is ``batch``; any other with
-    N rows belongs to the nodes, one with E rows to the edges. All else is passed on as it is.
+    The first tensor is x. An integer [2, E] is ``edge_index`` and an integer [N] is ``batch`` unless the
+    model has parameters of these names; any other tensor with N rows belongs to the nodes, one with E rows
+    to the edges. All else is passed on as it is.
+
+    Args:
+        inputs: the arguments by position.
+        named: the arguments by keyword.
+        model: the model, whose parameters name the arguments.
 
     Raises:
         TypeError: the first argument is neither a tensor, nor ``Data`` nor ``Batch``, or one is sparse.
         ValueError: an edge joins two graphs, there are no nodes, or rows may be nodes as well as edges.
     """
-    if len(inputs) == 1 and isinstance(inputs[0], Data):
-        data = copy.deepcopy(inputs[0].clone().detach().cpu())
+    named = named or {}
+    every = (*inputs, *named.values())
+    lone = _as_data(every[0]) if len(every) == 1 else None
+    if lone is not None:
+        data = copy.deepcopy(lone.clone().detach().cpu())
         separable = isinstance(data, Batch) and hasattr(data, "_slice_dict")
-        graphs = _read_batch(data) if separable else _read_data(data)
-    elif inputs and isinstance(inputs[0], Tensor):
-        graphs = _read_tensors(inputs)
+        graphs = replace(_read_batch(data) if separable else _read_data(data), keywords=tuple(named))
+    elif every and isinstance(every[0], Tensor):
+        names = [*_positional_names(model, len(inputs)), *named]
+        graphs = replace(_read_tensors(every, names), keywords=tuple(named))
     else:
-        kinds = ", ".join(type(value).__name__ for value in inputs) or "nothing"
+        kinds = ", ".join(type(value).__name__ for value in every) or "nothing"
         raise TypeError(f"inputs: expected Data, Batch, or tensors that begin with x, got {kinds}")
     if graphs.num_nodes == 0:
         raise ValueError("inputs: expected at least one node, got none")
@@ -148,33 +166,71 @@ def read(inputs: tuple[Any, ...]) -> Graphs:
     return graphs
 
 
-def _read_tensors(inputs: tuple[Any, ...]) -> Graphs:
+def _as_data(value: Any) -> Data | None:
+    """Return ``Data`` or ``Batch`` as it is, and join a list or data set of ``Data``; None for all else."""
+    if isinstance(value, Data):
+        return value
+    if isinstance(value, list | tuple | Dataset) and len(value) and isinstance(value[0], Data):
+        return Batch.from_data_list(list(value))
+    return None
+
+
+def _positional_names(model: Any, count: int) -> list[str]:
+    """Return the names of a model's first parameters; "" where it has no name for an argument."""
+    try:
+        parameters = inspect.signature(getattr(model, "forward", model)).parameters.values()
+    except (TypeError, ValueError):
+        return [""] * count
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [parameter.name for parameter in parameters if parameter.kind in kinds]
+    return [*names, *[""] * count][:count]
+
+
+def _read_tensors(inputs: tuple[Any, ...], names: list[str]) -> Graphs:
+    values = list(map(_copied, inputs))
+    count = values[0].shape[0] if values[0].dim() else 0
+    roles = _roles(values, names, count)
+    fallback = ["x", *(f"argument_{place}" for place in range(1, len(values)))]
     arguments: dict[str, Any] = {}
-    x = _copied(inputs[0])
-    count = x.shape[0] if x.dim() else 0
-    for place, value in enumerate(map(_copied, inputs)):
-        name, shape = f"argument_{place}", tuple(value.shape) if isinstance(value, Tensor) else ()
-        if isinstance(value, Tensor) and value.dtype in INTEGERS and place:
-            if len(shape) == 2 and shape[0] == 2 and "edge_index" not in arguments:
-                name = "edge_index"
-            elif shape == (count,) and "batch" not in arguments:
-                name = "batch"
-        arguments[name if place else "x"] = value
+    for place, (value, name) in enumerate(zip(values, names, strict=True)):
+        taken = name in arguments or name in ROLES
+        arguments[roles.get(place, fallback[place] if taken or not name else name)] = value
     links = {name: value for name, value in arguments.items() if name == "edge_index"}
     columns = links["edge_index"].shape[1] if links else -1
-    nodes: dict[str, Tensor] = {"x": x}
+    nodes: dict[str, Tensor] = {}
     edges: dict[str, Tensor] = {}
-    for name, value in arguments.items():
+    for place, (name, value) in enumerate(arguments.items()):
         rows = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
-        if name in ("x", "edge_index", "batch") or rows not in (count, columns):
+        if name in ROLES or rows not in (count, columns):
             continue
-        if count == columns:
+        if place and count == columns and not (name.startswith("edge") or name in OF_NODES):
             text = f"{name}: expected rows of nodes or of edges, got {count} nodes and {count} edges"
             raise ValueError(f"{text}; pass Data, whose names tell them apart")
-        (nodes if rows == count else edges)[name] = value
+        of_edges = place > 0 and (rows != count or (rows == columns and name.startswith("edge")))
+        (edges if of_edges else nodes)[name] = value
     member = arguments["batch"].long() if "batch" in arguments else torch.zeros(count, dtype=torch.int64)
     size = int(member.max()) + 1 if count else 0
     return Graphs(nodes, edges, links, member, size, "tensors", arguments)
+
+
+def _roles(values: list[Any], names: list[str], count: int) -> dict[int, str]:
+    """Return which arguments are ``edge_index`` and ``batch``: by their names, else the first that fit."""
+    fits = {
+        "edge_index": lambda value: value.dim() == 2 and value.shape[0] == 2,
+        "batch": lambda value: tuple(value.shape) == (count,),
+    }
+    found: dict[int, str] = {}
+    for role, fit in fits.items():
+        integers = [
+            place
+            for place, value in enumerate(values)
+            if place and isinstance(value, Tensor) and value.dtype in INTEGERS and fit(value)
+        ]
+        by_name = [place for place in integers if names[place] in (role, ALIASES.get(role))]
+        free = [place for place in integers if place not in found and names[place] not in OF_NODES]
+        for place in (by_name or free)[:1]:
+            found[place] = role
+    return found
 
 
 def _copied(value: Any) -> Any:
@@ -249,9 +305,27 @@ def same(graphs: Graphs) -> Match:
 
 
 def permute(graphs: Graphs, nodes: Tensor, edges: Tensor) -> tuple[Graphs, Match]:
-    """Move node ``nodes[i]`` to place i with all that belongs to it, and edge ``edges[j]`` to place j."""
+    """Move node ``nodes[i]`` to place i with all that belongs to it, and edge ``edges[j]`` to place j.
+
+    For `by_target`, edges are then sorted by their target, those of one target in the order given.
+    """
+    if graphs.by_target and graphs.num_edges:
+        place = nodes.argsort()
+        edges = edges[place[graphs.links["edge_index"][1][edges].long()].argsort(stable=True)]
     permuted = take(graphs, nodes, edges, range(graphs.size))
     return permuted, Match(nodes.argsort(), edges.argsort(), torch.arange(graphs.size), graphs.counts)
+
+
+def sorted_by_target(graphs: Graphs) -> bool:
+    """Return whether the targets of the edges ascend."""
+    target = graphs.links["edge_index"][1]
+    return bool((target[1:] >= target[:-1]).all())
+
+
+def sort_by_target(graphs: Graphs) -> Graphs:
+    """Sort the edges by their target, as loaders do."""
+    order = graphs.links["edge_index"][1].argsort(stable=True)
+    return take(graphs, range(graphs.num_nodes), order, range(graphs.size))
 
 
 def shuffled(member: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,12 +7,15 @@ import random
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from readouts.testing.inputs import Graphs
@@ -23,15 +26,52 @@ _CASTS = {"float", "half", "bfloat16"}
 _REINTERPRET = {"view", "finfo"}
 
 
+@dataclass
+class _Master:
+    """A copy of a model whose large parameters are shared by the copies that run.
+
+    Attributes:
+        model: the model that was copied, which stays alive while its id is in use.
+        copied: the copy.
+        shared: the parameters that are not copied again.
+        marks: version counters, addresses and sums, by which a run that writes to them is noticed.
+    """
+
+    model: Model
+    copied: Model
+    shared: list[nn.Parameter]
+    marks: list[tuple[int, int, float]]
+
+    def fresh(self) -> bool:
+        """Return whether no run has written to the shared parameters."""
+        return self.marks == [_mark(parameter) for parameter in self.shared]
+
+
+SMALL = 4096  # parameters of fewer entries are copied for every run
+_MASTERS: ContextVar[dict[tuple[int, torch.dtype | None], _Master] | None] = ContextVar(
+    "masters", default=None
+)
+
+
+def _mark(parameter: nn.Parameter) -> tuple[int, int, float]:
+    return parameter._version, parameter.data_ptr(), float(parameter.detach().sum())
+
+
 @contextmanager
 def untouched() -> Iterator[None]:
-    """Restore the states of all random generators and the default dtype at the end."""
+    """Restore the states of all random generators and the default dtype at the end.
+
+    Within the block copies of a model share its large parameters.
+    """
     states = random.getstate(), np.random.get_state()
     dtype = torch.get_default_dtype()
+    masters = _MASTERS.get()
+    token = _MASTERS.set({} if masters is None else masters)
     with torch.random.fork_rng():
         try:
             yield
         finally:
+            _MASTERS.reset(token)
             random.setstate(states[0])
             np.random.set_state(states[1])
             torch.set_default_dtype(dtype)
@@ -63,15 +103,34 @@ def run(model: Model, graphs: Graphs, dtype: torch.dtype | None = None, seed: in
         The output, and the arguments as the model left them.
     """
     arguments = arguments_in(graphs, dtype)
-    return call(copy_in(model, dtype), arguments, dtype, seed), arguments
+    return call(copy_in(model, dtype), arguments, dtype, seed, graphs.keywords), arguments
 
 
 def copy_in(model: Model, dtype: torch.dtype | None) -> Model:
-    """Copy a model to the CPU, with all floats of its modules in this dtype if there is one."""
-    copied = copy_of(model)
-    for _, module in roots(copied):
+    """Copy a model to the CPU, with all floats of its modules in this dtype if there is one.
+
+    Within `untouched` large parameters are copied once for each dtype, and again after a run that changed
+    them.
+    """
+    masters = _MASTERS.get()
+    if masters is None:
+        return _moved(copy_of(model), dtype)
+    key = (id(model), dtype)
+    if key not in masters or not masters[key].fresh():
+        copied = _moved(copy_of(model), dtype)
+        every = {id(each): each for _, root in roots(copied) for each in root.parameters()}
+        shared = [each for each in every.values() if not is_lazy(each) and each.numel() >= SMALL]
+        masters[key] = _Master(model, copied, shared, [_mark(each) for each in shared])
+    master = masters[key]
+    for parameter in master.shared:
+        parameter.grad = None
+    return copy_of(master.copied, {id(parameter): parameter for parameter in master.shared})
+
+
+def _moved(model: Model, dtype: torch.dtype | None) -> Model:
+    for _, module in roots(model):
         module.to(device="cpu", dtype=dtype)
-    return copied
+    return model
 
 
 def arguments_in(graphs: Graphs, dtype: torch.dtype | None) -> tuple[Any, ...]:
@@ -79,23 +138,38 @@ def arguments_in(graphs: Graphs, dtype: torch.dtype | None) -> tuple[Any, ...]:
     return graphs.call() if dtype is None else graphs.to_dtype(dtype).call()
 
 
-def call(model: Model, arguments: tuple[Any, ...], dtype: torch.dtype | None, seed: int) -> Any:
-    """Call the model itself with a seed, and with `dtype` as the float dtype of all tensors that it makes."""
+def call(
+    model: Model,
+    arguments: tuple[Any, ...],
+    dtype: torch.dtype | None,
+    seed: int,
+    keywords: tuple[str, ...] = (),
+) -> Any:
+    """Call the model itself with a seed, and with `dtype` as the float dtype of all tensors that it makes.
+
+    Args:
+        model: the model.
+        arguments: the arguments; the last belong to `keywords`.
+        dtype, seed: see above.
+        keywords: names of the arguments that are passed by keyword.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would prepare a GPU each time
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype or before)
+    positional = len(arguments) - len(keywords)
+    named = dict(zip(keywords, arguments[positional:], strict=True))
     try:
         with _Widened() if dtype == torch.float64 else nullcontext():
-            return model(*arguments)
+            return model(*arguments[:positional], **named)
     finally:
         torch.set_default_dtype(before)
 
 
-def copy_of(model: Model) -> Model:
-    """Copy a module, or a callable together with the modules that it reaches."""
-    memo: dict[int, Any] = {}
+def copy_of(model: Model, memo: dict[int, Any] | None = None) -> Model:
+    """Copy a module, or a callable together with the modules that it reaches, except what `memo` holds."""
+    memo = {} if memo is None else memo
     if isinstance(model, types.FunctionType):
         _copy_function(model, memo)
     return _copied(model, memo)

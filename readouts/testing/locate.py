@@ -83,7 +83,7 @@ def trace(model: Model, graphs: Graphs, dtype: torch.dtype | None, seed: int) ->
     """Return the events of one run of a copy of the model."""
     copied = copy_in(model, dtype)
     events = watch(copied, _copies)
-    call(copied, arguments_in(graphs, dtype), dtype, seed)
+    call(copied, arguments_in(graphs, dtype), dtype, seed, graphs.keywords)
     return events
 
 
@@ -138,7 +138,7 @@ def raising(model: Model, graphs: Graphs) -> Culprit | None:
     copied = copy_in(model, None)
     events = watch(copied, lambda value: [])
     try:
-        call(copied, graphs.call(), None, 0)
+        call(copied, graphs.call(), None, 0, graphs.keywords)
     except Exception:
         open_calls: list[Event] = []
         for event in events:
@@ -190,7 +190,7 @@ def first_change(model: Model, graphs: Graphs) -> Culprit | None:
 
     copied = copy_in(model, None)
     events = watch(copied, state)
-    call(copied, arguments, None, 0)
+    call(copied, arguments, None, 0, graphs.keywords)
     for place, event in enumerate(events):
         if changed(event.values):
             return _blame(events, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,14 +10,16 @@ from torch import Tensor
 
 from readouts.testing.counterexample import Shuffle, lines, shrink
 from readouts.testing.engine import Examination, Question, Trial, examine, outputs
-from readouts.testing.inputs import Graphs, permute, read, shuffled
-from readouts.testing.isolation import Model
+from readouts.testing.inputs import Graphs, permute, read, shuffled, sorted_by_target
+from readouts.testing.isolation import Model, run, untouched
 from readouts.testing.outputs import moving, staying
 from readouts.testing.report import Report
-from readouts.testing.verdict import Verdict
+from readouts.testing.verdict import Judgement
 
 
-def check_permutation_invariance(model: Model, *inputs: Any, permutations: int = 10, seed: int = 0) -> Report:
+def check_permutation_invariance(
+    model: Model, *inputs: Any, permutations: int = 10, seed: int = 0, **named: Any
+) -> Report:
     """Compare the outputs of a model before and after its nodes are relabelled and its edges reordered.
 
     Every output must stay as it is. Nodes move within their graph, with their features, positions, masks and
@@ -25,10 +28,11 @@ def check_permutation_invariance(model: Model, *inputs: Any, permutations: int =
 
     Args:
         model: any callable; it is copied, and neither it nor the inputs are changed.
-        inputs: as the model takes them: ``Data``, ``Batch``, or tensors x, ``edge_index`` and ``batch``,
-            as far as it takes them.
+        inputs: as the model takes them: ``Data``, ``Batch``, a list of ``Data``, or tensors x, ``edge_index``
+            and ``batch``, as far as it takes them.
         permutations: number of random permutations.
         seed: seed of the permutations.
+        named: inputs that the model takes by keyword.
 
     Returns:
         The report; see `Report`.
@@ -39,69 +43,130 @@ def check_permutation_invariance(model: Model, *inputs: Any, permutations: int =
     Example:
         >>> print(check_permutation_invariance(model, x, edge_index, batch))
     """
-    question = Question("permutation invariance", outputs, staying)
-    return examine(model, question, shuffles(read(inputs), permutations, seed), _show)
+    return _check(
+        model, Question("permutation invariance", outputs, staying), inputs, named, permutations, seed
+    )
 
 
 def check_permutation_equivariance(
-    model: Model, *inputs: Any, permutations: int = 10, seed: int = 0
+    model: Model, *inputs: Any, permutations: int = 10, seed: int = 0, **named: Any
 ) -> Report:
     """Compare the outputs of a model, moved with its nodes and edges, before and after a relabelling.
 
     Outputs with a row per node must move with the nodes, those with a row per edge with the edges; all
     others must stay. For the arguments see `check_permutation_invariance`.
     """
-    question = Question("permutation equivariance", outputs, moving)
-    return examine(model, question, shuffles(read(inputs), permutations, seed), _show)
+    return _check(
+        model, Question("permutation equivariance", outputs, moving), inputs, named, permutations, seed
+    )
 
 
 def assert_permutation_invariant(
-    model: Model, *inputs: Any, permutations: int = 10, seed: int = 0, allow: str = "rounding"
+    model: Model,
+    *inputs: Any,
+    permutations: int = 10,
+    seed: int = 0,
+    allow: str = "rounding",
+    **named: Any,
 ) -> None:
     """Raise AssertionError with the report unless the outputs stay as they are.
 
     Args:
-        model, inputs, permutations, seed: as for `check_permutation_invariance`.
+        model, inputs, permutations, seed, named: as for `check_permutation_invariance`.
         allow: ``"rounding"``, or ``"identical"`` for identical bits alone.
     """
-    report = check_permutation_invariance(model, *inputs, permutations=permutations, seed=seed)
+    __tracebackhide__ = True
+    report = check_permutation_invariance(model, *inputs, permutations=permutations, seed=seed, **named)
     report.raise_unless(allow)
 
 
 def assert_permutation_equivariant(
-    model: Model, *inputs: Any, permutations: int = 10, seed: int = 0, allow: str = "rounding"
+    model: Model,
+    *inputs: Any,
+    permutations: int = 10,
+    seed: int = 0,
+    allow: str = "rounding",
+    **named: Any,
 ) -> None:
     """Raise AssertionError with the report unless the outputs move with the nodes.
 
     For the arguments see `assert_permutation_invariant`.
     """
-    report = check_permutation_equivariance(model, *inputs, permutations=permutations, seed=seed)
+    __tracebackhide__ = True
+    report = check_permutation_equivariance(model, *inputs, permutations=permutations, seed=seed, **named)
     report.raise_unless(allow)
 
 
-def shuffles(graphs: Graphs, permutations: int, seed: int) -> list[list[Trial]]:
-    """Return trials of random relabellings, and a third as many on tied features and on equal ones.
+def _check(
+    model: Model,
+    question: Question,
+    inputs: tuple[Any, ...],
+    named: dict[str, Any],
+    permutations: int,
+    seed: int,
+) -> Report:
+    groups, notes = shuffles(model, read(inputs, named, model), permutations, seed)
+    return examine(model, question, groups, show_outputs, notes)
+
+
+def shuffles(
+    model: Model, graphs: Graphs, permutations: int, seed: int, nodes: bool = True
+) -> tuple[list[list[Trial]], tuple[str, ...]]:
+    """Return trials of random reorderings, and a third as many on tied features and on equal ones.
+
+    Edges stay sorted by their target if the model raises otherwise; a note says so.
+
+    Args:
+        model: the model.
+        graphs: the input.
+        permutations: number of reorderings.
+        seed: their seed.
+        nodes: whether nodes move; otherwise edges alone.
 
     Raises:
         ValueError: there is nothing to permute, or no permutation is asked for.
     """
     if permutations < 1:
         raise ValueError(f"permutations: expected at least 1, got {permutations}")
-    if torch.bincount(graphs.member).max() < 2:
+    if nodes and torch.bincount(graphs.member).max() < 2:
         raise ValueError("inputs: expected a graph of two nodes or more, got single nodes only")
+    if not nodes and graphs.num_edges < 2:
+        raise ValueError(f"inputs: expected two edges or more, got {graphs.num_edges}")
+    notes: tuple[str, ...] = ()
+    if needs_sorted_edges(model, graphs):
+        graphs = replace(graphs, by_target=True)
+        notes = ("edges stay sorted by their target, for the model raises otherwise",)
     generator = torch.Generator().manual_seed(seed)
-    groups = [[_shuffle(graphs, f"permutation {k}", generator) for k in range(permutations)]]
+
+    def shuffle(graphs: Graphs, label: str) -> Trial:
+        order = shuffled(graphs.member, generator) if nodes else torch.arange(graphs.num_nodes)
+        return Trial(label, graphs, *permute(graphs, order, shuffled(graphs.edge_member, generator)))
+
+    groups = [[shuffle(graphs, f"permutation {k}") for k in range(permutations)]]
     for label, change in (("tied", _two_values), ("equal", _one_value)):
         tied = graphs.change_features(change)
         if any(not value.equal(graphs.nodes[name]) for name, value in tied.nodes.items()):
             third = range((permutations + 2) // 3)
-            groups.append([_shuffle(tied, f"permutation {k}, {label} features", generator) for k in third])
-    return groups
+            groups.append([shuffle(tied, f"permutation {k}, {label} features") for k in third])
+    return groups, notes
 
 
-def _shuffle(graphs: Graphs, label: str, generator: torch.Generator) -> Trial:
-    order, edges = shuffled(graphs.member, generator), shuffled(graphs.edge_member, generator)
-    return Trial(label, graphs, *permute(graphs, order, edges))
+def needs_sorted_edges(model: Model, graphs: Graphs) -> bool:
+    """Return whether a model takes edges sorted by their target, as loaders sort them, and no others."""
+    if not graphs.num_edges or not sorted_by_target(graphs):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    other, _ = permute(graphs, torch.arange(graphs.num_nodes), shuffled(graphs.edge_member, generator))
+    return not _runs(model, other) and _runs(model, graphs)
+
+
+def _runs(model: Model, graphs: Graphs) -> bool:
+    with untouched():
+        try:
+            run(model, graphs)
+        except Exception:  # of the code of the model
+            return False
+    return True
 
 
 def _two_values(value: Tensor) -> Tensor:
@@ -115,12 +180,13 @@ def _one_value(value: Tensor) -> Tensor:
     return value[:1].expand_as(value).clone()
 
 
-def simplest(examination: Examination, trial: Trial, verdict: Verdict, output: str) -> Shuffle:
+def simplest(examination: Examination, trial: Trial, worst: Judgement) -> Shuffle:
     """Shrink a trial to a simpler shuffle with the same verdict on the same output."""
     case = Shuffle(trial.first, trial.match.nodes.argsort(), trial.match.edges.argsort())
-    return shrink(case, examination.shows(verdict, output))
+    return shrink(case, examination.shows(worst))
 
 
-def _show(examination: Examination, trial: Trial, verdict: Verdict, output: str) -> str:
-    case = simplest(examination, trial, verdict, output)
-    return lines(case, output, *examination.describe(case.trial(), output))
+def show_outputs(examination: Examination, trial: Trial, worst: Judgement) -> str:
+    """Write the counterexample of an output."""
+    case = simplest(examination, trial, worst)
+    return lines(case, worst.name, *examination.describe(case.trial(), worst.name))

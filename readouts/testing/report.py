@@ -29,6 +29,11 @@ class Culprit:
     after: str = ""
     inside: str = ""
 
+    @property
+    def short(self) -> str:
+        """The place whose code is at fault, in few words."""
+        return self.inside or named(self.name, self.kind)
+
     def __str__(self) -> str:
         here = named(self.name, self.kind)
         if not self.inside:
@@ -67,13 +72,15 @@ class Report:
         dtype: the float dtype in which the model ran.
         output: name of the tensor with the largest difference.
         shown_by: the trial with the largest difference.
-        difference: largest difference in float32 (or narrower), relative to the largest entry of its row.
+        difference: largest difference in float32 (or narrower), relative to the largest entry of its row, or
+            to the largest number of inputs and results where the row cancels.
         wide_difference: the same in float64; None where it was not needed or the model cannot be run in it.
         error: error of the narrow result, measured against float64, relative in the same way.
         units: `difference` in units of rounding.
         culprit: where the results begin to differ.
         counterexample: lines of code that show the difference.
         notes: further remarks.
+        cancels: whether the row cancels to zero, so that no digit of it is right.
     """
 
     check: str
@@ -92,6 +99,7 @@ class Report:
     culprit: Culprit | None = None
     counterexample: str = ""
     notes: tuple[str, ...] = ()
+    cancels: bool = False
 
     @property
     def invariant(self) -> bool:
@@ -107,6 +115,7 @@ class Report:
         Raises:
             ValueError: `allow` is neither.
         """
+        __tracebackhide__ = True
         check_allow(allow)
         if self.verdict not in ALLOWED[allow]:
             raise AssertionError(str(self))
@@ -121,26 +130,70 @@ class Report:
 
     def __str__(self) -> str:
         mode = f", {self.mode}" if self.mode else ""
-        lines = [f"{self.check} of {self.model}{mode}: {str(self.verdict).upper()}", f"  {self.reason}"]
-        if self.difference:
-            lines.append(f"  difference  {self._numbers()}")
-            lines.append(f"  seen in     {self.output}, {self.shown_by}")
-        lines.append(f"  trials      {self.trials}")
-        if self.culprit:
-            lines.append(f"  culprit     {self.culprit}")
+        return "\n".join(
+            [f"{str(self.verdict).upper()}: {self.check} of {self.model}{mode}", *self.details()]
+        )
+
+    def details(self) -> list[str]:
+        """Return the lines below the verdict: why, where, how to reproduce it, and what to do."""
+        trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
+        if self.verdict is Verdict.IDENTICAL:
+            return [
+                f"  why         {self.reason}, in {trials}",
+                *(f"  note        {note}" for note in self.notes),
+            ]
+        lines = [f"  why         {self.reason}"]
+        lines += [f"              {self._numbers()}"] if self.difference else []
+        seen = f"seen in {self.output}, {self.shown_by}" if self.shown_by else "seen"
+        lines += [f"  where       {self.culprit}"] if self.culprit else []
+        lines.append(f"{'              ' if self.culprit else '  where       '}{seen} (of {trials})")
         lines += [f"  note        {note}" for note in self.notes]
         if self.counterexample:
-            lines += ["  counterexample:", *(f"    {line}" for line in self.counterexample.splitlines())]
-        return "\n".join(lines)
+            lines += ["  reproduce", *(f"    {line}" for line in self.counterexample.splitlines())]
+        return lines + ([f"  what to do  {self.advice}"] if self.advice else [])
+
+    @property
+    def advice(self) -> str:
+        """What to do about the verdict; "" where nothing needs to be done."""
+        if self.verdict is Verdict.IDENTICAL:
+            return ""
+        if self.verdict is Verdict.ROUNDING:
+            return f"nothing: rounding is harmless; {EXACT}"
+        here = self.culprit.short if self.culprit else self.model
+        if self.verdict is Verdict.RANDOM:
+            return f"switch randomness off: model.eval(), or a fixed seed within {here}"
+        if self.reason.startswith("the model changes its input"):
+            return f"let {here} work on a copy, such as x.clone()"
+        if self.check == "batch independence":
+            if "training" in self.mode:
+                return "check in evaluation mode; in training mode layers such as batch norm read all graphs"
+            return f"let {here} read the nodes of one graph only: pass it the batch vector, and mask padding"
+        if "gradient" in self.check:
+            text = f"let {here} share the gradient among tied nodes, as amax and MaxReadout do"
+            return f"{text}; if outputs change too, mend that first"
+        if "rotation" in self.check:
+            return f"let {here} read distances and angles instead of coordinates"
+        return f"give {here} an operation without order (sum, mean, max); break ties by value, not by place"
 
     def _numbers(self) -> str:
         if math.isinf(self.difference):
             return "another shape or an exception"
         units = f"{self.units:.0f}" if self.units < 1e6 else f"{self.units:.1e}"
-        text = f"{self.difference:.1e} of the row's largest entry ({units} units of rounding)"
+        entry = (
+            "of the largest number of inputs and results" if self.cancels else "of the row's largest entry"
+        )
+        text = f"difference {self.difference:.1e} {entry} ({units} units of rounding)"
         if self.wide_difference is None:
             return text
         return f"{text}; in float64 {self.wide_difference:.1e}"
+
+
+EXACT = "`with readouts.exact_scatter():` removes that of sums"
+
+
+def shown(verdict: Verdict) -> str:
+    """Write a verdict, faults in capitals."""
+    return str(verdict) if verdict in ALLOWED["rounding"] else str(verdict).upper()
 
 
 def _finite(value: Any) -> Any:

@@ -8,14 +8,14 @@ mean of the two factors, 2^14.5, and needs no tuning.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-from readouts.testing.outputs import row_differences, row_sizes, same_bits
+from readouts.testing.outputs import Two, row_differences, row_sizes, same_bits
 
 
 class Verdict(StrEnum):
@@ -40,8 +40,30 @@ class Pair:
 
     name: str
     trial: int
-    own: tuple[Tensor, Tensor]
-    other: tuple[Tensor, Tensor] | None = None
+    own: Two
+    other: Two | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Differences of the rows of a pair, without its tensors.
+
+    Attributes:
+        name, trial: as of the pair.
+        moved: largest difference in every row in the narrow dtype, float64 [R].
+        size: largest magnitude of every row, in the wide dtype if there is one, float64 [R].
+        wide_moved: largest difference in the wide dtype; None where the pair is judged in one dtype.
+        error: largest difference between the narrow and the wide result.
+        changed: how shape or dtype changed; "" if they did not.
+    """
+
+    name: str
+    trial: int
+    moved: Tensor
+    size: Tensor
+    wide_moved: Tensor | None = None
+    error: Tensor | None = None
+    changed: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,10 +74,12 @@ class Judgement:
         verdict: the verdict.
         name: the output.
         trial: the trial.
-        difference: largest difference in the narrow dtype, relative to the largest entry of its row.
+        difference: largest difference in the narrow dtype, relative to the largest entry of its row; relative
+            to the largest number of inputs and results where the row cancels.
         wide_difference: the same in float64; None where it was not needed or the model cannot be run in it.
         error: largest difference between the narrow and the wide result, relative in the same way.
         reason: one sentence on why.
+        cancels: whether the row cancels to zero, so that hardly a digit of it is right.
     """
 
     verdict: Verdict
@@ -65,6 +89,11 @@ class Judgement:
     wide_difference: float | None = None
     error: float | None = None
     reason: str = ""
+    cancels: bool = False
+
+
+IDENTICAL = Judgement(Verdict.IDENTICAL, reason="every bit is the same")
+Jumps = Callable[[str], Tensor | None]
 
 
 def narrow(own: torch.dtype) -> torch.dtype:
@@ -73,82 +102,118 @@ def narrow(own: torch.dtype) -> torch.dtype:
 
 
 def judge(pairs: Sequence[Pair], own: torch.dtype) -> Judgement:
-    """Judge pairs that share their first tensors, of a model of dtype `own`.
+    """Judge pairs that share their first tensors, of a model of dtype `own`."""
+    return conclude([measure(pair, own) for pair in pairs if not same_bits(*pair.own)], own)
+
+
+def measure(pair: Pair, own: torch.dtype) -> Rows:
+    """Measure the differences of a pair whose bits differ, row by row."""
+    first, second = pair.own
+    if first.shape != second.shape or first.dtype != second.dtype:
+        nothing = torch.zeros(0)
+        changed = f"{_kind(first)} became {_kind(second)}"
+        return Rows(pair.name, pair.trial, nothing, nothing, changed=changed)
+    wanted = narrow(own) if own == torch.float64 else torch.float64
+    if pair.other is None or (first.dtype.is_floating_point and pair.other[0].dtype != wanted):
+        return Rows(pair.name, pair.trial, row_differences(first, second), row_sizes(first))
+    narrower, wider = (pair.other, pair.own) if own == torch.float64 else (pair.own, pair.other)
+    one, two = (row_differences(*both) for both in zip(narrower, wider, strict=True))
+    return Rows(
+        pair.name,
+        pair.trial,
+        row_differences(*narrower),
+        row_sizes(wider[0]),
+        row_differences(*wider),
+        torch.maximum(one, two),
+    )
+
+
+def conclude(
+    rows: Sequence[Rows], own: torch.dtype, largest: float = 0.0, jumps: Jumps = lambda name: None
+) -> Judgement:
+    """Judge the rows of pairs that share their first tensors.
 
     The noise of a row is the largest of: the differences in the narrow dtype, the errors of the narrow
     results measured against float64, and half a unit of rounding of the row. The row is broken if a
     difference in float64 exceeds the noise times sqrt(eps of float64 / eps of narrow).
+
+    Args:
+        rows: the rows whose bits differ.
+        own: dtype of the model.
+        largest: largest magnitude of inputs and results, with which rows that cancel are compared.
+        jumps: returns how far the rows of an output jump in float64 when inputs change by rounding alone,
+            float64 [R]; None where that is not known. It is called for broken rows.
     """
-    differing = [pair for pair in pairs if not same_bits(*pair.own)]
-    if not differing:
-        return Judgement(Verdict.IDENTICAL, reason="every bit is the same")
-    for pair in differing:
-        first, second = pair.own
-        if first.shape != second.shape or first.dtype != second.dtype:
-            reason = f"{_kind(first)} became {_kind(second)}"
-            return Judgement(Verdict.BROKEN, pair.name, pair.trial, math.inf, reason=reason)
-    names = dict.fromkeys(pair.name for pair in differing)
-    found = [_judge_output([pair for pair in differing if pair.name == name], own) for name in names]
+    if not rows:
+        return IDENTICAL
+    for each in rows:
+        if each.changed:
+            return Judgement(Verdict.BROKEN, each.name, each.trial, math.inf, reason=each.changed)
+    names = dict.fromkeys(each.name for each in rows)
+    found = []
+    for name in names:
+        some = [each for each in rows if each.name == name]
+        one_dtype = any(each.wide_moved is None for each in some)
+        found.append(_by_size(some, own) if one_dtype else _by_dtypes(some, own, largest, jumps))
     broken = [judgement for judgement in found if judgement.verdict is Verdict.BROKEN]
     return max(broken or found, key=lambda judgement: judgement.difference)
 
 
-def _judge_output(pairs: Sequence[Pair], own: torch.dtype) -> Judgement:
-    """Judge pairs of one output, whose bits differ."""
-    others = [pair.other for pair in pairs if pair.other is not None]
-    wanted = narrow(own) if own == torch.float64 else torch.float64
-    is_float = pairs[0].own[0].dtype.is_floating_point
-    if len(others) < len(pairs) or (is_float and any(other[0].dtype != wanted for other in others)):
-        return _judge_in_one_dtype(pairs, own)
-    owns = [pair.own for pair in pairs]
-    narrower, wider = (others, owns) if own == torch.float64 else (owns, others)
-    moved = torch.stack([row_differences(*two) for two in narrower])
-    wide_moved = torch.stack([row_differences(*two) for two in wider])
-    errors = [
-        row_differences(one, exact)
-        for two, exacts in zip(narrower, wider, strict=True)
-        for one, exact in zip(two, exacts, strict=True)
-    ]
-    error = torch.stack(errors).amax(dim=0)
-    size = torch.stack([row_sizes(two[0]) for two in wider]).amax(dim=0)
+def _by_dtypes(rows: Sequence[Rows], own: torch.dtype, largest: float, jumps: Jumps) -> Judgement:
+    """Judge the rows of one output."""
+    moved = torch.stack([each.moved for each in rows])
+    wide_moved = torch.stack([each.wide_moved for each in rows if each.wide_moved is not None])
+    error = torch.stack([each.error for each in rows if each.error is not None]).amax(dim=0)
+    size = torch.stack([each.size for each in rows]).amax(dim=0)
     eps = torch.finfo(narrow(own)).eps
     noise = torch.maximum(torch.maximum(moved.amax(dim=0), error), size * eps / 2)
     wide_most = wide_moved.amax(dim=0)
     over = wide_most > noise * math.sqrt(torch.finfo(torch.float64).eps / eps)
-    amplified = over & (error > size * math.sqrt(eps)) & (2 * error >= wide_most)
+    amplified = over & (error > size * math.sqrt(eps)) & (2.01 * error >= wide_most)  # 2, but for rounding
     broken = over & ~amplified
-    verdict = Verdict.BROKEN if broken.any() else Verdict.ROUNDING
-    scale = torch.where(size > 0, size, 1.0)
+    reason = AMPLIFIED if amplified.any() else SHRINKS
+    if broken.any() and (jump := jumps(rows[0].name)) is not None:
+        steady = broken & (4 * jump < wide_most)
+        reason = JUMPS if not steady.any() else reason
+        broken = steady
+    cancels = (16 * error >= size) & (wide_most <= error)
+    scale = torch.where(cancels, max(largest, 0.0), size)
+    scale = torch.where(scale > 0, scale, 1.0)
     worst = torch.where(broken, wide_moved, -1.0) if broken.any() else moved
     trial, row = divmod(int((worst / scale).argmax()), len(scale))
+    if broken.any():
+        reason = KEEPS
+    elif cancels[row]:
+        reason = CANCELS
+    elif reason is SHRINKS and moved[trial, row] > scale[row] * math.sqrt(eps):
+        reason = NEARLY_CANCELS
     return Judgement(
-        verdict,
-        pairs[trial].name,
-        pairs[trial].trial,
+        Verdict.BROKEN if broken.any() else Verdict.ROUNDING,
+        rows[trial].name,
+        rows[trial].trial,
         float(moved[trial, row] / scale[row]),
         float(wide_moved[trial, row] / scale[row]),
         float(error[row] / scale[row]),
-        _reason(verdict, bool(amplified.any())),
+        reason,
+        bool(cancels[row]),
     )
 
 
-def _judge_in_one_dtype(pairs: Sequence[Pair], own: torch.dtype) -> Judgement:
-    """Judge by size: a difference beyond sqrt(eps), the geometric mean of eps and 1, is a fault."""
-    relative = [
-        float((row_differences(*pair.own) / row_sizes(pair.own[0]).clamp(min=1e-300)).max()) for pair in pairs
-    ]
-    worst = max(range(len(pairs)), key=relative.__getitem__)
+def _by_size(rows: Sequence[Rows], own: torch.dtype) -> Judgement:
+    """Judge in one dtype: a difference beyond sqrt(eps), the geometric mean of eps and 1, is a fault."""
+    relative = [float((each.moved / each.size.clamp(min=1e-300)).max()) for each in rows]
+    worst = max(range(len(rows)), key=relative.__getitem__)
     verdict = Verdict.BROKEN if relative[worst] > math.sqrt(torch.finfo(own).eps) else Verdict.ROUNDING
-    reason = "judged by size alone, for the model cannot be run in a second float dtype"
-    return Judgement(verdict, pairs[worst].name, pairs[worst].trial, relative[worst], reason=reason)
+    return Judgement(verdict, rows[worst].name, rows[worst].trial, relative[worst], reason=ONE_DTYPE)
 
 
-def _reason(verdict: Verdict, amplified: bool) -> str:
-    if verdict is Verdict.ROUNDING and amplified:
-        return "rounding, amplified: float32 and float64 differ as much on one and the same input"
-    if verdict is Verdict.BROKEN:
-        return "the difference keeps its size in float64, so it is no rounding"
-    return "the difference shrinks in float64 as rounding does"
+KEEPS = "the difference keeps its size in float64, so it is not rounding"
+SHRINKS = "the difference shrinks in float64 as rounding does"
+AMPLIFIED = "rounding, amplified: float32 and float64 differ as much on one and the same input"
+NEARLY_CANCELS = "rounding, amplified, for terms nearly cancel; the difference shrinks in float64"
+CANCELS = "the terms cancel: the exact value is zero, or nearly so, and what is left is rounding"
+JUMPS = "rounding, at a point where the gradient jumps: rounding alone changes it as much in the same order"
+ONE_DTYPE = "judged by size alone, for the model cannot be run in a second float dtype"
 
 
 def _kind(value: Tensor) -> str:

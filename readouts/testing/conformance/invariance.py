@@ -45,33 +45,39 @@ def _features(subject: Subject, wide: bool) -> tuple[str, str]:
 
 
 def _company(subject: Subject, wide: bool) -> Iterator[Case]:
-    """Run the first graph alone, and beside a larger graph, one of large values, and one of a single node."""
+    """Run a graph alone, and before and after another: a larger one, one of large values, a single node."""
     dtype = "torch.float64" if wide else ""
     double = subject.double() if wide else ""
     for others, larger in ((7, ""), (7, "x[3:] *= 1000; "), (1, "")):
         x = random(3 + others, subject.features, dtype=dtype)
-        given = f"{double}{x}; {larger}batch = torch.tensor({[0] * 3 + [1] * others})"
-        alone = subject.call("x[:3]", "batch[:3]", size=1)
-        yield agree(given, f"{alone}[0]", f"{subject.call(size=2)}[0]", VALUES if wide else BITS)
+        alone = f"{subject.call('x[:3]', 'torch.tensor([0, 0, 0])', size=1)}[0]"
+        for graph in (0, 1):
+            batch = f"batch = torch.tensor({[graph] * 3 + [1 - graph] * others})"
+            order = [*range(3, 3 + others), 0, 1, 2]
+            nodes = (f"x[{order}]", f"batch[{order}]") if graph else ("x", "batch")
+            given = f"{double}{x}; {larger}{batch}"
+            yield agree(given, alone, f"{subject.call(*nodes, size=2)}[{graph}]", VALUES if wide else BITS)
 
 
 ORDER = row(
     "order of the nodes", "The output does not change when the nodes are shuffled (float64, up to rounding)."
 )(partial(_shuffled, wide=True))
-ORDER_BITS = row("order, to the bit", "The output has the same bits when the nodes are shuffled.")(
-    partial(_shuffled, wide=False)
-)
+ORDER_BITS = row(
+    "order, to the bit", "The output has the same bits when the nodes are shuffled.", level="bits"
+)(partial(_shuffled, wide=False))
 GRADIENT = row(
     "gradient and order",
     "The gradient moves with the nodes when they are shuffled (float64, up to rounding).",
 )(partial(_gradients, wide=True))
 GRADIENT_BITS = row(
-    "gradient and order, to the bit", "The gradient moves with the nodes, with the same bits."
+    "gradient and order, to the bit",
+    "The gradient moves with the nodes, with the same bits.",
+    level="bits",
 )(partial(_gradients, wide=False))
 OTHERS = row(
     "other graphs",
     "A graph's output does not depend on the other graphs of its batch (float64, up to rounding).",
 )(partial(_company, wide=True))
-OTHERS_BITS = row("other graphs, to the bit", "A graph's output has the same bits alone and in company.")(
-    partial(_company, wide=False)
-)
+OTHERS_BITS = row(
+    "other graphs, to the bit", "A graph's output has the same bits alone and in company.", level="bits"
+)(partial(_company, wide=False))

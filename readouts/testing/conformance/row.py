@@ -14,6 +14,7 @@ from readouts.testing.conformance.target import Subject
 from readouts.testing.counterexample import literal
 
 SAME = close(0.0, 1e-5)
+LEVELS = ("must", "bits", "validation")
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,25 @@ class Row:
         contract: one sentence.
         without: returns why the row does not apply to a readout; "" where it does.
         cases: returns the cases that test it.
+        level: "must" for values, gradients and shapes; "bits" for equality to the bit; "validation" for
+            arguments that must be refused.
     """
 
     name: str
     contract: str
     without: Callable[[Subject], str]
     cases: Callable[[Subject], Iterable[Case]]
+    level: str = "must"
 
 
 def row(
-    name: str, contract: str, without: Callable[[Subject], str] = lambda subject: ""
+    name: str,
+    contract: str,
+    without: Callable[[Subject], str] = lambda subject: "",
+    level: str = "must",
 ) -> Callable[[Callable[[Subject], Iterable[Case]]], Row]:
     """Turn a function that returns cases into a row; `suite` collects the rows of all modules."""
-    return partial(Row, name, contract, without)
+    return partial(Row, name, contract, without, level=level)
 
 
 def behaves_like(*kinds: str) -> Callable[[Subject], str]:

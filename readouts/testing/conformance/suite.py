@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from readouts.testing.conformance import gradients, invariance, shapes, transforms, values
-from readouts.testing.conformance.row import Row
+from readouts.testing.conformance.row import LEVELS, Row
 from readouts.testing.conformance.snippets import Case, Outcome, Snippet, run, run_isolated
 from readouts.testing.conformance.target import Subject
 
 MODULES = (values, gradients, shapes, invariance, transforms)
 ROWS = tuple(row for module in MODULES for row in vars(module).values() if isinstance(row, Row))
+SCHEMA = 1
 PASSED, FAILED, WITHOUT = "passed", "failed", "not applicable"
 
 
@@ -28,6 +29,7 @@ class Result:
         expected: the outcome of the example by the contract.
         came: its actual outcome.
         example: three lines of code that show the failure.
+        level: "must", "bits" or "validation".
     """
 
     row: str
@@ -37,6 +39,7 @@ class Result:
     expected: str = ""
     came: str = ""
     example: str = ""
+    level: str = "must"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Conformance:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values for JSON."""
         rows = [vars(result) for result in self.results]
-        return {"target": self.target, "kinds": list(self.kinds), "passed": self.passed, "rows": rows}
+        head = {"schema": SCHEMA, "error": None, "target": self.target, "kinds": list(self.kinds)}
+        return {**head, "passed": self.passed, "rows": rows}
 
     def __str__(self) -> str:
         like = "no kind whose values are known" if "other" in self.kinds else ", ".join(self.kinds)
@@ -74,6 +78,59 @@ class Conformance:
             lines += [f"    {line}" for line in found.example.splitlines()]
         counts = [f"{len(self.named(result))} {result}" for result in (PASSED, FAILED, WITHOUT)]
         return "\n".join([*lines, "", ", ".join(counts)])
+
+
+def select(
+    rows: Sequence[str] = (), skip: Sequence[str] = (), levels: Sequence[str] = LEVELS
+) -> tuple[Row, ...]:
+    """Return the rows of some names (all without names) and levels, without others.
+
+    Raises:
+        ValueError: there is no such row or level, or nothing is left.
+    """
+    names = [row.name for row in ROWS]
+    for known, given, what in ((names, rows, "rows"), (names, skip, "skip"), (LEVELS, levels, "levels")):
+        for name in given:
+            if name not in known:
+                raise ValueError(f"{what}: expected {', '.join(known)}, got {name!r}")
+    chosen = [row for row in ROWS if row.name in (rows or names) and row.name not in skip]
+    chosen = [row for row in chosen if row.level in levels]
+    if not chosen:
+        raise ValueError("rows: expected at least one, got none")
+    return tuple(chosen)
+
+
+def assert_conformance(
+    target: Any,
+    init: Any = None,
+    like: str | None = None,
+    *,
+    rows: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    levels: Sequence[str] = LEVELS,
+) -> None:
+    """Raise AssertionError with the failed rows unless a readout keeps the contract.
+
+    Args:
+        target: a class or function that can be imported, or ``package.module:name``.
+        init, like: as for `Subject.locate`.
+        rows: names of the rows to run; all if none is given.
+        skip: names of rows to leave out.
+        levels: "must" (values, gradients, shapes), "bits" (equality to the bit) and "validation" (arguments
+            that must be refused).
+
+    Raises:
+        TargetError, ValueError: the readout cannot be made, or there are no such rows.
+
+    Example:
+        >>> assert_conformance("readouts.nn:SumReadout", levels=("must", "bits"))
+    """
+    __tracebackhide__ = True
+    chosen = select(rows, skip, levels)
+    name = target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+    found = check_conformance(Subject.locate(name, init, like), chosen)
+    if not found.passed:
+        raise AssertionError(str(found))
 
 
 def check_conformance(subject: Subject, rows: Sequence[Row] = ROWS) -> Conformance:
@@ -111,14 +168,17 @@ def check_each(subjects: Sequence[Subject], rows: Sequence[Row] = ROWS) -> Itera
 
 def _result(subject: Subject, row: Row, cases: Iterable[tuple[Case, Outcome]]) -> Result:
     """Judge the cases of a row, up to the first that fails."""
+    named = row.name, row.contract
     if row.without(subject):
-        return Result(row.name, row.contract, WITHOUT, row.without(subject))
+        return Result(*named, WITHOUT, row.without(subject), level=row.level)
     for case, outcome in cases:
         if not case.expected.holds(outcome):
             setup, given, shows = _snippet(subject, case)
             example = f"{setup}\n{given}\nprint({shows})"
-            return Result(row.name, row.contract, FAILED, "", case.expected.text, str(outcome), example)
-    return Result(row.name, row.contract, PASSED)
+            return Result(
+                row.name, row.contract, FAILED, "", case.expected.text, str(outcome), example, row.level
+            )
+    return Result(row.name, row.contract, PASSED, level=row.level)
 
 
 def _snippet(subject: Subject, case: Case) -> Snippet:

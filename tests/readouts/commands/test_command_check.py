@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, InMemoryDataset
 from torch_geometric.nn import GATConv, GCNConv, SumAggregation, global_add_pool
 from torch_geometric.nn import Sequential as PyGSequential
 from torch_geometric.utils import is_undirected
@@ -26,6 +26,7 @@ from tests.tu_files import archive_of, write_set
 
 ROOT = Path(__file__).parents[3]
 MODELS = '''
+import time
 import torch
 from torch import nn
 from torch_geometric.nn import BatchNorm, global_add_pool
@@ -41,8 +42,13 @@ def kinds(x, batch): return global_add_pool(x, batch).argmax(dim=-1)
 def raises(x, batch): raise RuntimeError("first line\\nsecond line")
 def exits(x, batch): raise SystemExit(0)
 def words(x, batch): return "no tensor"
-def keyword(x, *, batch): return x
+def keyword(x, *, other): return x
 def matrix(x, adj): return x
+def constant(x, batch): return torch.ones(int(batch.max()) + 1, 2)
+def first_edges(x, edge_index, batch): return x[edge_index[0]][:1]
+def distances(pos, batch): return readout(torch.cdist(pos, pos).amax(1, keepdim=True), batch, reduce="max")
+def coordinates(pos, batch): return readout(pos, batch, reduce="max")
+def slow(x, batch): time.sleep(0.1); return exact(x, batch)
 def makes_number(): return 3
 def makes_nothing(): raise ValueError("no model today")
 
@@ -72,6 +78,11 @@ class Broken(nn.Module):
 class First(nn.Module):
     def forward(self, x, batch): return first(x, batch)
 
+class ByTarget(nn.Module):
+    def forward(self, x, edge_index, batch):
+        if (edge_index[1].diff() < 0).any(): raise ValueError("not sorted")
+        return exact((x[edge_index[0]] * torch.arange(edge_index.shape[1])[:, None]), batch[edge_index[0]])
+
 def make(): return Net()
 ready = Net().eval()
 '''
@@ -92,7 +103,7 @@ def _models(tmp_path, monkeypatch):
     ("target", "code", "ending"),
     [
         ("exact", 0, "invariant: identical bits"),
-        ("plain", 0, "invariant: rounding in permutation invariance"),
+        ("plain", 0, "invariant: rounding, which is harmless"),
         ("first", 1, "not invariant: permutation invariance broken, culprit first (function); "),
         ("Noisy", 1, "not invariant: permutation invariance random, culprit "),
     ],
@@ -104,26 +115,131 @@ def test_verdict_and_exit_code(target, code, ending, capsys):
 
 def test_every_check_is_printed_with_culprit_and_counterexample(capsys):
     assert main(["check", "models:Broken"]) == 1
-    out = capsys.readouterr().out
-    assert out.startswith("Broken(data) on data made by code: 12 graphs, ")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Broken(data) on data made by code: 12 graphs, ")
     checks = ("permutation invariance", "batch independence", "gradient equivariance")
-    assert all(f"\n{check} of Broken, in evaluation mode: " in out for check in checks)
-    assert "permutation invariance of Broken, in evaluation mode: BROKEN" in out
-    assert "  culprit     pool (First)" in out
+    assert [line[16:] for line in lines[1:4]] == list(checks)
+    assert lines[1].startswith("BROKEN ")
+    assert lines[4:6] == ["", "BROKEN: permutation invariance of Broken, in evaluation mode"]
+    heads = [line.strip().partition("  ")[0] for line in lines[6 : lines.index("", 6)]]
+    assert [head for head in heads if head in ("why", "where", "reproduce", "what to do")] == [
+        "why",
+        "where",
+        "reproduce",
+        "what to do",
+    ]
+    out = "\n".join(lines)
+    assert "  where       pool (First)" in out
     assert "    before = model(Batch.from_data_list([data]))" in out
     assert "edge_attr" not in out  # the model does without
-    assert "behaves like" in out
+    assert "behaves like" in lines[-1]
+
+
+@pytest.mark.parametrize("options", [[], ["--edges"], ["--only", "gradients,edges"], ["--mode", "eval"]])
+@pytest.mark.parametrize("target", ["exact", "plain", "Net"])
+def test_sound_model_prints_at_most_six_lines(target, options, capsys):
+    assert main(["check", f"models:{target}", "--permutations", "3", *options]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) <= 6
+    assert out.splitlines()[-1].startswith("invariant: ")
+    assert err == ""
+
+
+def test_verbose_shows_details_of_rounding(capsys):
+    assert main(["check", "models:plain", "--permutations", "3", "-v"]) == 0
+    out = capsys.readouterr().out
+    assert "ROUNDING: permutation invariance of plain" in out
+    assert "  what to do  nothing: rounding is harmless; " in out
+    assert "told apart" in out
+
+
+def test_only_some_checks(capsys):
+    assert main(["check", "models:exact", "--only", "gradients,size"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line[16:] for line in out[1:2]] == ["gradient equivariance"]
+    assert len(out) == 3
+    assert main(["check", "models:nodes", "--only", "size"]) == 2
+    assert "nothing was checked: the output has a row per node" in capsys.readouterr().err
+
+
+def test_edges_alone_are_shuffled_when_asked_for(capsys):
+    assert main(["check", "models:first_edges", "--only", "edges", "--json"]) == 1
+    (report,) = json.loads(capsys.readouterr().out)["reports"]
+    assert (report["check"], report["verdict"]) == ("edge order invariance", "broken")
+    assert "order = " not in report["counterexample"]
+
+
+def test_positions_are_rotated_when_asked_for(capsys):
+    assert main(["check", "models:distances", "--only", "positions"]) == 0
+    assert "rotation and translation invariance" in capsys.readouterr().out
+    assert main(["check", "models:coordinates", "--only", "positions"]) == 1
+    assert main(["check", "models:exact", "--positions", "--permutations", "2"]) == 0
+    assert "not checked     rotation and translation invariance: ValueError: pos: " in capsys.readouterr().out
+
+
+def test_edges_sorted_by_target_for_models_that_take_no_others(capsys):
+    assert main(["check", "models:ByTarget", "--only", "permutations", "--no-shrink"]) == 1
+    out = capsys.readouterr().out
+    assert "edges sorted by target" in out.splitlines()[0]
+    assert "  note        edges stay sorted by their target, for the model raises otherwise" in out
+
+
+def test_time_limit_keeps_what_is_known(capsys):
+    assert main(["check", "models:slow", "--timeout", "1.5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["time_up"]
+    (report,) = found["reports"]
+    assert (report["check"], report["verdict"]) == ("permutation invariance", "identical bits")
+    assert 0 < report["trials"] < 18
+    assert f"the time was up after {report['trials']} of 18 trials" in report["notes"]
+    assert set(found["not_checked"].values()) == {"the time was up"}
+    assert main(["check", "models:slow", "--timeout", "0.01"]) == 2
+    assert capsys.readouterr().err.endswith("--timeout: nothing was checked within 0.01 s\n")
+
+
+def test_progress_on_stderr(capsys, monkeypatch):
+    monkeypatch.setattr("readouts.commands.limits.PATIENCE", 0.0)
+    assert main(["check", "models:exact", "--only", "permutations", "--permutations", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "permutation invariance: permutation 1" in err
+    assert "permutation 1" not in out
 
 
 def test_json_is_one_object_whatever_the_model_prints(capsys):
     assert main(["check", "models:Noisy", "--json"]) == 1
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert found.keys() == {"model", "call", "data", "reports", "report_card", "not_checked", "invariant"}
+    assert found.keys() == {
+        *("schema", "error", "model", "call", "data", "reports", "report_card"),
+        *("not_checked", "time_up", "invariant"),
+    }
     assert (found["model"], found["call"], found["invariant"]) == ("Noisy", "Noisy(x, batch)", False)
     assert {report["verdict"] for report in found["reports"]} == {"random"}
     assert found["report_card"]["behaves_like"] == "random"
     assert "hello from the model" in printed.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["models:raises"], ["models:exact", "--only", "all"], ["models:exact", "--timeout", "0"]]
+)
+def test_json_of_what_cannot_be_run(arguments, capsys):
+    try:
+        code = main(["check", *arguments, "--json"])
+    except SystemExit as end:
+        code = end.code
+    printed = capsys.readouterr()
+    assert code == 2
+    found = json.loads(printed.out)
+    assert found["schema"] == 1
+    assert found["error"] in printed.err
+
+
+def test_text_and_json_name_the_same_behaviour(capsys):
+    for target, like in (("exact", "sum"), ("constant", "nothing"), ("plain", "sum")):
+        main(["check", f"models:{target}", "--only", "size", "--json"])
+        assert json.loads(capsys.readouterr().out)["report_card"]["behaves_like"] == like
+        main(["check", f"models:{target}", "--only", "size"])
+        assert f"behaves like {like}: " in capsys.readouterr().out
 
 
 def test_node_outputs_are_checked_for_equivariance(capsys):
@@ -137,10 +253,8 @@ def test_node_outputs_are_checked_for_equivariance(capsys):
 
 def test_no_gradient_is_told(capsys):
     assert main(["check", "models:kinds"]) == 0
-    assert (
-        "gradient equivariance: not checked: ValueError: model: expected an output with a gradient"
-        in capsys.readouterr().out
-    )
+    expected = "not checked     gradient equivariance: ValueError: model: expected an output with a gradient"
+    assert expected in capsys.readouterr().out
 
 
 def test_mode_of_classes_factories_and_instances(capsys):
@@ -149,12 +263,11 @@ def test_mode_of_classes_factories_and_instances(capsys):
     assert not build("models:ready").training
     assert main(["check", "models:make", "--permutations", "1"]) == 1
     out = capsys.readouterr().out
-    assert "batch independence of Net, in training mode: BROKEN" in out
-    assert (
-        "batch independence broken, culprit norm.module (BatchNorm1d) (in training mode; try --mode eval)"
-        in out
-    )
+    assert "BROKEN: batch independence of Net, in training mode" in out
+    assert "batch independence broken, culprit norm.module (BatchNorm1d); " in out
+    assert out.endswith("; in training mode; try --mode eval\n")
     assert main(["check", "models:make", "--mode", "eval"]) == 0
+    assert "batch norm reads the other graphs in training: --mode train" in capsys.readouterr().out
     assert main(["check", "models:ready", "--mode", "train"]) == 1
 
 
@@ -208,7 +321,8 @@ COUNT = torch.bincount(BATCH.batch)
     ],
 )
 def test_parameters_named_as_tensors_get_them(model, names):
-    called, inputs, _ = call_on(model, BATCH)
+    called, inputs, keywords, _ = call_on(model, BATCH)
+    assert not keywords
     expected = [BATCH[name] if isinstance(name, str) else name for name in names]
     assert called is model
     assert [value is wanted for value, wanted in zip(inputs, expected, strict=True)] == [True] * len(names)
@@ -218,14 +332,29 @@ def test_parameters_named_as_tensors_get_them(model, names):
     "model", [lambda data: 0, lambda batch: 0, lambda graph, extra=1: 0, lambda data=None: 0]
 )
 def test_a_single_parameter_of_another_name_gets_the_batch(model):
-    assert call_on(model, BATCH)[:2] == (model, (BATCH,))
+    assert call_on(model, BATCH)[:3] == (model, (BATCH,), {})
+
+
+def test_keywords_get_tensors_too():
+    def model(x, *, index, edge_attr, extra=3, size):
+        return x, index, edge_attr, extra, size
+
+    assert call_on(lambda *, data: 0, BATCH)[1:3] == ((), {"data": BATCH})
+    called, inputs, keywords, text = call_on(model, BATCH)
+    assert text == "model(x, index=batch, edge_attr=edge_attr, size=size)"
+    assert not keywords  # the size is derived from the batch in a function of its own
+    x, index, edge_attr, extra, size = called(*inputs)
+    assert x is BATCH.x
+    assert index is BATCH.batch
+    assert edge_attr is BATCH.edge_attr
+    assert (extra, size) == (3, 12)
 
 
 def test_derived_arguments_are_made_anew_in_every_call():
     def model(x, ptr, size, num_nodes):
         return x, ptr, size, num_nodes
 
-    called, inputs, text = call_on(model, BATCH)
+    called, inputs, _, text = call_on(model, BATCH)
     assert text == "model(x, ptr, size, num_nodes)"
     assert [value is BATCH[name] for value, name in zip(inputs, ("x", "batch"), strict=True)] == [True, True]
     _, ptr, size, num_nodes = called(torch.ones(3, 1), torch.tensor([0, 0, 2]))
@@ -290,11 +419,17 @@ def test_features_are_those_asked_for():
 
 def test_files(tmp_path):
     graphs = BATCH.to_data_list()
+    joined, slices = InMemoryDataset.collate(graphs[:4])
     held = {
         "batch": (BATCH, 12),
         "list": (graphs[:3], 3),
         "tuple of graphs": (tuple(graphs[:2]), 2),
         "one": (graphs[0], None),
+        "data and slices": ((joined, slices), 4),
+        "as PyG saves them": (
+            (*(lambda data, slices: (data.to_dict(), slices))(*InMemoryDataset.collate(graphs[:4])), Data),
+            4,
+        ),
         "tensors": ((BATCH.x, BATCH.batch), None),
     }
     for name, (value, count) in held.items():
@@ -368,13 +503,19 @@ def test_tu_set_without_labels_has_degrees_and_is_cut(tmp_path, monkeypatch):
         ("models:makes_number", "target: expected models:makes_number() to make a model, got int"),
         ("models:makes_nothing", "models:makes_nothing() raises ValueError: no model today"),
         ("models:Needy", "target: expected a class without required arguments, got models:Needy(width)"),
-        ("models:matrix", "matrix(x, adj): expected parameters named as tensors (*), got 'adj'"),
-        ("models:keyword", "keyword: expected positional parameters, got keyword 'batch'"),
-        ("models:raises", "raises(x, batch) on data made by code: * raises RuntimeError: first line"),
-        ("models:exits", "exits(x, batch) on data made by code: * raises SystemExit: 0"),
+        ("models:matrix", "matrix(x, adj): expected parameters named as tensors (*), got 'adj'; --data *"),
+        (
+            "models:keyword",
+            "keyword(x, other=other): expected parameters named as tensors (*), got 'other'; --data *",
+        ),
+        (
+            "models:raises",
+            "raises(x, batch) on data made by code: * raises RuntimeError: first line; --features *",
+        ),
+        ("models:exits", "exits(x, batch) on data made by code: * raises SystemExit: 0; --features *"),
         (
             "models:words",
-            "words(x, batch) on * raises TypeError: model: expected tensors in the output, got str",
+            "words(x, batch) on * raises TypeError: model: expected tensors in the output, got str; *",
         ),
         ("models:Net --features 4", "Net(x, edge_index, batch) on * raises RuntimeError: running_mean *"),
         ("models:Net --features 4 --data one.pt", "--features: expected without --data, *"),
@@ -387,7 +528,7 @@ def test_tu_set_without_labels_has_degrees_and_is_cut(tmp_path, monkeypatch):
             "Net* on single.pt: 1 graph, 1 nodes, x [[]1, 5]: ValueError: inputs: expected *",
         ),
         ("models:Net --data ../NAME", "--data: expected FILE.pt or the name of a TU set, got '../NAME'"),
-        ("models:Net --data ABSENT", "--data: cannot have ABSENT from *: it is not there"),
+        ("models:Net --data ABSENT", "--data: cannot have ABSENT: there is no data set 'ABSENT' in *"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch_geometric.nn.aggr
 
 import readouts.nn
 from docs.conformance import Section, page
 from readouts.__main__ import main
-from readouts.testing.conformance import Subject, TargetError, check_conformance
+from readouts.commands.names import KINDS, LEVELS
+from readouts.commands.names import ROWS as ROW_NAMES
+from readouts.testing.conformance import Subject, TargetError, assert_conformance, check_conformance, probe
+from readouts.testing.conformance import row as row_module
 from readouts.testing.conformance.snippets import CRASHED, run_isolated
-from readouts.testing.conformance.suite import FAILED, PASSED, ROWS, WITHOUT, check_each
+from readouts.testing.conformance.suite import FAILED, PASSED, ROWS, WITHOUT, check_each, select
 
 THIRD = torch.tensor(1.0).div(3).item()
 PYG = "torch_geometric.nn.aggr:"
@@ -322,6 +326,79 @@ def test_command_runs_the_script_of_a_clone(tmp_path, monkeypatch, capsys):
     (tmp_path / "docs" / "conformance.py").write_text("if __name__ == '__main__': print('the page')")
     assert main(["conformance", "--document"]) == 0
     assert capsys.readouterr().out == "the page\n"
+
+
+def first_rows(x, batch):
+    return x[:2]
+
+
+def test_rows_of_other_graphs_are_found_in_the_second_graph():
+    names = ["other graphs", "other graphs, to the bit"]
+    for name in names:
+        subject = Subject.locate(f"{__name__}:first_rows", like="other")
+        (found,) = check_conformance(subject, rows(name)).results
+        assert found.result == FAILED, name
+
+
+@pytest.mark.parametrize("name", ["SumAggregation", "MeanAggregation", "MaxAggregation"])
+def test_int32_gradients_of_pyg(name):
+    """Values are right, and gradients of several features are not, in some versions of torch."""
+    index = torch.tensor([0, 0, 1, 1, 1])
+    pool = getattr(torch_geometric.nn.aggr, name)()
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    wide, narrow = (
+        torch.autograd.grad(pool(x, each, dim_size=2).square().sum(), x)[0] for each in (index, index.int())
+    )
+    assert result(PYG + name, None, "int32 batch").result == (PASSED if wide.allclose(narrow) else FAILED)
+
+
+def test_rows_are_chosen_by_name_and_level():
+    assert {row.level for row in ROWS} == set(LEVELS)
+    assert [row.name for row in select(["NaN", "ptr"])] == ["NaN", "ptr"]
+    assert "NaN" not in {row.name for row in select(skip=["NaN"])}
+    assert {row.name for row in select(levels=["bits"])} == {
+        name for name in ROW_NAMES if name.endswith(", to the bit")
+    }
+    assert all("raises" in row.contract or "raise." in row.contract for row in select(levels=["validation"]))
+    with pytest.raises(ValueError, match="rows: expected at least one, got none"):
+        select(["NaN"], levels=["bits"])
+
+
+def test_command_knows_the_rows_kinds_and_levels():
+    assert [row.name for row in ROWS] == list(ROW_NAMES)
+    assert list(probe.NAMES) == list(KINDS)
+    assert row_module.LEVELS == LEVELS
+
+
+def test_build_can_insist_on_some_rows(capsys):
+    plain = PYG + "SumAggregation"
+    assert main(["conformance", plain, "--rows", "order of the nodes,order, to the bit"]) == 1
+    assert (
+        main(["conformance", plain, "--rows", "order of the nodes,order, to the bit", "--level", "must"]) == 0
+    )
+    skipped = ["--rows", "NaN,order, to the bit", "--skip", "order, to the bit"]
+    assert main(["conformance", plain, *skipped, "--json"]) == 0
+    assert '"row": "NaN"' in capsys.readouterr().out
+
+
+def test_conformance_as_an_assertion():
+    assert_conformance(readouts.nn.SumReadout, rows=["NaN", "order, to the bit"])
+    with pytest.raises(AssertionError, match=r"NaN +FAILED"):
+        assert_conformance(sum_by_matrix, rows=["NaN"])
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--rows", "nope"], ["--skip", "nope"], ["--level", "nope"], ["--like", "summ"]]
+)
+def test_wrong_choices_are_refused_at_once(wrong, capsys):
+    try:
+        code = main(["conformance", "no.such:Readout", *wrong, "--json"])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    out, err = capsys.readouterr()
+    assert wrong[1] in json.loads(out)["error"]
+    assert wrong[1] in err
 
 
 def test_page_has_tables_and_examples():

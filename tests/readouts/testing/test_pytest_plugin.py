@@ -101,7 +101,7 @@ def checked(pytester):
 def test_checks_pass_fail_and_are_listed(checked):
     run = checked.runpytest()
     run.assert_outcomes(passed=4, failed=3)
-    run.stdout.fnmatch_lines(["E * permutation invariance of first: BROKEN", "E * counterexample:"])
+    run.stdout.fnmatch_lines(["E * BROKEN: permutation invariance of first", "E * reproduce"])
     heading = next(number for number, line in enumerate(run.outlines) if "= readouts verdicts =" in line)
     file = "test_checks_pass_fail_and_are_listed.py::"
     assert [line.split() for line in run.outlines[heading + 1 : heading + 9]] == [
@@ -116,9 +116,14 @@ def test_checks_pass_fail_and_are_listed(checked):
     ]
 
 
-def test_quiet_summary_is_one_line_of_counts(checked):
+def test_quiet_summary_is_counts_and_a_list(checked):
     run = checked.runpytest("-q")
-    assert "readouts verdicts: 1 broken, 1 random, 2 rounding, 4 identical bits" in run.outlines
+    place = run.outlines.index("readouts verdicts: 1 broken, 1 random, 2 rounding, 4 identical bits")
+    assert run.outlines[place + 1].startswith("BROKEN          permutation invariance")
+    assert len([line for line in run.outlines[place:] if "::test_" in line and "FAILED" not in line]) == 8
+    short = checked.runpytest("-qq")
+    assert "readouts verdicts: 1 broken, 1 random, 2 rounding, 4 identical bits" in short.outlines
+    assert not any(line.startswith("BROKEN") for line in short.outlines)
     assert not any("= readouts verdicts =" in line for line in run.outlines)
 
 
@@ -127,6 +132,39 @@ def test_verdicts_come_back_from_other_processes(checked):
     run = checked.runpytest("-q", "-n1")
     run.assert_outcomes(passed=4, failed=3)
     assert "readouts verdicts: 1 broken, 1 random, 2 rounding, 4 identical bits" in run.outlines
+
+
+def test_frames_of_the_plugin_are_hidden(checked):
+    run = checked.runpytest("-k", "test_broken")
+    assert not any("readouts_pytest.py" in line or "report.py" in line for line in run.outlines)
+
+
+def test_edges_positions_keywords_and_conformance(pytester):
+    pytester.makepyfile(
+        MODELS
+        + """
+    edges = torch.tensor([[0, 1, 2], [1, 2, 3]])
+
+    def messages(x, edge_index, *, weight, index):
+        return exact(x[edge_index[0]] * weight, index[edge_index[0]])
+
+    def test_edges(assert_edge_order_invariant, assert_permutation_invariant):
+        inputs = dict(weight=torch.randn(3, 1), index=batch)
+        assert_edge_order_invariant(messages, x, edges, **inputs)
+        assert_permutation_invariant(messages, x, edges, **inputs, permutations=2)
+
+    def test_positions(assert_motion_invariant):
+        assert_motion_invariant(lambda pos: torch.cdist(pos, pos).amax(), pos=torch.randn(5, 3))
+
+    def test_conformance(assert_conformance):
+        assert_conformance("readouts.nn:SumReadout", rows=["NaN", "order, to the bit"], levels=["bits"])
+        with pytest.raises(AssertionError, match="order, to the bit"):
+            assert_conformance("torch_geometric.nn:global_add_pool", levels=["bits"])
+        with pytest.raises(ValueError, match="rows: expected "):
+            assert_conformance("readouts.nn:SumReadout", rows=["nothing"])
+    """
+    )
+    pytester.runpytest().assert_outcomes(passed=3)
 
 
 def test_no_check_no_summary(pytester):

@@ -6,6 +6,7 @@ from models_for_testing import WIDTH, ArgmaxGradient, Net, PaddedMean, gin, mole
 from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINConv, global_add_pool, global_max_pool, global_mean_pool
+from torch_geometric.utils import to_dense_batch
 
 from readouts.nn import MaxReadout, SumReadout
 from readouts.testing import (
@@ -23,7 +24,7 @@ def test_readouts_keep_their_bits_in_any_company():
     for model in (SumReadout(), MaxReadout(), lambda x, batch: SumReadout()(x, batch)):
         report = check_batch_independence(model, torch.randn(len(batch), 3), batch)
         assert report.verdict is Verdict.IDENTICAL, str(report)
-        assert report.trials == 16
+        assert report.trials == 24
         assert report.notes == ()
 
 
@@ -146,7 +147,32 @@ def test_report_card(name):
     assert card.behaves_like == alike
     assert card.additive is (alike == "sum")
     assert card.to_dict()["behaves_like"] == alike
-    assert str(card).count("told apart") == sum(seen)
+    assert card.labels
+    assert str(card).count("told apart") == sum(seen) + 1
+
+
+def test_report_card_of_a_constant_model_sees_nothing():
+    def model(x, batch):
+        return torch.ones(int(batch.max()) + 1, 2)
+
+    card = check_size_sensitivity(model, *tensors()[::2])
+    assert (card.copies, card.proportions, card.labels) == (False, False, False)
+    assert card.behaves_like == "nothing"
+    assert "sees none of these" in str(card)
+
+
+@pytest.mark.parametrize("extreme", ["amax", "amin"])
+def test_padding_is_found_in_whatever_graph_it_shows(extreme):
+    """The graph in the middle alone has a feature of one sign, in which zeros of padding win."""
+    x = torch.tensor([[1.0], [-1.0], [2.0], [-2.0], [3.0], [-1.0], [1.0]])
+    x[3:5] = torch.tensor([[-2.0], [-3.0]]) if extreme == "amax" else torch.tensor([[2.0], [3.0]])
+    batch = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+
+    def model(x, batch):
+        return getattr(to_dense_batch(x, batch)[0], extreme)(dim=1)
+
+    for features in (x, -x, torch.randn(7, 4), torch.ones(7, 1)):
+        assert check_batch_independence(model, features, batch).verdict is Verdict.BROKEN
 
 
 def test_report_card_of_a_random_model():

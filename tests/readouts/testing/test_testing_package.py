@@ -28,6 +28,7 @@ from readouts.testing import (
     check_size_sensitivity,
 )
 from readouts.testing.outputs import same_bits
+from readouts.testing.progress import Listener, TimeUpError, listening
 
 CHECKS = [
     check_batch_independence,
@@ -211,3 +212,74 @@ def test_complex_outputs_are_compared_whole():
         lambda x: torch.complex(x.amax(0), -x.amin(0)).conj(), torch.randn(5, 2)
     )
     assert honest.verdict is Verdict.IDENTICAL
+
+
+class Large(nn.Module):
+    """Weights that are worth sharing."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(80, 80)
+
+    def forward(self, x):
+        return self.linear(x).amax(0)
+
+
+class WritesWeights(Large):
+    """Changes its weights in every call, without autograd's knowledge."""
+
+    def forward(self, x):
+        self.linear.weight.data.add_(1.0)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("make", "most"), [(Large, 3), (WritesWeights, 10**6)])
+def test_large_weights_are_copied_once_for_each_dtype(make, most, monkeypatch):
+    copies = []
+    deepcopy = nn.Parameter.__deepcopy__
+    monkeypatch.setattr(
+        nn.Parameter,
+        "__deepcopy__",
+        lambda self, memo: (copies.append(self.numel() >= 80 * 80), deepcopy(self, memo))[1],
+    )
+    model = make()
+    before = model.linear.weight.detach().clone()
+    for check in (check_permutation_invariance, check_gradient_equivariance):
+        copies.clear()
+        assert check(model, torch.randn(9, 80)).invariant
+        assert 0 < sum(copies) <= most
+    assert same_bits(model.linear.weight, before)
+    assert model.linear.weight.grad is None
+
+
+def test_time_that_is_up_ends_a_check_with_what_is_known():
+    stages, verdicts = [], []
+
+    def stage(text):
+        stages.append(text)
+        if "permutation 4" in text:
+            raise TimeUpError
+
+    with listening(Listener(stage, verdicts.append)):
+        report = check_permutation_invariance(lambda x: x.amax(0), torch.randn(9, 2))
+        assert (report.verdict, report.trials) == (Verdict.IDENTICAL, 4)
+        assert report.notes == ("the time was up after 4 of 18 trials",)
+        assert verdicts == [report]
+    with listening(Listener(lambda text: (_ for _ in ()).throw(TimeUpError))), pytest.raises(TimeUpError):
+        check_permutation_invariance(lambda x: x.amax(0), torch.randn(9, 2))
+
+
+def test_verdict_is_told_before_the_counterexample_is_sought():
+    told = []
+
+    def stage(text):
+        if "looking for the layer" in text:
+            told.append("culprit")
+
+    with listening(Listener(stage, lambda report: told.append(report.culprit))):
+        report = check_permutation_equivariance(Cumulated(), torch.randn(4, 2))
+    assert told == [None, "culprit"]
+    assert report.culprit is not None
+    with listening(Listener(shrink=False)):
+        long = check_permutation_equivariance(Cumulated(), torch.randn(40, 2)).counterexample
+    assert long.count("[") > 40

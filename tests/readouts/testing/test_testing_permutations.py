@@ -1,20 +1,40 @@
 """Permutation checks: verdicts, culprits, forms of input and dtypes."""
 
+import dataclasses
+
 import pytest
 import torch
 from models_for_testing import WIDTH, Cumulated, Net, Recurrent, molecules, tensors
 from torch import nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.nn import GCNConv, SimpleConv, global_add_pool, global_max_pool, global_mean_pool
+from torch_geometric.nn import (
+    GCNConv,
+    SAGEConv,
+    SimpleConv,
+    global_add_pool,
+    global_max_pool,
+    global_mean_pool,
+)
 
 from readouts.nn import MultiReadout, SumReadout
 from readouts.testing import (
     Verdict,
+    assert_edge_order_invariant,
+    assert_motion_invariant,
     assert_permutation_equivariant,
     assert_permutation_invariant,
+    check_batch_independence,
+    check_edge_order_invariance,
+    check_gradient_equivariance,
+    check_motion_invariance,
     check_permutation_equivariance,
     check_permutation_invariance,
+    gradients,
 )
+from readouts.testing.engine import examine
+from readouts.testing.inputs import read
+from readouts.testing.permutations import shuffles
+from readouts.testing.progress import Listener, listening
 
 
 def test_rounding_is_told_from_a_fault_by_numbers():
@@ -213,3 +233,204 @@ def test_asserts():
 def test_inputs_that_cannot_be_used(inputs, error, text):
     with pytest.raises(error, match=text):
         check_permutation_invariance(lambda *inputs: inputs[0].sum(0), *inputs)
+
+
+# Edges alone
+
+
+def edge_features():
+    """Inputs of `messages`: edges, their features, and the graph of every node."""
+    x, edge_index, batch = tensors()
+    return dict(x=x, edge_index=edge_index, edge_attr=torch.randn(edge_index.shape[1], 1), batch=batch)
+
+
+def test_edges_move_alone_with_all_that_belongs_to_them():
+    def messages(x, edge_index, edge_attr, batch):
+        return SumReadout()(x[edge_index[0]] * edge_attr, batch[edge_index[0]])
+
+    def columns(graphs):
+        rows = (*graphs.links["edge_index"].tolist(), graphs.edges["edge_attr"].flatten().tolist())
+        return list(zip(*rows, strict=True))
+
+    inputs = edge_features()
+    groups, _ = shuffles(messages, read((), inputs, messages), 5, 0, nodes=False)
+    for trial in (trial for group in groups for trial in group):
+        assert all(value.equal(trial.second.nodes[name]) for name, value in trial.first.nodes.items())
+        assert columns(trial.first) != columns(trial.second)
+        assert sorted(columns(trial.first)) == sorted(columns(trial.second))
+    report = check_edge_order_invariance(messages, **inputs)
+    assert (report.verdict, report.output) == (Verdict.ROUNDING, "x")  # of the gradient of a gather
+    assert report.trials == 36  # 18 of outputs, and the same of gradients
+    per_edge = check_edge_order_invariance(lambda x, edge_index: x[edge_index[0]].detach(), *tensors()[:2])
+    assert per_edge.verdict is Verdict.IDENTICAL
+
+
+@pytest.mark.parametrize(
+    ("model", "output"),
+    [
+        (lambda x, edge_index, edge_attr, batch: edge_attr[:1] * x.amax(), "output"),
+        (lambda x, edge_index, edge_attr, batch: edge_attr.max(0).values, "edge_attr"),
+        (lambda x, edge_index, edge_attr, batch: x[edge_index[0]].max(0).values, "x"),
+    ],
+    ids=["output", "gradient of edges", "gradient of nodes"],
+)
+def test_order_of_edges_is_found_in_outputs_and_gradients(model, output):
+    inputs = edge_features()
+    inputs["edge_attr"] = (
+        torch.ones_like(inputs["edge_attr"]) if output == "edge_attr" else inputs["edge_attr"]
+    )
+    report = check_edge_order_invariance(model, **inputs)
+    assert report.verdict is Verdict.BROKEN, str(report)
+    assert report.output == output
+    assert "edges = torch.tensor([1, 0])" in report.counterexample
+    assert "order = " not in report.counterexample
+    with pytest.raises(AssertionError):
+        exec(report.counterexample, {"torch": torch, "model": model})
+    with pytest.raises(AssertionError, match="BROKEN: edge order invariance"):
+        assert_edge_order_invariant(model, **inputs)
+
+
+def test_rounding_of_edges_and_models_without_gradient():
+    conv = GCNConv(WIDTH, 3)
+    assert check_edge_order_invariance(conv, *tensors()[:2]).verdict is Verdict.ROUNDING
+    count = check_edge_order_invariance(lambda x, edge_index: edge_index.amax(), *tensors()[:2])
+    assert count.verdict is Verdict.IDENTICAL
+    assert count.notes == ("outputs only, for there is no gradient",)
+    with pytest.raises(ValueError, match="expected two edges or more, got 1"):
+        check_edge_order_invariance(conv, torch.randn(3, WIDTH), torch.tensor([[0], [1]]))
+
+
+@pytest.mark.parametrize("aggr", ["lstm", "sum"])
+def test_edges_stay_sorted_where_the_model_wants_them_so(aggr):
+    """PyG's LSTM aggregation raises on edges that are not sorted by their target."""
+    torch.manual_seed(0)
+    data = molecules().sort(sort_by_row=False)
+    model = SAGEConv(WIDTH, 2, aggr=aggr)
+    report = check_permutation_equivariance(model, data.x, data.edge_index)
+    assert report.verdict is (Verdict.BROKEN if aggr == "lstm" else Verdict.ROUNDING)
+    assert bool(report.notes) is (aggr == "lstm")
+    if aggr == "lstm":
+        assert report.difference < float("inf")
+        with pytest.raises(AssertionError):
+            exec(report.counterexample, {"torch": torch, "model": model})
+
+
+# Names, keywords, lists
+
+
+def test_arguments_have_the_names_of_the_parameters():
+    x, edge_index, batch = tensors()
+
+    def model(h, edge_index, z, edge_weight, *, index):
+        return h[:1] * z[:1, None] * edge_weight[:1]
+
+    z = torch.arange(len(x))
+    inputs = (x, edge_index, z, torch.rand(edge_index.shape[1], 1))
+    report = check_permutation_invariance(model, *inputs, index=batch)
+    assert report.verdict is Verdict.BROKEN
+    assert "before = model(h, edge_index, z, edge_weight, index=batch)" in report.counterexample
+    with pytest.raises(AssertionError):
+        exec(report.counterexample, {"torch": torch, "model": model})
+    gradient = check_gradient_equivariance(model, *inputs, index=batch)
+    with pytest.raises(AssertionError):
+        exec(gradient.counterexample, {"torch": torch, "model": model})
+
+
+def test_names_tell_nodes_from_edges_where_there_are_as_many():
+    ring = torch.tensor([[0, 1, 2], [1, 2, 0]])
+
+    def model(x, edge_index, edge_attr):
+        return SumReadout()(x[edge_index[0]] * edge_attr)
+
+    report = check_permutation_invariance(model, torch.randn(3, 1), ring, edge_attr=torch.rand(3, 1))
+    assert report.verdict is Verdict.IDENTICAL
+
+
+def test_lists_of_graphs_and_graphs_by_keyword():
+    graphs = molecules().to_data_list()
+
+    def model(data):
+        return SumReadout()(data.x, data.batch)
+
+    for check in (check_permutation_invariance, check_gradient_equivariance, check_batch_independence):
+        assert check(model, graphs).verdict is Verdict.IDENTICAL
+        assert check(model, data=molecules()).verdict is Verdict.IDENTICAL
+    broken = check_permutation_invariance(lambda data: data.x[:1], data=molecules())
+    assert "before = model(data=Batch.from_data_list([data]))" in broken.counterexample
+
+
+# What is said of rounding
+
+
+def test_what_cancels_is_compared_with_what_cancelled():
+    """The gradient of a bias before a batch norm is zero in exact arithmetic."""
+    torch.manual_seed(0)
+    norm = Net(before=nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH))).train()
+    with listening(Listener(explain_rounding=False)):
+        report = check_gradient_equivariance(norm, *tensors(), permutations=2)
+    assert report.verdict is Verdict.ROUNDING
+    assert report.difference < 1e-3 or "amplified" in report.reason, str(report)
+
+    def zero(x):
+        return (0.1 * x).sum(0) - (0.1 * x).flip(0).cumsum(0)[-1]
+
+    report = check_permutation_invariance(zero, torch.randn(40, 2))
+    assert report.verdict is Verdict.ROUNDING
+    assert report.cancels
+    assert 0 < report.difference < 1e-5
+    assert "of the largest number of inputs and results" in str(report)
+    assert "the terms cancel" in report.reason
+
+
+def test_gradient_that_jumps_by_rounding_alone():
+    """The sum is zero but for rounding, whose sign depends on the order in float32 and float64 alike."""
+
+    def model(x):
+        return sum(row for row in 0.1 * x).abs()
+
+    jumping = dataclasses.replace(gradients.QUESTION, may_jump=False)
+    found = set()
+    for seed in range(12):
+        half = torch.randn(3, 1, generator=torch.Generator().manual_seed(seed))
+        x = torch.cat([half, -half])
+        report = check_gradient_equivariance(model, x, permutations=1, seed=seed)
+        assert report.verdict is not Verdict.BROKEN, str(report)
+        groups, _ = shuffles(model, read((x,)), 1, seed)
+        with listening(Listener(shrink=False)):
+            found.add(examine(model, jumping, groups, lambda *_: "").verdict)
+    assert Verdict.BROKEN in found  # without a look at the jump
+
+
+# Positions
+
+
+def distances(pos, batch):
+    return SumReadout()(
+        torch.stack([(pos - row).square().sum(1).sqrt().amax() for row in pos])[:, None], batch
+    )
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_positions_rotate_and_shift_exactly(width):
+    pos, batch = torch.randn(12, width), torch.arange(12) // 12
+    good = check_motion_invariance(distances, pos, batch)
+    assert good.invariant, str(good)
+    for model in (
+        lambda pos, batch: pos.amax(0),
+        lambda pos, batch: pos.abs().sum(1).amax(),  # axes may be swapped and turned round
+        lambda pos, batch: pos.norm(dim=1).amax(),  # rotations alone do not show it
+        lambda pos, batch: pos.double().pow(4).sum(),
+    ):
+        report = check_motion_invariance(model, pos, batch)
+        assert report.verdict is Verdict.BROKEN, str(report)
+        with pytest.raises(AssertionError):
+            exec(report.counterexample, {"torch": torch, "model": model})
+    with pytest.raises(AssertionError, match="rotation and translation"):
+        assert_motion_invariant(lambda pos: pos.amax(), pos=pos)
+
+
+def test_positions_are_needed():
+    with pytest.raises(ValueError, match=r"pos: expected float positions .* got none"):
+        check_motion_invariance(lambda x: x, torch.randn(3, 3))
+    with pytest.raises(ValueError, match=r"got torch.float32 \[3, 5\]"):
+        check_motion_invariance(lambda pos: pos, torch.randn(3, 5))
