@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from datasets import checksums, tu_names
-from datasets.errors import DataError
-from datasets.fetch import raw_folder
 from datasets.graphs import GraphSet
 from datasets.tu_text import Integers, Texts, read
+from readouts.commands.tu import checksums, names
+from readouts.commands.tu.errors import DataError
+from readouts.commands.tu.fetch import raw_folder
 
 MOST_ONE_HOT_BYTES = 1 << 30  # of a set without node labels, whose degrees may reach thousands
 
@@ -44,7 +44,7 @@ def load(name: str, *, mirror: str | Path | None = None, cache: str | Path | Non
         raise DataError(f"cannot read {name}: {error}") from error
     notes = [] if verified else [f"not verified: no digests of {name} are known"]
     classes, graphs = _graphs(texts, notes)
-    return GraphSet(name, graphs, classes, tu_names.NODE_LABELS.get(name) if verified else None, tuple(notes))
+    return GraphSet(name, graphs, classes, names.NODE_LABELS.get(name) if verified else None, tuple(notes))
 
 
 def _graphs(texts: Texts, notes: list[str]) -> tuple[int, tuple[Data, ...]]:

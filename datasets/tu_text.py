@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datasets.errors import DataError
+from readouts.commands.tu.errors import DataError
 
 Integers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]

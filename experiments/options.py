@@ -166,7 +166,7 @@ RESULTS = Path("results")
 def load_sets(names: Sequence[str], mirror: str | None) -> list[GraphSet]:
     """Load each set once, in the order given, and tell what loading did to it."""
     from datasets import load
-    from datasets.errors import DataError
+    from readouts.commands.tu.errors import DataError
 
     try:
         sets = [load(name, mirror) for name in tracked(list(dict.fromkeys(names)), "loading")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets import checksums
+from readouts.commands.tu import checksums
 
 # A triangle of class 1 and a path of class 2, both directions of every edge, labels on nodes and edges.
 SOUND = {

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets import checksums, fetch, tu
-from datasets.errors import DataError
+from datasets import tu
 from datasets.graphs import GraphSet
+from readouts.commands.tu import checksums, fetch
+from readouts.commands.tu.errors import DataError
 from tests.tu_files import SOUND, archive_of, publish, write_set
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR", "")

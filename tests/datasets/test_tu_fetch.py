@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets import download, fetch, tu, unzip
-from datasets.errors import DataError
+from datasets import tu
+from readouts.commands.tu import download, fetch, unzip
+from readouts.commands.tu.errors import DataError
 from tests.tu_files import Site, archive_of, publish, serving, write_set
 
 
@@ -68,12 +69,12 @@ def zip_of(members: dict[str | zipfile.ZipInfo, str]) -> bytes:
 
 
 def started(*lines: str) -> subprocess.Popen[str]:
-    """Run these lines in another process, where `datasets` is a mere folder: importing torch is slow."""
+    """Run these lines in another process, where `readouts` is a mere folder: importing torch is slow."""
     bare_package = (
         "import os, sys, types",
-        "sys.modules['datasets'] = types.ModuleType('datasets')",
-        f"sys.modules['datasets'].__path__ = [{str(Path(fetch.__file__).parent)!r}]",
-        "from datasets import fetch, unzip",
+        "sys.modules['readouts'] = types.ModuleType('readouts')",
+        f"sys.modules['readouts'].__path__ = [{str(Path(fetch.__file__).parents[2])!r}]",
+        "from readouts.commands.tu import fetch, unzip",
     )
     program = "\n".join([*bare_package, *lines])
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
