@@ -183,7 +183,7 @@ def test_full_disk_behind_standard_output(tmp_path):
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=200,
         )
     assert run.returncode == BAD_INPUT
     assert run.stderr == "Cannot write to standard output: No space left on device.\n"
@@ -205,7 +205,7 @@ def test_a_reader_that_goes_away_leaves_no_traceback():
         run.stdout.readline()
         run.stdout.close()
         assert run.stderr.read() == ""
-        assert run.wait(timeout=60) != 0
+        assert run.wait(timeout=200) != 0
 
 
 def test_interruption_is_said_and_told_by_the_exit_code(tmp_path, monkeypatch, capsys):

@@ -69,8 +69,8 @@ def test_ten_layers_on_128_molecules_take_seconds():
     torch.manual_seed(1)
     model = gin(lambda: "sum", global_add_pool, layers=10).eval()
     batch = molecules(graphs=128, nodes=18)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: others may be busy
     report = check_permutation_invariance(model, batch)
-    taken = time.perf_counter() - start
+    taken = time.process_time() - start
     assert report.verdict is Verdict.ROUNDING
     assert taken < 60  # 10 where nothing else runs
