@@ -134,13 +134,19 @@ def same_bits(first: Tensor, second: Tensor) -> bool:
     if not first.dtype.is_floating_point or first.element_size() not in AS_INTEGERS:
         return first.equal(second)
     bits = AS_INTEGERS[first.element_size()]
-    equal = first.contiguous().view(bits) == second.contiguous().view(bits)
-    return bool((equal | (first.isnan() & second.isnan())).all())
+    one, two = first.contiguous().view(bits), second.contiguous().view(bits)
+    if one.equal(two):
+        return True
+    return bool(((one == two) | (first.isnan() & second.isnan())).all()) if first.isnan().any() else False
+
+
+BLOCK = 2**18  # entries at a time, whose intermediate results stay in the cache
 
 
 def row_sizes(value: Tensor) -> Tensor:
     """Return the largest finite magnitude of every row, float64 [R]; a scalar is one row."""
-    return _row_max(torch.nan_to_num(value.double(), nan=0.0, posinf=0.0, neginf=0.0).abs())
+    sizes = [_row_max(torch.nan_to_num(one.double(), 0.0, 0.0, 0.0).abs()) for (one,) in _blocks(value)]
+    return torch.cat(sizes)
 
 
 def row_differences(first: Tensor, second: Tensor) -> Tensor:
@@ -149,13 +155,30 @@ def row_differences(first: Tensor, second: Tensor) -> Tensor:
     Where an entry is infinite or NaN and the other entry differs, the difference is the largest finite
     magnitude of the row, at least 1.
     """
+    return torch.cat([_row_differences(*two) for two in _blocks(first, second)])
+
+
+def _row_differences(first: Tensor, second: Tensor) -> Tensor:
     first, second = first.detach().double(), second.detach().double()
+    largest = _row_max((first - second).abs())
+    if largest.isfinite().all():
+        return largest
     alike = (first == second) | (first.isnan() & second.isnan())
     finite = first.isfinite() & second.isfinite()
     ordinary = torch.where(alike | ~finite, 0.0, (first - second).abs())
     sizes = torch.maximum(row_sizes(first), row_sizes(second)).clamp(min=1.0)
     wild = _row_max((~alike & ~finite).double()) * sizes
     return torch.maximum(_row_max(ordinary), wild)
+
+
+def _blocks(*values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield some rows of tensors of one shape after another; scalars and empty tensors as they are."""
+    value = values[0]
+    if not value.dim() or not value.numel():
+        yield values
+        return
+    rows = max(1, BLOCK * len(value) // value.numel())
+    yield from zip(*(each.split(rows) for each in values), strict=True)
 
 
 def _row_max(value: Tensor) -> Tensor:
