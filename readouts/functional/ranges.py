@@ -36,15 +36,14 @@ def weighted_mean(x: Tensor, weight: Tensor, segments: Segments) -> Tensor:
     r + sum_i w_i (x_i - r) / sum_i w_i with a constant r, whose terms are in range if the derivatives are.
     """
     x = torch.where((weight != 0) | x.isfinite(), x, 0)
+    learning = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     with torch.no_grad():
         out, shift = _quotient(x.detach(), weight.detach(), segments)
+        if ops.is_eager(x, weight) and not learning:
+            return out
         finite = out.isfinite()
         factor = sum_factor(x, weight, segments)
         centre = torch.where(finite, out * factor, 0)
-    if ops.is_eager(x, weight) and not (
-        torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    ):
-        return out
     small = scaled(weight, -_to_nodes(shift, segments))
     terms = small * (x * segments.expand(factor) - segments.expand(centre))
     above, total = segments.totals(terms, small)
