@@ -160,6 +160,26 @@ READOUTS_API void readouts_set_flag_works(int64_t works) { flag_works = works &&
 // Work on the threads of a runtime that the process has already, given its GOMP_parallel; null for an own pool.
 READOUTS_API void readouts_set_team(void* team) { set_team(reinterpret_cast<Team>(team)); }
 
+// Set the default floating-point control word for the calling thread, and return the one before.
+READOUTS_API int64_t readouts_default_word() {
+#if defined(__x86_64__)
+  int64_t before = __builtin_ia32_stmxcsr();
+  __builtin_ia32_ldmxcsr(0x1F80);
+#else
+  int64_t before;
+  asm volatile("mrs %0, fpcr\n\tmsr fpcr, %1" : "=&r"(before) : "r"((int64_t)0));
+#endif
+  return before;
+}
+
+READOUTS_API void readouts_restore_word(int64_t word) {
+#if defined(__x86_64__)
+  __builtin_ia32_ldmxcsr((unsigned)word);
+#else
+  asm volatile("msr fpcr, %0" ::"r"(word));
+#endif
+}
+
 // Return the greatest entry of an index with at least one.
 READOUTS_API int64_t readouts_greatest(const void* index, int64_t bytes, int64_t nodes) {
   return bytes == 4 ? find_greatest<int32_t>(index, nodes) : find_greatest<int64_t>(index, nodes);

@@ -211,6 +211,7 @@ class Reducer {
       write_extremes(call_, graph, work_.state);
     } else {
       if (Number<T>::kWide || squares_ || end - begin > kTile || work_.mode.split_next || !work_.mode.flag_works) {
+        flush();  // before the inexact flag is cleared
         reduce(graph);
         return;
       }

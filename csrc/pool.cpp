@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include "control.h"
+
 #include <pthread.h>
 
 #include <atomic>
@@ -179,6 +181,7 @@ void set_team(Team given) {
 
 void run_in_parallel(int tasks, void (*task)(const void*, int), const void* context) {
   if (tasks > 1 && !inside) {
+    ControlWord word;  // which new threads inherit, and keep for whoever uses them
     Team start = team.load();
     if (start && can_start(tasks)) {
       Region region{{task, context, tasks}};

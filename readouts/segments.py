@@ -59,13 +59,19 @@ class Segments:
             IndexError: an index is negative or not below `size`; without `size`, an index is so large that
                 offsets of all graphs would fill the memory.
         """
+        return cls.shared(batch, size, copied=True)
+
+    @classmethod
+    def shared(cls, batch: Tensor, size: int | None, copied: bool) -> Segments:
+        """Make segments as `from_batch` does; without a copy for a call after which nobody needs them."""
         _check_index("batch", batch)
         check_size(size)
-        index = _copied(batch)
+        index = _copied(batch) if copied or not ops.is_plain(batch) else batch.resolve_neg().long()
         if size is None:  # at least 1 if there are nodes: the operator reports a negative index
             size = torch.sym_max(ops.greatest(index) + 1, 1) if index.shape[0] else 0
             ops.check_greatest(size - 1, index.shape[0])
-        segments = cls(index, *ops.group(index, size if isinstance(size, torch.SymInt) else int(size)))
+        known = size if isinstance(size, torch.SymInt) else int(size)
+        segments = cls(index, *ops.group(index, known))  # type: ignore[arg-type]
         segments._watched += _versions(batch)
         return segments
 

@@ -64,7 +64,7 @@ def segments_of(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, 
         segments = batch
         segments.check_unchanged()
     elif batch is not None:
-        segments = Segments.from_batch(batch, size)
+        segments = Segments.shared(batch, size, copied=x.is_floating_point())  # else there is no backward
     else:
         segments = Segments.single(x.shape[0], x.device)
     if segments.num_nodes != x.shape[0]:

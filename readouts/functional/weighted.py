@@ -191,11 +191,12 @@ class _WeightedMean(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, given: Tensor, segments: Segments, softmax: bool) -> Tensor:
-        weight = _weights(given, segments) if softmax else given
-        out, total = segments.weighted_mean(x, weight)
-        ctx.save_for_backward(x, given, weight, out, total)
-        ctx.segments, ctx.softmax = segments, softmax
-        return out.to(x.dtype)
+        with ops.DefaultWord():
+            weight = _weights(given, segments) if softmax else given
+            out, total = segments.weighted_mean(x, weight)
+            ctx.save_for_backward(x, given, weight, out, total)
+            ctx.segments, ctx.softmax = segments, softmax
+            return out.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -209,8 +210,9 @@ class _WeightedMean(torch.autograd.Function):
                 result = _step_by_step(x, given, ctx.segments, ctx.softmax)
             found = iter(torch.autograd.grad(result, wanted, grad, create_graph=again))
             return next(found) if for_x else None, next(found) if for_given else None, None, None
-        gradients = _gradients(grad, x, weight, out, total, ctx.segments, ctx.softmax)
-        return gradients[0] if for_x else None, gradients[1]() if for_given else None, None, None
+        with ops.DefaultWord():
+            gradients = _gradients(grad, x, weight, out, total, ctx.segments, ctx.softmax)
+            return gradients[0] if for_x else None, gradients[1]() if for_given else None, None, None
 
 
 def _gradients(
@@ -223,7 +225,7 @@ def _gradients(
     that share a weight. The gradient of a score is w_i times the latter.
     """
     index, is_shared = segments.index, has_one_weight(x, weight)
-    slope = grad.to(total.dtype) / total
+    slope = grad.to(total.dtype, copy=True).div_(total)
     if not (is_shared or x.shape == weight.shape):
         slopes = slope.index_select(0, index)
         return ops.product(weight, slopes).sum_to_size(x.shape).to(x.dtype), lambda: _of_weights(

@@ -1,6 +1,7 @@
 """The operators from which readouts are computed."""
 
 from readouts.kernels.devices import wide_dtype
+from readouts.kernels.native.memory import DefaultWord
 from readouts.kernels.portable.order import mean_of_two
 from readouts.kernels.portable.weighted import product
 from readouts.ops.elementary import reduce, reduce_backward, reduce_batch, reduce_flat
@@ -9,6 +10,7 @@ from readouts.ops.order import midpoint, select, trimmed_mean
 from readouts.ops.registry import is_eager, is_plain, kernel_for
 
 __all__ = [
+    "DefaultWord",
     "check_greatest",
     "expand_ptr",
     "greatest",

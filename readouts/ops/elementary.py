@@ -20,10 +20,7 @@ from readouts.ops.registry import Operator, is_plain, kernel_for, needs_grad
 from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
 
 _BATCHES = frozenset(  # dtypes of x and batch for which the core reduces directly from the batch vector
-    (x, batch)
-    for x in DTYPES
-    for batch in (torch.int64, torch.int32)
-    if core.isa is not None
+    (x, batch) for x in DTYPES for batch in (torch.int64, torch.int32) if core.isa is not None
 )
 
 

@@ -47,7 +47,7 @@ def columns(draw, dtype):
 
 
 @pytest.mark.parametrize("dtype", FLOATS + INTEGERS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.data())
 def test_var_and_std_are_those_of_fractions(dtype, data):
     column = data.draw(columns(dtype))

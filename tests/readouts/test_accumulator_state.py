@@ -48,7 +48,7 @@ def test_what_interrupts_changes_all_or_nothing(work):
     total, other = accumulated(), accumulated()
     before, rung = signal.signal(signal.SIGALRM, ring), 0
     try:
-        for step in range(150):
+        for step in range(60):
             count, held = total.count, pickle.dumps(total)
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 + 1e-5 * (step % 40))
@@ -66,7 +66,7 @@ def test_what_interrupts_changes_all_or_nothing(work):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert rung > 5
+    assert rung > 2
 
 
 @pytest.mark.parametrize("fails", [1, 2])

@@ -51,7 +51,10 @@ ARGUMENTS = {  # number of arguments, 8 bytes each
     "set_flag_works": 1,
     "flag_works": 0,
     "set_team": 1,
+    "default_word": 0,
+    "restore_word": 1,
 }
+_RETURN_INT64 = ("greatest", "default_word")
 
 
 class Core:
@@ -93,7 +96,7 @@ class Core:
             return
         for name, function in functions.items():
             function.argtypes = [ctypes.c_void_p] * ARGUMENTS[name]  # for integers, too: the fastest
-            function.restype = ctypes.c_int64 if name == "greatest" else ctypes.c_int
+            function.restype = ctypes.c_int64 if name in _RETURN_INT64 else ctypes.c_int
             setattr(self, name, function)
         self.isa = chosen.decode()
         self.set_team(team_of_torch())

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from readouts.kernels.native.library import core
+
 GRAIN = 2**15  # numbers per thread
 _HUGE = 2**20  # numbers (about 4 MB) from which NumPy requests huge pages
 
@@ -58,3 +60,19 @@ def graphs_ready(ptr: Tensor, order: Tensor | None, nodes: int) -> tuple[Tensor,
 def address(tensor: Tensor | None) -> int | None:
     """Return the address of the memory of a contiguous tensor."""
     return None if tensor is None else tensor.data_ptr()
+
+
+class DefaultWord:
+    """A block in which this thread rounds to nearest and keeps subnormal numbers, for operations of PyTorch.
+
+    The core does so by itself.
+    """
+
+    def __enter__(self) -> None:
+        """Set the control word."""
+        self._before = core.default_word() if core.isa else None
+
+    def __exit__(self, *problem: object) -> None:
+        """Restore the caller's control word."""
+        if self._before is not None:
+            core.restore_word(self._before)

@@ -168,6 +168,17 @@ def test_an_index_that_was_tampered_with_is_no_crash():
         native.reduce_backward(torch.ones(2, 1, 4), None, None, *groups, ("sum",))
 
 
+@pytest.mark.parametrize("names", [("sum",), ("mean", "max"), ("sum", "min")])
+@pytest.mark.parametrize("large", [127, 128, 129, 500])
+def test_a_large_graph_does_not_hide_that_a_small_one_was_rounded(names, large):
+    """In float64 the small graph's sum is a tie, which the last number decides."""
+    small = torch.tensor([1.0, 2.0**-24, 2.0**-120])
+    for parts in ([small, torch.ones(large)], [torch.ones(large), small], [small, torch.ones(large), small]):
+        x, sizes = torch.cat(parts).view(-1, 1), torch.tensor([len(part) for part in parts])
+        index = torch.arange(len(parts)).repeat_interleave(sizes)
+        assert_same_bits(readout(x, index, names), reference.reduce(x, index, sizes, names).flatten(1))
+
+
 @pytest.mark.parametrize("names", [("sum",), ("mean", "max"), ("var",)])
 def test_flushing_of_subnormal_numbers_changes_no_bit(names):
     x = torch.randn(300, 20, dtype=torch.float64) * 2e-310
