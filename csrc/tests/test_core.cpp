@@ -775,7 +775,8 @@ void test_wrong_dtype() {
                                    &block, 1, out.get(), 1) == kDTypeError);
     CHECK(readouts_select(x.get(), dtype, dtype, 1, 1, ptr.get(), nullptr, 1, zero.get(), 1, out.get(), nullptr, 1) ==
           kDTypeError);
-    CHECK(readouts_keep(x.get(), dtype, 1, 1, ptr.get(), nullptr, 1, bounds.get(), zero.get(), zero.get(), out.get(),
+    if (dtype != 4)  // integers are kept, too
+      CHECK(readouts_keep(x.get(), dtype, 1, 1, ptr.get(), nullptr, 1, bounds.get(), zero.get(), zero.get(), out.get(),
                         1) == kDTypeError);
     CHECK(readouts_trim_backward(x.get(), dtype, 1, 1, ptr.get(), nullptr, 1, bounds.get(), zero.get(), x.get(),
                                  out.get(), 1) == kDTypeError);

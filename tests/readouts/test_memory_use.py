@@ -59,7 +59,7 @@ for line in sys.stdin.read().splitlines():
     run(dtype, name, layout, 2**16)
     print(f"{run(dtype, name, layout, BYTES // dtype.itemsize):.3f}", line, flush=True)
 """
-CASES = """
+CASES = """\
 float32 several sorted
 float32 several unsorted
 float32 median sorted
@@ -78,7 +78,7 @@ int8 std sorted
 int16 mean sorted
 int32 sum sorted
 int64 lower sorted
-""".split("\n")[1:-1]
+""".splitlines()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from /proc")
