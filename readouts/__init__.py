@@ -5,11 +5,13 @@ from readouts.functional.elementary import global_add_pool, global_max_pool, glo
 from readouts.functional.moments import moments
 from readouts.functional.order import median, quantile, trimmed_mean
 from readouts.functional.weighted import logsumexp, power_mean, softmax_mean, weighted_mean
+from readouts.scatter import exact_scatter
 from readouts.segments import Segments
 
 __all__ = [
     "Accumulator",
     "Segments",
+    "exact_scatter",
     "global_add_pool",
     "global_max_pool",
     "global_mean_pool",

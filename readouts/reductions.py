@@ -12,6 +12,8 @@ from typing import Literal
 
 import torch
 
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True)
 class Reduction:

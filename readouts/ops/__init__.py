@@ -7,25 +7,46 @@ from readouts.kernels.portable.weighted import product
 from readouts.ops.elementary import reduce, reduce_backward, reduce_batch, reduce_flat
 from readouts.ops.grouping import check_greatest, expand_ptr, greatest, group, ranks
 from readouts.ops.order import midpoint, select, trimmed_mean
-from readouts.ops.registry import is_eager, is_plain, kernel_for
+from readouts.ops.registry import is_eager, is_plain, is_transforming, kernel_for
+from readouts.ops.scatter import (
+    embedding_backward,
+    groupings,
+    index_put,
+    index_put_,
+    index_reduce_,
+    put_,
+    scatter_,
+    scatter_reduce,
+    segment_reduce,
+)
 
 __all__ = [
     "DefaultWord",
     "check_greatest",
+    "embedding_backward",
     "expand_ptr",
     "greatest",
     "group",
+    "groupings",
+    "index_put",
+    "index_put_",
+    "index_reduce_",
     "is_eager",
     "is_plain",
+    "is_transforming",
     "kernel_for",
     "mean_of_two",
     "midpoint",
     "product",
+    "put_",
     "ranks",
     "reduce",
     "reduce_backward",
     "reduce_batch",
     "reduce_flat",
+    "scatter_",
+    "scatter_reduce",
+    "segment_reduce",
     "select",
     "trimmed_mean",
     "wide_dtype",
