@@ -117,6 +117,60 @@ bool copy_offsets(const int64_t* ptr, int64_t graphs, int64_t nodes, int64_t* co
   return !falls;
 }
 
+constexpr int64_t kDirectly = 1 << 19;  // float64 sums that stay in the cache while rows are added in any order
+
+// Copy an index and count the nodes of every graph. Return 0 where they lie graph by graph, else 1.
+int copy_index(const void* index, int64_t bytes, int64_t nodes, int64_t graphs, int64_t* copy, int64_t* ptr) {
+  std::memset(ptr, 0, (graphs + 1) * sizeof(int64_t));
+  bool falls = false;
+  int64_t previous = 0;
+  for (int64_t node = 0; node < nodes; ++node) {
+    int64_t graph = bytes == 4 ? read_index<int32_t>(index, node) : read_index<int64_t>(index, node);
+    if ((uint64_t)graph >= (uint64_t)graphs) return kIndexError;
+    falls |= graph < previous;
+    previous = copy[node] = graph;
+    ++ptr[graph + 1];
+  }
+  for (int64_t graph = 0; graph < graphs; ++graph) ptr[graph + 1] += ptr[graph];
+  return falls;
+}
+
+// Sums and means of rows in any order; with `updates`, sums of rows and what `out` holds. Return 1, with `out` as it
+// was, where the nodes lie graph by graph or the sums are too many or too wide: the other kernels are faster there.
+int reduce_directly(const void* x, DType dtype, int64_t nodes, int64_t features, const void* index, int64_t bytes,
+                    int64_t graphs, const Reductions& reductions, bool updates, void* out, int64_t threads) {
+  if (!flag_works || dtype < kFloat32 || dtype > kBFloat16 || graphs * ((features + 15) / 16 * 16) > kDirectly) return 1;
+  Buffer<int64_t> copy(nodes), ptr(graphs + 1);
+  int found = copy_index(index, bytes, nodes, graphs, copy.get(), ptr.get());
+  if (found != 1) return found == 0 ? 1 : found;
+  Buffer<unsigned char> broken(graphs);
+  std::memset(broken.get(), 0, graphs);
+  bool wrong = false;
+  Graphs view{ptr.get(), graphs, nodes, features, nullptr, (int)(threads > 64 ? 64 : (threads < 1 ? 1 : threads)),
+              flag_works, &wrong};
+  chosen->reduce_directly(dtype, view, reductions, x, copy.get(), updates, broken.get(), out);
+  if (!std::memchr(broken.get(), 1, graphs)) return 0;
+  // the graphs whose sums were rounded: their rows, after the old one
+  Buffer<int64_t> places(graphs + 1), order(nodes + graphs);
+  int64_t place = 0;
+  for (int64_t graph = 0; graph < graphs; ++graph) {
+    int64_t count = ptr.get()[graph + 1] - ptr.get()[graph];
+    ptr.get()[graph] = place;
+    places.get()[graph] = place;
+    if (!broken.get()[graph]) continue;
+    if (updates) order.get()[places.get()[graph]++] = ~graph;
+    place += count + updates;
+  }
+  view.nodes = ptr.get()[graphs] = place;
+  for (int64_t node = 0; node < nodes; ++node) {
+    int64_t graph = copy.get()[node];
+    if (broken.get()[graph]) order.get()[places.get()[graph]++] = node;
+  }
+  view.order = order.get();
+  chosen->update(dtype, view, reductions, x, nodes, out);
+  return 0;
+}
+
 // Graphs from a caller's offsets and order.
 class Batch {
  public:
@@ -225,7 +279,13 @@ READOUTS_API int readouts_reduce_batch(const void* x, int64_t dtype, int64_t nod
                                        int64_t bytes, int64_t graphs, const int64_t* kinds, const int64_t* blocks,
                                        int64_t reductions, void* out, int64_t threads) {
   Buffer<int64_t> ptr(graphs + 1);
-  int found = readouts_group(index, bytes, nodes, graphs, ptr.get());
+  int found;
+  if (reductions > 0 && kinds[reductions - 1] <= 1) {  // sums and means
+    found = reduce_directly(x, (DType)dtype, nodes, features, index, bytes, graphs, {kinds, blocks, reductions}, false,
+                            out, threads);
+    if (found != 1) return found;
+  }
+  found = readouts_group(index, bytes, nodes, graphs, ptr.get());
   if (found < 0) return found;
   if (found == 0)
     return readouts_reduce(x, dtype, nodes, features, ptr.get(), nullptr, graphs, kinds, blocks, reductions, out,
@@ -236,6 +296,58 @@ READOUTS_API int readouts_reduce_batch(const void* x, int64_t dtype, int64_t nod
   if (found < 0) return found;
   return readouts_reduce(x, dtype, nodes, features, ptr.get(), order.get(), graphs, kinds, blocks, reductions, out,
                          threads);
+}
+
+// Reduce rows of x into the rows [B, F] of a target that have any; kind is sum, mean, max or min. ptr [B + 1] and
+// order [positions] list them; the entry ~i of order names row i of the target as it was.
+READOUTS_API int readouts_update(const void* x, int64_t dtype, int64_t sources, int64_t features, const int64_t* ptr,
+                                 const int64_t* order, int64_t positions, int64_t graphs, int64_t kind, void* target,
+                                 int64_t threads) {
+  Batch batch(ptr, order, graphs, positions, features, threads);
+  if (!batch.right()) return kPtrError;
+  if (dtype < kFloat64 || dtype > kBFloat16) return kDTypeError;
+  if (batch.is_empty()) return 0;
+  if (kind < 0 || kind > 3 || (!order && positions != sources)) return kIndexError;
+  const int64_t block = 0;
+  chosen->update((DType)dtype, batch.view(), {&kind, &block, 1}, x, sources, target);
+  return batch.result();
+}
+
+// Add rows of x [nodes, F] to the rows of a target [B, F] that an index names. Return 1, with the target as it was,
+// where `readouts_update` is faster.
+READOUTS_API int readouts_add_rows(const void* x, int64_t dtype, int64_t nodes, int64_t features, const void* index,
+                                   int64_t bytes, int64_t graphs, void* target, int64_t threads) {
+  const int64_t kind = 0, block = 0;
+  if (graphs <= 0 || features <= 0) return 1;
+  return reduce_directly(x, (DType)dtype, nodes, features, index, bytes, graphs, {&kind, &block, 1}, true, target,
+                         threads);
+}
+
+// Put the entry ~i before the nodes of every graph i that has any: new ptr [B + 1] and order [nodes + B at most].
+READOUTS_API int readouts_list_old(const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t nodes,
+                                   int64_t* new_ptr, int64_t* new_order) {
+  Buffer<int64_t> offsets(graphs + 1);
+  if (!copy_offsets(ptr, graphs, nodes, offsets.get())) return kPtrError;
+  int64_t place = 0;
+  for (int64_t graph = 0; graph < graphs; ++graph) {
+    int64_t begin = offsets.get()[graph], end = offsets.get()[graph + 1];
+    new_ptr[graph] = place;
+    if (begin < end) new_order[place++] = ~graph;
+    for (int64_t position = begin; position < end; ++position) new_order[place++] = order ? order[position] : position;
+  }
+  new_ptr[graphs] = place;
+  return 0;
+}
+
+// Return whether all bytes are 0.
+READOUTS_API int readouts_is_zero(const unsigned char* memory, int64_t bytes) {
+  constexpr int64_t kStep = 4096;
+  for (int64_t start = 0; start < bytes; start += kStep) {
+    unsigned char any = 0;
+    for (int64_t byte = start; byte < (start + kStep < bytes ? start + kStep : bytes); ++byte) any |= memory[byte];
+    if (any) return 0;
+  }
+  return 1;
 }
 
 // One reduction of integers to a block of the output, whose rows are `stride` numbers apart. `result` is the dtype of

@@ -7,6 +7,10 @@ namespace readouts {
 namespace READOUTS_ISA {
 
 void reduce_any(DType dtype, const Graphs& g, const Reductions& reductions, const void* x, void* out);
+void update_any(DType dtype, const Graphs& g, const Reductions& reductions, const void* x, int64_t sources,
+                void* target);
+void reduce_directly_any(DType dtype, const Graphs& g, const Reductions& reductions, const void* x,
+                         const int64_t* index, bool updates, unsigned char* broken, void* out);
 void reduce_backward_any(DType dtype, const Graphs& g, const Reductions& reductions, const void* grad, const void* x,
                          const void* out, const int64_t* index, void* result);
 void reduce_integers_any(DType dtype, DType result, const Graphs& g, int64_t kind, const void* x, void* out,

@@ -17,5 +17,17 @@ void reduce_any(DType dtype, const Graphs& g, const Reductions& reductions, cons
   });
 }
 
+void update_any(DType dtype, const Graphs& g, const Reductions& reductions, const void* x, int64_t sources,
+                void* target) {
+  Scratch scratch;
+  const Entry* entries = entries_of(reductions, scratch);
+  with_float(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    reduce(Forward<T>{static_cast<const T*>(x), g.nodes, g.features, offsets_of(g), g.order, entries, reductions.count,
+                      static_cast<T*>(target), g.flag_works, g.wrong, true, sources},
+           g.threads);
+  });
+}
+
 }  // namespace READOUTS_ISA
 }  // namespace readouts

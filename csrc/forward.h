@@ -32,6 +32,8 @@ struct Forward {
   T* out;
   bool flag_works;
   bool* wrong;
+  bool updates = false;  // write into rows that exist: leave those of empty graphs alone, read what `order` names
+  int64_t sources = nodes;  // rows of x
 
   bool has(Kind kind) const {
     for (int64_t entry = 0; entry < reductions; ++entry)
@@ -202,6 +204,7 @@ class Reducer {
   void add(int64_t graph) {
     int64_t begin = call_.offsets[graph], end = call_.offsets[graph + 1];
     if (begin == end) {
+      if (call_.updates) return;
       std::memset(call_.out + graph * call_.reductions * call_.features, 0,
                   call_.reductions * call_.features * sizeof(T));
       return;
@@ -427,7 +430,8 @@ void reduce_rows(const Forward<T>& call, const R& rows, int threads) {
 template <class T>
 void reduce(const Forward<T>& call, int threads) {
   if (call.order)
-    reduce_rows(call, Listed<T>{call.x, call.features, call.nodes, call.order, call.wrong}, threads);
+    reduce_rows(call, Listed<T>{call.x, call.features, call.sources, call.order, call.wrong, call.out,
+                                call.updates ? call.offsets.graphs : 0}, threads);
   else
     reduce_rows(call, Contiguous<T>{call.x, call.features}, threads);
 }

@@ -38,9 +38,13 @@ bool test_flag() {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {READOUTS_ISA_NAME,   is_supported, test_flag, reduce_any,        reduce_backward_any,
-                         reduce_integers_any, select_any,   keep_any,  trim_backward_any, weighted_mean_any,
-                         scale_rows_any,      weight_gradient_any, shared_weight_gradient_any};
+const Kernels kernels = {READOUTS_ISA_NAME,   is_supported,        test_flag,
+                         reduce_any,          update_any,          reduce_directly_any,
+                         reduce_backward_any, reduce_integers_any,
+                         select_any,          keep_any,
+                         trim_backward_any,   weighted_mean_any,
+                         scale_rows_any,      weight_gradient_any,
+                         shared_weight_gradient_any};
 
 }  // namespace READOUTS_ISA
 }  // namespace readouts

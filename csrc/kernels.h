@@ -26,6 +26,9 @@ struct Kernels {
   bool (*supported)();
   bool (*flag_works)();
   void (*reduce)(DType, const Graphs&, const Reductions&, const void* x, void* out);
+  void (*update)(DType, const Graphs&, const Reductions&, const void* x, int64_t sources, void* target);
+  void (*reduce_directly)(DType, const Graphs&, const Reductions&, const void* x, const int64_t* index, bool updates,
+                          unsigned char* broken, void* out);
   void (*reduce_backward)(DType, const Graphs&, const Reductions&, const void* grad, const void* x, const void* out,
                           const int64_t* index, void* result);
   void (*reduce_integers)(DType, DType result, const Graphs&, int64_t kind, const void* x, void* out, int64_t stride);

@@ -26,13 +26,16 @@ struct Contiguous {
   }
 };
 
-// Rows in the order of an index list; an entry that names no row reads row 0 and is reported in `wrong`.
+// Rows in the order of an index list; an entry that names no row reads row 0 and is reported in `wrong`. The entry
+// ~i, with all bits of i inverted, names row i of `old`.
 template <class T>
 struct Listed {
   const T* x;
   int64_t features, nodes;
   const int64_t* order;
   bool* wrong;
+  const T* old = nullptr;
+  int64_t olds = 0;
 
   READOUTS_INLINE int64_t node(int64_t position) const {
     int64_t node = reinterpret_cast<const volatile int64_t*>(order)[position];
@@ -42,7 +45,13 @@ struct Listed {
     }
     return node;
   }
-  READOUTS_INLINE const T* at(int64_t position) const { return x + node(position) * features; }
+  READOUTS_INLINE const T* at(int64_t position) const {
+    int64_t node = reinterpret_cast<const volatile int64_t*>(order)[position];
+    if (__builtin_expect((uint64_t)node < (uint64_t)nodes, 1)) return x + node * features;
+    if ((uint64_t)~node < (uint64_t)olds) return old + ~node * features;
+    __atomic_store_n(wrong, true, __ATOMIC_RELAXED);
+    return x;
+  }
   READOUTS_INLINE void prefetch(int64_t position, int64_t column, int64_t count) const {
     int64_t ahead = position + kAhead;
     if (ahead >= nodes) return;

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from readouts.kernels.native import elementary as native
 from readouts.ops.grouping import expand_ptr, group
 from readouts.ops.registry import Operator, kernel_for
 from readouts.reductions import FLOATS
@@ -250,34 +251,36 @@ def _update(target: Tensor, index: Tensor, source: Tensor, reduce: str, include_
         _update(part, index, source, reduce, include_self)
         target[touched] = part
         return True
+    rows, old = source.reshape(index.shape[0], -1), target.reshape(size, -1)
+    is_native = rows.is_cpu and native.supports(rows.dtype)
+    if is_native and rows.untyped_storage()._cdata == old.untyped_storage()._cdata:
+        rows = rows.clone()
     try:
-        index, ptr, order = groupings(index, size)
+        if is_native and include_self and name == "sum" and native.add_rows(old, rows, index):
+            ptr = None
+        else:
+            index, ptr, order = groupings(index, size)
     except IndexError:
         return False
-    rows = source.reshape(index.shape[0], -1)
-    old = target.reshape(size, -1)
-    adds_to_zero = include_self and name == "sum" and target.is_cpu and _is_zero(old)
-    if include_self and not adds_to_zero:
-        index = torch.cat([torch.arange(size, device=index.device), index])
-        rows = torch.cat([old, rows])
-        found = _reduced(rows, index, *group(index, size), name)
+    if is_native:
+        if ptr is not None:
+            native.update(old, rows, ptr, order, name, include_self)
     else:
-        found = _reduced(rows, index, ptr, order, name)
-    if not adds_to_zero:
-        found = torch.where((ptr.diff() > 0).unsqueeze(1), found, old)
-    target.copy_(found.view(target.shape))
+        if include_self:
+            index = torch.cat([torch.arange(size, device=index.device), index])
+            rows = torch.cat([old, rows])
+            found = _reduced(rows, index, *group(index, size), name)
+        else:
+            found = _reduced(rows, index, ptr, order, name)
+        old = torch.where((ptr.diff() > 0).unsqueeze(1), found, old)
+    if old.data_ptr() != target.data_ptr():
+        target.copy_(old.view(target.shape))
     return True
 
 
 def _reduced(rows: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, name: str) -> Tensor:
     kernel: Any = kernel_for(rows.device, rows.dtype, "elementary")
     return kernel.reduce(rows, index, ptr, order, (name,))[:, 0]
-
-
-def _is_zero(rows: Tensor) -> bool:
-    """Return whether every entry is +0."""
-    width = {8: torch.int64, 4: torch.int32, 2: torch.int16}[rows.element_size()]
-    return not rows.view(width).any()
 
 
 def _scatter_reduce(
@@ -300,9 +303,11 @@ scatter_reduce = Operator(
     "scatter_reduce(Tensor x, int dim, Tensor index, Tensor source, str reduce, bool include_self) -> Tensor",
     _scatter_reduce,
     lambda x, *_: torch.empty_like(x, memory_format=torch.contiguous_format),
+    onnx=lambda x, *arguments: torch.scatter_reduce(x, *arguments[:-1], include_self=arguments[-1]),
 )
 index_put = Operator(
     "index_put(Tensor x, Tensor?[] indices, Tensor values) -> Tensor",
     _index_put,
     lambda x, *_: torch.empty_like(x, memory_format=torch.contiguous_format),
+    onnx=lambda x, indices, values: torch.index_put(x, indices, values, accumulate=True),
 )

@@ -60,6 +60,49 @@ def reduce_batch(x: Tensor, batch: Tensor, size: int, names: tuple[str, ...]) ->
     return out if status == 0 else None
 
 
+def update(
+    target: Tensor, rows: Tensor, ptr: Tensor, order: Tensor | None, name: str, include_self: bool
+) -> None:
+    """Reduce rows [E, F] into those rows of target [M, F] that have any; see `readouts.ops.scatter`."""
+    (size, features), sources = target.shape, rows.shape[0]
+    rows, (ptr, order), positions = contiguous(rows), graphs_ready(ptr, order, sources), sources
+    if include_self and not (name == "sum" and is_zero(target)):
+        listed, offsets = torch.empty(sources + size, dtype=torch.int64), torch.empty_like(ptr)
+        check(
+            core.list_old(
+                ptr.data_ptr(), address(order), size, sources, offsets.data_ptr(), listed.data_ptr()
+            )
+        )
+        ptr, order, positions = offsets, listed, int(offsets[-1])
+    check(
+        core.update(
+            rows.data_ptr(), DTYPES[rows.dtype], sources, features, ptr.data_ptr(), address(order), positions,
+            size, KINDS.index(name), target.data_ptr(), threads_for(positions * features),
+        )
+    )  # fmt: skip
+
+
+def add_rows(target: Tensor, rows: Tensor, index: Tensor) -> bool:
+    """Add rows [E, F] to the rows of target [M, F] that an index [E] names; False where `update` is faster.
+
+    Raises:
+        IndexError: an index is negative or not below M.
+    """
+    (size, features), sources = target.shape, rows.shape[0]
+    rows, index = contiguous(rows), contiguous(index)
+    status = core.add_rows(
+        rows.data_ptr(), DTYPES[rows.dtype], sources, features, index.data_ptr(), index.element_size(), size,
+        target.data_ptr(), threads_for(sources * features),
+    )  # fmt: skip
+    check(status)
+    return status == 0
+
+
+def is_zero(tensor: Tensor) -> bool:
+    """Return whether every entry of a contiguous tensor is +0."""
+    return bool(core.is_zero(tensor.data_ptr(), tensor.numel() * tensor.element_size()))
+
+
 def _reduce_integers(
     x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]
 ) -> Tensor:
