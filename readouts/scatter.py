@@ -18,6 +18,7 @@ from readouts.reductions import FLOATS
 Kernel = Callable[..., Tensor]
 Update = Callable[..., bool]  # changes its first argument in place and returns True, or leaves it alone
 _BACKENDS = ("CPU", "CUDA")
+_CACHE_TAG = " readouts.exact_scatter"  # torch.compile's caches on disk know nothing of decompositions
 _aten = torch.ops.aten
 _busy = threading.local()  # operators that the exact kernels call themselves are PyTorch's
 
@@ -121,10 +122,13 @@ class _Operators:
                 raise RuntimeError(f"exact_scatter: expected PyTorch 2.10 or newer, got {torch.__version__}")
             self._library = _register()
             self._decompositions = _exchange_decompositions(_exact_decompositions())
+            torch.compiler.config.cache_key_tag += _CACHE_TAG
         elif not wanted and self._library is not None:
             self._library._destroy()
             self._library = None
             _exchange_decompositions(self._decompositions)
+            tag = torch.compiler.config.cache_key_tag
+            torch.compiler.config.cache_key_tag = tag.replace(_CACHE_TAG, "")
             ops.groupings.clear()
 
 

@@ -251,7 +251,7 @@ def _update(target: Tensor, index: Tensor, source: Tensor, reduce: str, include_
         _update(part, index, source, reduce, include_self)
         target[touched] = part
         return True
-    rows, old = source.reshape(index.shape[0], -1), target.reshape(size, -1)
+    rows, old = source.reshape(index.shape[0], -1), target.reshape(size, -1).contiguous()
     is_native = rows.is_cpu and native.supports(rows.dtype)
     if is_native and rows.untyped_storage()._cdata == old.untyped_storage()._cdata:
         rows = rows.clone()
