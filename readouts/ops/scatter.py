@@ -94,12 +94,7 @@ def scatter_(
     cells = index.movedim(dim, 0).reshape(-1, columns) * columns + torch.arange(columns, device=index.device)
     if index.is_cpu and not _is_inside(index, target.shape[dim]):
         return False
-    rows = part.movedim(dim, 0)
-    flat = rows.reshape(-1)
-    done = _update(flat, cells.flatten(), source.movedim(dim, 0).reshape(-1), reduce, include_self)
-    if done:
-        rows.copy_(flat.view(rows.shape))
-    return done
+    return _update_entries(part.movedim(dim, 0), cells, source.movedim(dim, 0), reduce, include_self)
 
 
 def index_reduce_(
@@ -142,11 +137,7 @@ def _index_put_anywhere(target: Tensor, indices: Sequence[Tensor | None], values
         return False
     chosen = tuple(slice(None) if i is None else i for i in indices)
     positions = torch.arange(target.numel(), device=target.device).view(target.shape)[chosen]
-    flat = target.reshape(-1)
-    done = _update(flat, positions.flatten(), values.expand(positions.shape).reshape(-1), "sum", True)
-    if done:
-        target.copy_(flat.view(target.shape))
-    return done
+    return _update_entries(target, positions, values.expand(positions.shape), "sum", True)
 
 
 def put_(target: Tensor, index: Tensor, source: Tensor) -> bool:
@@ -155,7 +146,7 @@ def put_(target: Tensor, index: Tensor, source: Tensor) -> bool:
         return False
     flat = target.reshape(-1)
     done = index_put_(flat, [index.reshape(-1)], source.reshape(-1))
-    if done:
+    if done and flat.data_ptr() != target.data_ptr():
         target.copy_(flat.view(target.shape))
     return done
 
@@ -236,6 +227,15 @@ def _lines(index: Tensor, dim: int) -> Tensor | None:
 def _is_inside(index: Tensor, size: int) -> bool:
     least, greatest = index.aminmax()
     return 0 <= int(least) and int(greatest) < size
+
+
+def _update_entries(target: Tensor, index: Tensor, source: Tensor, reduce: str, include_self: bool) -> bool:
+    """Reduce every entry of source into the entry of target [*] with the number that index gives."""
+    flat = target.reshape(-1)
+    done = _update(flat, index.reshape(-1), source.reshape(-1), reduce, include_self)
+    if done and flat.data_ptr() != target.data_ptr():
+        target.copy_(flat.view(target.shape))
+    return done
 
 
 def _update(target: Tensor, index: Tensor, source: Tensor, reduce: str, include_self: bool) -> bool:
