@@ -40,9 +40,9 @@ class exact_scatter(contextlib.ContextDecorator):  # noqa: N801 - used like torc
     and amin is shared equally among tied entries. A sum of zero is +0. Integers are left to PyTorch, which
     sums them exactly.
 
-    Not covered: matrix products and sums over all edges (`loss.mean()`, a normalisation over edges, the weight
-    gradient of a linear layer that is applied to edges), `embedding_bag`, sparse matrices, operators of other
-    libraries (CUDA kernels of torch-scatter, pyg-lib), products, complex numbers.
+    Not covered: matrix products and sums over all edges (`loss.mean()`, a normalisation over edges, the
+    weight gradient of a linear layer that is applied to edges), `embedding_bag`, sparse matrices, operators
+    of other libraries (CUDA kernels of torch-scatter, pyg-lib), products, complex numbers.
 
     Args:
         enabled: None: on inside `with exact_scatter():` and in functions that it decorates. True or False:
@@ -334,7 +334,8 @@ def _extreme(name: str) -> Callable[[Kernel], Kernel]:
 
 
 _DERIVATIVES = {
-    name: _extreme(name) for name in ("scatter_reduce.two", "scatter_reduce_.two", "index_reduce", "index_reduce_")
+    name: _extreme(name)
+    for name in ("scatter_reduce.two", "scatter_reduce_.two", "index_reduce", "index_reduce_")
 }
 
 
@@ -347,7 +348,11 @@ def _exact_decompositions() -> dict[Any, Any]:
     def scatter_reduce(
         x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
     ) -> Any:
-        return NotImplemented if reduce == "prod" else ops.scatter_reduce(x, dim, index, source, reduce, include_self)
+        return (
+            NotImplemented
+            if reduce == "prod"
+            else ops.scatter_reduce(x, dim, index, source, reduce, include_self)
+        )
 
     def index_put(x: Tensor, indices: list[Tensor | None], values: Tensor, accumulate: bool = False) -> Any:
         return ops.index_put(x, indices, values) if accumulate else NotImplemented

@@ -66,3 +66,13 @@ def test_ray_gives_the_bits_of_one_process(stream, capsys):
     stream.report(stream.read(0, NODES), 0.0, [(0, 0)])
     alone = capsys.readouterr().out.partition("sha256")[2].split()[0]
     assert digest("stream_ray.py", "--workers", "2", "--parts", "7") == alone
+
+
+def test_training_is_reproducible_when_it_is_exact():
+    command = [sys.executable, EXAMPLES / "reproducible.py", "--epochs", "5"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=EXAMPLES.parent)
+    assert run.returncode == 0, run.stderr
+    plain, exact = run.stdout.split("exact_scatter")
+    assert "differ by" in plain
+    assert "differ by" not in exact
+    assert exact.count("same bits") == 3

@@ -23,7 +23,7 @@ FLOORS = [  # every module imports from its own floor or a lower one
     ["readouts.ops"],
     ["readouts.segments"],
     ["readouts.functional"],
-    ["readouts.accumulator"],
+    ["readouts.accumulator", "readouts.scatter"],
     ["readouts"],
     ["readouts.nn"],
     ["readouts.attribution", "readouts.distributed", "readouts.testing"],
@@ -131,7 +131,13 @@ def test_version_is_stated_once_more_and_the_same():
 
 
 WITH_EXAMPLES = ("readouts", "readouts.nn")
-RUNNABLE = ("readouts.accumulator", "readouts.functional", "readouts.nn", "readouts.segments")
+RUNNABLE = (
+    "readouts.accumulator",
+    "readouts.functional",
+    "readouts.nn",
+    "readouts.scatter",
+    "readouts.segments",
+)
 
 
 @pytest.mark.parametrize("package", WITH_EXAMPLES)

@@ -21,7 +21,15 @@ from readouts.ops.registry import Operator, kernel_for
 from readouts.reductions import FLOATS
 
 _INDEX_DTYPES = (torch.int64, torch.int32)
-_NAMES = {"sum": "sum", "add": "sum", "mean": "mean", "amax": "max", "max": "max", "amin": "min", "min": "min"}
+_NAMES = {
+    "sum": "sum",
+    "add": "sum",
+    "mean": "mean",
+    "amax": "max",
+    "max": "max",
+    "amin": "min",
+    "min": "min",
+}
 _SPARSE = 4  # fewer than one row in four of the target is written: read and write only these
 
 
@@ -141,7 +149,7 @@ def _index_put_anywhere(target: Tensor, indices: Sequence[Tensor | None], values
 
 
 def put_(target: Tensor, index: Tensor, source: Tensor) -> bool:
-    """Add source to the entries of target that are numbered by index, as `Tensor.put_` with accumulate does."""
+    """Add source to the entries of target that are numbered by index, as `Tensor.put_` does."""
     if source.shape != index.shape:
         return False
     flat = target.reshape(-1)
@@ -190,7 +198,7 @@ def segment_reduce(
 def embedding_backward(
     grad: Tensor, indices: Tensor, num_weights: int, padding_idx: int, scale_grad_by_freq: bool
 ) -> Tensor | None:
-    """Return the gradient [num_weights, F] of an embedding's weight, or None where it is PyTorch's to find."""
+    """Return the gradient [num_weights, F] of an embedding's weight, None where it is PyTorch's to find."""
     weight = grad.new_zeros(num_weights, grad.shape[-1])
     rows, reduce = grad.reshape(-1, grad.shape[-1]), "mean" if scale_grad_by_freq else "sum"
     if not _is_known(weight, rows, indices, reduce):
@@ -226,7 +234,7 @@ def _lines(index: Tensor, dim: int) -> Tensor | None:
 
 def _is_inside(index: Tensor, size: int) -> bool:
     least, greatest = index.aminmax()
-    return 0 <= int(least) and int(greatest) < size
+    return int(least) >= 0 and int(greatest) < size
 
 
 def _update_entries(target: Tensor, index: Tensor, source: Tensor, reduce: str, include_self: bool) -> bool:

@@ -1,4 +1,4 @@
-"""PyTorch's scatter operators under `exact_scatter`: values, derivatives, compiled code, and that off means off."""
+"""PyTorch's scatter operators under `exact_scatter`: values, derivatives, compiled code; off means off."""
 
 import itertools
 import subprocess
@@ -70,16 +70,22 @@ def scatters(draw):
     entries = draw(st.lists(st.integers(0, shape[dim] - 1), min_size=24 * 4, max_size=24 * 4))
     index = torch.tensor(entries[: torch.Size(of_index).numel()]).view(of_index)
     if draw(st.booleans()) and index.numel():
-        index = index[tuple(slice(None) if d == own else slice(1) for d in range(len(shape)))].expand(of_index)
+        index = index[tuple(slice(None) if d == own else slice(1) for d in range(len(shape)))].expand(
+            of_index
+        )
     return target, dim, index, draw(numbers(of_source, dtype))
 
 
-@given(scatters(), st.sampled_from(["sum", "mean", "amax", "amin"]), st.booleans(), st.sampled_from(OVERLOADS))
+@given(
+    scatters(), st.sampled_from(["sum", "mean", "amax", "amin"]), st.booleans(), st.sampled_from(OVERLOADS)
+)
 def test_scatter_reduce_agrees_with_pytorch(arguments, reduce, include_self, overload):
     target, dim, index, source = arguments
     wide = target.double().scatter_reduce(dim, index, source.double(), reduce, include_self=include_self)
     with exact_scatter():
-        found = call("scatter_reduce", overload, target, dim, index, source, reduce, include_self=include_self)
+        found = call(
+            "scatter_reduce", overload, target, dim, index, source, reduce, include_self=include_self
+        )
     assert found.dtype == target.dtype
     assert_near(found, wide)
 
@@ -144,13 +150,15 @@ def test_index_put_adds_at_every_kind_of_index(indices, dtype):
 
     def run(x, values):
         x = x.clone()
-        x.index_put_(tuple(torch.arange(4)[p] if isinstance(p, slice) else p for p in places), values, accumulate=True)
+        x.index_put_(
+            tuple(torch.arange(4)[p] if isinstance(p, slice) else p for p in places), values, accumulate=True
+        )
         return x
 
     if any(isinstance(p, slice) for p in places):  # as autograd calls it for x[:, i]
         places = (None, places[1])
 
-        def run(x, values):  # noqa: F811
+        def run(x, values):
             return torch.ops.aten.index_put(x, places, values, True)
 
     plain = run(x.double(), values.double())
@@ -174,7 +182,9 @@ def test_other_operators_that_add():
         torch.nn.functional.embedding(index, weight).backward(x[:, None])
         assert weight.grad.flatten().tolist() == [1, 0, 3]
         weight.grad = None
-        torch.nn.functional.embedding(index, weight, padding_idx=2, scale_grad_by_freq=True).backward(x[:, None])
+        torch.nn.functional.embedding(index, weight, padding_idx=2, scale_grad_by_freq=True).backward(
+            x[:, None]
+        )
         assert weight.grad.flatten().tolist() == [torch.tensor(1 / 3).item(), 0, 0]
 
 
@@ -296,7 +306,13 @@ def test_an_index_that_changes_is_seen():
 
 def kernels():
     """Return the kernels of all operators, by the place where they were registered."""
-    names = ("scatter_add_", "index_add", "scatter_reduce.two_out", "_index_put_impl_", "embedding_dense_backward")
+    names = (
+        "scatter_add_",
+        "index_add",
+        "scatter_reduce.two_out",
+        "_index_put_impl_",
+        "embedding_dense_backward",
+    )
     return {name: str(torch.library.get_kernel(f"aten::{name}", "CPU")) for name in names} | {
         "autograd": str(torch.library.get_kernel("aten::scatter_reduce.two", "AutogradCPU"))
     }
@@ -371,7 +387,9 @@ def test_deterministic_algorithms_are_no_obstacle():
     torch.use_deterministic_algorithms(True)
     try:
         with exact_scatter():
-            x = torch.zeros(2).scatter_reduce_(0, torch.tensor([0, 0]), torch.ones(2), "amax", include_self=False)
+            x = torch.zeros(2).scatter_reduce_(
+                0, torch.tensor([0, 0]), torch.ones(2), "amax", include_self=False
+            )
         assert x.tolist() == [1, 0]
     finally:
         torch.use_deterministic_algorithms(False)
@@ -384,7 +402,12 @@ def test_compiled_functions_keep_the_exact_operators():
     def model(x, weight):
         sums = torch.zeros(2).scatter_add(0, index, x * weight)
         added = torch.zeros(2).index_add(0, index, x * weight)
-        return sums, added, torch.zeros(2).scatter_reduce(0, index, x, "amax", include_self=False), weight[index]
+        return (
+            sums,
+            added,
+            torch.zeros(2).scatter_reduce(0, index, x, "amax", include_self=False),
+            weight[index],
+        )
 
     torch.compiler.reset()
     try:

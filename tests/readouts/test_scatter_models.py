@@ -62,7 +62,10 @@ DEPENDS = {
         lambda f: pyg.PNAConv(f, f, ["mean", "max", "std"], ["identity", "amplification"], DEGREES),
         {"pre_nns.0.0.weight", "pre_nns.0.0.bias"},
     ),
-    "EdgeConv": (lambda f: pyg.EdgeConv(mlp(2 * f)), {f"nn.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")}),
+    "EdgeConv": (
+        lambda f: pyg.EdgeConv(mlp(2 * f)),
+        {f"nn.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")},
+    ),
     "CGConv": (lambda f: pyg.CGConv(f), {f"lin_{i}.{p}" for i in "fs" for p in ("weight", "bias")}),
     "GeneralConv": (lambda f: pyg.GeneralConv(f, f), {"lin_msg.weight", "lin_msg.bias"}),
     "ASAPooling": (lambda f: pyg.ASAPooling(f), {"att.weight", "att.bias"}),
