@@ -8,6 +8,7 @@
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 DATA ?= rings
+CORES := $(shell getconf _NPROCESSORS_ONLN 2> /dev/null || echo 2)
 BIN := .venv/bin
 SETUP := .venv/.installed
 CORE := readouts/kernels/native/libreadouts_core.so
@@ -30,7 +31,7 @@ $(SETUP): pyproject.toml constraints.txt
 $(CORE): csrc/CMakeLists.txt $(wildcard csrc/*.cpp csrc/*.h)
 	@mkdir -p build
 	@if cmake -S csrc -B build/core -DREADOUTS_TESTS=ON > build/core.log 2>&1; then \
-	    cmake --build build/core --parallel && cmake --install build/core --prefix . > /dev/null && touch $@; \
+	    cmake --build build/core --parallel $(CORES) && cmake --install build/core --prefix . > /dev/null && touch $@; \
 	else \
 	    echo "the native core is not built: CMake or a C++ compiler is missing (build/core.log); plain PyTorch serves"; \
 	fi
@@ -48,16 +49,16 @@ lint: $(SETUP)
 
 sanitize:
 	cmake -S csrc -B build/address -DREADOUTS_TESTS=ON -DREADOUTS_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug
-	cmake --build build/address --parallel --target test_core
+	cmake --build build/address --parallel $(CORES) --target test_core
 	$(CTEST) build/address
 	cmake -S csrc -B build/thread -DREADOUTS_TESTS=ON -DREADOUTS_SANITIZE=thread -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	cmake --build build/thread --parallel --target test_core
+	cmake --build build/thread --parallel $(CORES) --target test_core
 	$(CTEST) build/thread
 
 arm:
 	@if command -v aarch64-linux-gnu-g++ > /dev/null && command -v qemu-aarch64 > /dev/null; then \
 	    cmake -S csrc -B build/arm -DREADOUTS_TESTS=ON --toolchain $(CURDIR)/csrc/tests/aarch64.cmake && \
-	    cmake --build build/arm --parallel --target test_core && $(CTEST) build/arm; \
+	    cmake --build build/arm --parallel $(CORES) --target test_core && $(CTEST) build/arm; \
 	else \
 	    echo "skipped: make arm needs the Debian packages g++-aarch64-linux-gnu and qemu-user"; \
 	fi

@@ -276,7 +276,8 @@ class _Extreme(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        target, index, source, out = (None if t is None else t.detach() for t in ctx.saved_tensors)
+        saved: list[Any] = [None if t is None else t.detach() for t in ctx.saved_tensors]
+        target, index, source, out = saved
         dim, part = ctx.dim, source[tuple(slice(n) for n in index.shape)]
         wins = _equal(part, out.gather(dim, index))
         counts = out.dtype if out.dtype == torch.float64 else torch.float32

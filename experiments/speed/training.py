@@ -124,7 +124,9 @@ def main() -> None:
     print("| model | data | plain, ms | exact, ms | ratio |\n|---|---|--:|--:|--:|")
     for kind in asked.models:
         check(kind)
-        cases = {"128 molecules": (molecules(), 3, asked.turns)}
+        cases: dict[str, tuple[tuple[Tensor, Tensor, Tensor | None], int, int]] = {
+            "128 molecules": (molecules(), 3, asked.turns)
+        }
         if not asked.skip_large:
             cases["170,000 nodes, 1,200,000 edges"] = (large(), 2, max(asked.turns // 5, 1))
         for name, case in cases.items():

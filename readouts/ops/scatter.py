@@ -260,30 +260,38 @@ def _update(target: Tensor, index: Tensor, source: Tensor, reduce: str, include_
         target[touched] = part
         return True
     rows, old = source.reshape(index.shape[0], -1), target.reshape(size, -1).contiguous()
-    is_native = rows.is_cpu and native.supports(rows.dtype)
-    if is_native and rows.untyped_storage()._cdata == old.untyped_storage()._cdata:
-        rows = rows.clone()
     try:
-        if is_native and include_self and name == "sum" and native.add_rows(old, rows, index):
-            ptr = None
+        if rows.is_cpu and native.supports(rows.dtype):
+            _update_natively(old, index, rows, name, include_self)
         else:
-            index, ptr, order = groupings(index, size)
+            old = _updated(old, index, rows, name, include_self)
     except IndexError:
         return False
-    if is_native:
-        if ptr is not None:
-            native.update(old, rows, ptr, order, name, include_self)
-    else:
-        if include_self:
-            index = torch.cat([torch.arange(size, device=index.device), index])
-            rows = torch.cat([old, rows])
-            found = _reduced(rows, index, *group(index, size), name)
-        else:
-            found = _reduced(rows, index, ptr, order, name)
-        old = torch.where((ptr.diff() > 0).unsqueeze(1), found, old)
     if old.data_ptr() != target.data_ptr():
         target.copy_(old.view(target.shape))
     return True
+
+
+def _update_natively(old: Tensor, index: Tensor, rows: Tensor, name: str, include_self: bool) -> None:
+    """Reduce rows [E, F] into old [M, F] with the native core."""
+    if rows.untyped_storage()._cdata == old.untyped_storage()._cdata:
+        rows = rows.clone()
+    if include_self and name == "sum" and native.add_rows(old, rows, index):
+        return
+    _, ptr, order = groupings(index, old.shape[0])
+    native.update(old, rows, ptr, order, name, include_self)
+
+
+def _updated(old: Tensor, index: Tensor, rows: Tensor, name: str, include_self: bool) -> Tensor:
+    """Return old [M, F] with rows [E, F] reduced into it, from the kernels of readouts."""
+    size = old.shape[0]
+    index, ptr, order = groupings(index, size)
+    is_empty = (ptr.diff() == 0).unsqueeze(1)
+    if include_self:
+        index = torch.cat([torch.arange(size, device=index.device), index])
+        rows = torch.cat([old, rows])
+        ptr, order = group(index, size)
+    return torch.where(is_empty, old, _reduced(rows, index, ptr, order, name))
 
 
 def _reduced(rows: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, name: str) -> Tensor:
