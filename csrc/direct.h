@@ -17,7 +17,7 @@ READOUTS_INLINE void add_blocks(const Forward<T>& call, const int64_t* index, do
     auto add_row = [&](int64_t row) READOUTS_INLINE_LAMBDA {
       double* sum = sums + index[row] * slots;
       if constexpr (sizeof(T) == 4) {
-        if (lanes <= 4) {
+        if (call.features <= 4) {
           for (int64_t lane = 0; lane < lanes; ++lane) sum[lane] += (double)call.x[row * lanes + lane];
           return;
         }

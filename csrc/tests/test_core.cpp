@@ -23,6 +23,13 @@ int readouts_reduce(const void* x, int64_t dtype, int64_t nodes, int64_t feature
 int readouts_reduce_batch(const void* x, int64_t dtype, int64_t nodes, int64_t features, const void* index, int64_t bytes,
                           int64_t graphs, const int64_t* kinds, const int64_t* blocks, int64_t reductions, void* out,
                           int64_t threads);
+int readouts_update(const void* x, int64_t dtype, int64_t sources, int64_t features, const int64_t* ptr,
+                    const int64_t* order, int64_t positions, int64_t graphs, int64_t kind, void* target, int64_t threads);
+int readouts_add_rows(const void* x, int64_t dtype, int64_t nodes, int64_t features, const void* index, int64_t bytes,
+                      int64_t graphs, void* target, int64_t threads);
+int readouts_list_old(const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t nodes, int64_t* new_ptr,
+                      int64_t* new_order);
+int readouts_is_zero(const unsigned char* memory, int64_t bytes);
 int readouts_reduce_integers(const void* x, int64_t dtype, int64_t result, int64_t nodes, int64_t features, const int64_t* ptr,
                              const int64_t* order, int64_t graphs, int64_t kind, void* out, int64_t stride, int64_t threads);
 int readouts_reduce_backward(const void* grad, const void* x, const void* out, int64_t dtype, int64_t nodes,
@@ -330,6 +337,93 @@ void check_reductions(const Data<T>& data, const std::vector<int>& threads, Rand
       CHECK(same_bits(result, slope));
     });
   }
+}
+
+// Compare rows that are reduced into rows that exist, and sums in any order, with the oracle.
+template <class T>
+void check_updates(const Data<T>& data, Random& random) {
+  const Format& format = Type<T>::format;
+  const Batch& batch = data.batch;
+  int64_t graphs = batch.graphs(), nodes = batch.nodes(), features = data.features, cells = graphs * features;
+  Guarded<T> old(cells), target(cells), out(2 * cells), both(2 * cells);
+  for (int64_t at = 0; at < cells; ++at) old[at] = number<T>(Data<T>::rounded_signed(make_value("normal", format, random), format));
+  Guarded<int64_t> ptr(graphs + 1), order(nodes + graphs), kinds(std::vector<int64_t>{kSum, kMean}),
+      blocks(std::vector<int64_t>{1, 0});
+  CHECK(!readouts_list_old(data.ptr.get(), data.listing(), graphs, nodes, ptr.get(), order.get()));
+  for (bool with_old : {false, true})
+    for (int64_t kind : {kSum, kMean, kMax, kMin}) {
+      Guarded<T> expected(std::vector<T>(old.get(), old.get() + cells));
+      for (int64_t graph = 0; graph < graphs; ++graph)
+        for (int64_t feature = 0; feature < features; ++feature) {
+          Column column = data.column(graph, feature);
+          int64_t cell = graph * features + feature;
+          if (!with_old && kind <= kMean)
+            both[(2 * graph + (kind == kSum)) * features + feature] = number<T>(reduce_column(column, format).value[kind]);
+          if (column.empty()) continue;
+          if (with_old) column.push_back(value_of(old[cell]));
+          expected[cell] = number<T>(reduce_column(column, format).value[kind]);
+        }
+      for_variants({1, 3}, [&](int number, bool strange) {
+        std::memcpy(target.get(), old.get(), cells * sizeof(T));
+        context += ", update of kind " + std::to_string(kind) + (with_old ? " with old rows" : "");
+        CHECK(!call_under(strange, [&] {
+          return readouts_update(data.x.get(), Type<T>::code, nodes, features, with_old ? ptr.get() : data.ptr.get(),
+                                 with_old ? order.get() : data.listing(), with_old ? ptr[graphs] : nodes, graphs, kind,
+                                 target.get(), number);
+        }));
+        CHECK(same_bits(target, expected));
+        if (kind != kSum || !with_old) return;
+        std::memcpy(target.get(), old.get(), cells * sizeof(T));
+        context += ", in any order";
+        int status = call_under(strange, [&] {
+          return readouts_add_rows(data.x.get(), Type<T>::code, nodes, features, data.index.get(), 8, graphs,
+                                   target.get(), number);
+        });
+        CHECK(status == 0 || status == 1);
+        CHECK(same_bits(target, status == 0 ? expected : old));
+      });
+    }
+  for_variants({1, 3}, [&](int number, bool strange) {
+    out.poison();
+    context += ", sums and means of a batch vector";
+    CHECK(!call_under(strange, [&] {
+      return readouts_reduce_batch(data.x.get(), Type<T>::code, nodes, features, data.index.get(), 8, graphs,
+                                   kinds.get(), blocks.get(), 2, out.get(), number);
+    }));
+    CHECK(same_bits(out, both));
+  });
+}
+
+template <class T>
+void test_updates() {
+  Random random(7);
+  for (const char* fill : kFills)
+    for (bool listed : {false, true})
+      for (int64_t features : {1, 5, 33})
+        check_updates(Data<T>({0, 1, 2, 3, 17, 0, 128, 129, 300, 5, 0}, listed, features, fill, random), random);
+  Guarded<unsigned char> bytes(10000);
+  std::memset(bytes.get(), 0, 10000);
+  CHECK(readouts_is_zero(bytes.get(), 10000));
+  CHECK(readouts_is_zero(bytes.get(), 0));
+  for (int64_t at : {0, 4095, 4096, 9999}) {
+    bytes[at] = 0x80;
+    CHECK(!readouts_is_zero(bytes.get(), 10000));
+    bytes[at] = 0;
+  }
+  context = "wrong entries of an update";
+  Guarded<T> x(6), target(6);
+  for (int64_t at = 0; at < 6; ++at) x[at] = target[at] = number<T>(1.0);
+  for (int64_t wrong : {(int64_t)3, ~(int64_t)3, INT64_MIN, INT64_MAX, (int64_t)1 << 40}) {
+    Guarded<int64_t> ptr(std::vector<int64_t>{0, 1, 2, 3}), order(std::vector<int64_t>{0, wrong, 2});
+    CHECK(readouts_update(x.get(), Type<T>::code, 3, 2, ptr.get(), order.get(), 3, 3, kSum, target.get(), 1) ==
+          kIndexError);
+    Guarded<int64_t> index(std::vector<int64_t>{0, wrong, 2});
+    int status = readouts_add_rows(x.get(), Type<T>::code, 3, 2, index.get(), 8, 3, target.get(), 1);
+    CHECK(status == kIndexError || status == 1);
+  }
+  Guarded<int64_t> ptr(std::vector<int64_t>{0, 1, 2, 3});
+  CHECK(readouts_update(x.get(), Type<T>::code, 2, 2, ptr.get(), nullptr, 3, 3, kSum, target.get(), 1) == kIndexError);
+  CHECK(readouts_update(x.get(), Type<T>::code, 3, 2, ptr.get(), nullptr, 3, 3, kVar, target.get(), 1) == kIndexError);
 }
 
 template <class T>
@@ -1113,6 +1207,10 @@ int main(int count, char** arguments) {
   run("reductions, float32", test_reductions<float>);
   run("reductions, float16", test_reductions<float16>);
   run("reductions, bfloat16", test_reductions<bfloat16>);
+  run("updates, float64", test_updates<double>);
+  run("updates, float32", test_updates<float>);
+  run("updates, float16", test_updates<float16>);
+  run("updates, bfloat16", test_updates<bfloat16>);
   run("order, float64", test_order<double>);
   run("order, float32", test_order<float>);
   run("order, float16", test_order<float16>);
