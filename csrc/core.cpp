@@ -117,7 +117,7 @@ bool copy_offsets(const int64_t* ptr, int64_t graphs, int64_t nodes, int64_t* co
   return !falls;
 }
 
-constexpr int64_t kDirectly = 1 << 19;  // float64 sums that stay in the cache while rows are added in any order
+constexpr int64_t kDirectly = 1 << 17;  // float64 sums that stay in the cache while rows are added in any order
 
 // Copy an index and count the nodes of every graph. Return 0 where they lie graph by graph, else 1.
 int copy_index(const void* index, int64_t bytes, int64_t nodes, int64_t graphs, int64_t* copy, int64_t* ptr) {

@@ -103,17 +103,22 @@ READOUTS_INLINE void write_extremes(const Forward<T>& call, int64_t graph, const
   }
 }
 
+// Return an exact sum divided by n, as `Number<T>::narrow` takes it.
+template <class T>
+READOUTS_INLINE vd certified_mean(vd total, vd n) {
+  vd quotient = total / n, rest = remainder_of(total, quotient, n);
+  vl finite = (total - total) == 0.0;
+  vd exact = Number<T>::kWide ? nearest(quotient, rest, vd{}, vd{}, n) : to_odd(quotient, rest);
+  return finite ? exact : total;
+}
+
 // Round the certified sums of a graph and write them; `means` is scratch memory for means, or null without them.
 template <class T>
 READOUTS_INLINE void write_certified(const Forward<T>& call, int64_t graph, const double* sums, double* means) {
   if (means) {
     vd n = fill<vd>((double)call.offsets.nodes(graph));
-    for (int64_t slot = 0; slot < Columns(call.features).slots(); slot += D) {
-      vd total = load_as<vd>(sums + slot), quotient = total / n, rest = remainder_of(total, quotient, n);
-      vl finite = (total - total) == 0.0;
-      vd exact = Number<T>::kWide ? nearest(quotient, rest, vd{}, vd{}, n) : to_odd(quotient, rest);
-      store_as(means + slot, finite ? exact : total);
-    }
+    for (int64_t slot = 0; slot < Columns(call.features).slots(); slot += D)
+      store_as(means + slot, certified_mean<T>(load_as<vd>(sums + slot), n));
   }
   write_sums(call, graph, sums, means);
 }

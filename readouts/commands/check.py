@@ -28,6 +28,7 @@ import torch
 
 from readouts.commands.names import CHECKS
 from readouts.commands.target import CannotRunError, build
+from readouts.scatter import exact_scatter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: all but edges and positions)",
     )
     parser.add_argument("--edges", action="store_true", help="also shuffle the edges alone")
+    parser.add_argument(
+        "--exact-scatter",
+        action="store_true",
+        help="check the model under readouts.exact_scatter(), edges alone included: what still depends on "
+        "an order is a matrix product or a sum over all edges, or a fault",
+    )
     parser.add_argument("--positions", action="store_true", help="also rotate and shift the positions pos")
     parser.add_argument(
         "--timeout", type=_seconds, metavar="SECONDS", help="stop after this time, with what is known then"
@@ -110,7 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
     from readouts.testing.progress import TimeUpError
 
     try:
-        with limits.time_limit(arguments.timeout):
+        exact = exact_scatter() if arguments.exact_scatter else contextlib.nullcontext()
+        with limits.time_limit(arguments.timeout), exact:
             return _run(arguments, limits.Progress(arguments.timeout))
     except TimeUpError:
         raise CannotRunError(f"--timeout: nothing was checked within {arguments.timeout:g} s") from None
@@ -129,6 +137,8 @@ def _run(arguments: argparse.Namespace, stage: Callable[[str], None]) -> int:
             waiting.clear()
 
     extra = [name for name in ("edges", "positions") if getattr(arguments, name)]
+    if arguments.exact_scatter and not arguments.only and "edges" not in extra:
+        extra.insert(0, "edges")
     only = arguments.only or (*results.DEFAULT, *extra)
     listener = Listener(
         stage,

@@ -25,7 +25,7 @@ from readouts.testing import (
 )
 from readouts.testing.isolation import modes, roots, untouched
 from readouts.testing.progress import Listener, TimeUpError, listening
-from readouts.testing.report import EXACT, name_of, shown
+from readouts.testing.report import about_rounding, name_of, shown
 
 SCHEMA = 1
 DEFAULT = ("permutations", "batch", "gradients", "size")
@@ -87,7 +87,7 @@ class Results:
             ]
             hint = ["in training mode; try --mode eval"] if "training" in modes(self.call.model) else []
             return "; ".join([f"not invariant: {'; '.join(wrong)}", *card, *hint])
-        first = f"rounding, which is harmless ({EXACT})" if rounding else "identical bits"
+        first = f"rounding, which is harmless ({about_rounding()})" if rounding else "identical bits"
         if not self.reports:
             return "; ".join(card)
         so_far = " as far as there was time" if self.time_up else ""

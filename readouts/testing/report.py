@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from readouts.scatter import exact_scatter
 from readouts.testing.verdict import Verdict
 
 ALLOWED = {"rounding": (Verdict.IDENTICAL, Verdict.ROUNDING), "identical": (Verdict.IDENTICAL,)}
@@ -158,7 +159,7 @@ class Report:
         if self.verdict is Verdict.IDENTICAL:
             return ""
         if self.verdict is Verdict.ROUNDING:
-            return f"nothing: rounding is harmless; {EXACT}"
+            return f"nothing: rounding is harmless; {about_rounding()}"
         here = self.culprit.short if self.culprit else self.model
         if self.verdict is Verdict.RANDOM:
             return f"switch randomness off: model.eval(), or a fixed seed within {here}"
@@ -188,7 +189,11 @@ class Report:
         return f"{text}; in float64 {self.wide_difference:.1e}"
 
 
-EXACT = "`with readouts.exact_scatter():` removes that of sums"
+def about_rounding() -> str:
+    """Say how rounding can be removed, or what it comes from if scatter operators are exact already."""
+    if exact_scatter.is_enabled():
+        return "it comes from a matrix product or a sum over all rows, which stays as it is"
+    return "`with readouts.exact_scatter():` removes that of sums over nodes and edges"
 
 
 def shown(verdict: Verdict) -> str:

@@ -29,7 +29,7 @@ MODELS = '''
 import time
 import torch
 from torch import nn
-from torch_geometric.nn import BatchNorm, global_add_pool
+from torch_geometric.nn import BatchNorm, CGConv, GCNConv, global_add_pool
 from readouts import readout
 
 number = 3
@@ -82,6 +82,16 @@ class ByTarget(nn.Module):
     def forward(self, x, edge_index, batch):
         if (edge_index[1].diff() < 0).any(): raise ValueError("not sorted")
         return exact((x[edge_index[0]] * torch.arange(edge_index.shape[1])[:, None]), batch[edge_index[0]])
+
+class Conv(nn.Module):
+    def __init__(self, conv=None):
+        super().__init__()
+        self.conv = conv or GCNConv(8, 8)
+    def forward(self, x, edge_index, batch):
+        return global_add_pool(self.conv(x, edge_index), batch)
+
+class Crystal(Conv):
+    def __init__(self): super().__init__(CGConv(8))
 
 def make(): return Net()
 ready = Net().eval()
@@ -614,3 +624,15 @@ def test_session_in_the_readme(tmp_path):
     checker = doctest.OutputChecker()
     assert checker.check_output(session[2], run.stdout, doctest.ELLIPSIS), run.stdout
     assert session[2].count("...") < 4
+
+
+def test_exact_scatter_leaves_only_products_over_edges(capsys):
+    assert main(["check", "models:Conv", "--only", "edges"]) == 0
+    assert "rounding        edge order invariance" in capsys.readouterr().out
+    assert main(["check", "models:Conv", "--only", "edges", "--exact-scatter"]) == 0
+    assert "identical bits  edge order invariance" in capsys.readouterr().out
+    assert main(["check", "models:Crystal", "--exact-scatter", "-v"]) == 0
+    out = capsys.readouterr().out
+    assert "rounding        edge order invariance" in out
+    assert "in the code of conv (CGConv)" in out
+    assert "it comes from a matrix product or a sum over all rows" in out
