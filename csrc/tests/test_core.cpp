@@ -397,10 +397,12 @@ void check_updates(const Data<T>& data, Random& random) {
 template <class T>
 void test_updates() {
   Random random(7);
+  int turn = 0;
   for (const char* fill : kFills)
     for (bool listed : {false, true})
-      for (int64_t features : {1, 5, 33})
-        check_updates(Data<T>({0, 1, 2, 3, 17, 0, 128, 129, 300, 5, 0}, listed, features, fill, random), random);
+      for (int64_t features : {33, 5, 1})
+        if (!quick || turn++ % 3 == 0)
+          check_updates(Data<T>({0, 1, 2, 3, 17, 0, 128, 129, 300, 5, 0}, listed, features, fill, random), random);
   Guarded<unsigned char> bytes(10000);
   std::memset(bytes.get(), 0, 10000);
   CHECK(readouts_is_zero(bytes.get(), 10000));
