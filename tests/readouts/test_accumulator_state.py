@@ -70,7 +70,11 @@ def test_what_interrupts_changes_all_or_nothing(work):
 
 
 @pytest.mark.parametrize("fails", [1, 2])
-@pytest.mark.parametrize("x", [X, X.double().masked_fill(X > 1, torch.inf), (100 * X).long()], ids=["float32", "float64", "int64"])
+@pytest.mark.parametrize(
+    "x",
+    [X, X.double().masked_fill(X > 1, torch.inf), (100 * X).long()],
+    ids=["float32", "float64", "int64"],
+)
 @pytest.mark.parametrize("times", [0, 1])
 def test_an_update_that_fails_changes_nothing(monkeypatch, fails, x, times):
     total, calls = accumulated(x[:], times), []
