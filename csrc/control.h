@@ -16,7 +16,6 @@ class ControlWord {
   ControlWord(const ControlWord&) = delete;
   ControlWord& operator=(const ControlWord&) = delete;
 
- private:
 #if defined(__x86_64__)
   using Word = uint32_t;
   static constexpr Word kDefault = 0x1F80;
@@ -34,6 +33,8 @@ class ControlWord {
 #else
 #error "readouts: no control word known for this processor"
 #endif
+
+ private:
   Word before_;
 };
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <new>
 
+#include "control.h"
 #include "kernels.h"
 #include "limbs.h"
 #include "pool.h"
@@ -117,6 +118,8 @@ bool copy_offsets(const int64_t* ptr, int64_t graphs, int64_t nodes, int64_t* co
   return !falls;
 }
 
+int clamped(int64_t threads) { return (int)(threads > 64 ? 64 : (threads < 1 ? 1 : threads)); }
+
 constexpr int64_t kDirectly = 1 << 17;  // float64 sums that stay in the cache while rows are added in any order
 
 // Copy an index and count the nodes of every graph. Return 0 where they lie graph by graph, else 1.
@@ -146,8 +149,7 @@ int reduce_directly(const void* x, DType dtype, int64_t nodes, int64_t features,
   Buffer<unsigned char> broken(graphs);
   std::memset(broken.get(), 0, graphs);
   bool wrong = false;
-  Graphs view{ptr.get(), graphs, nodes, features, nullptr, (int)(threads > 64 ? 64 : (threads < 1 ? 1 : threads)),
-              flag_works, &wrong};
+  Graphs view{ptr.get(), graphs, nodes, features, nullptr, clamped(threads), flag_works, &wrong};
   chosen->reduce_directly(dtype, view, reductions, x, copy.get(), updates, broken.get(), out);
   if (!std::memchr(broken.get(), 1, graphs)) return 0;
   // the graphs whose sums were rounded: their rows, after the old one
@@ -177,8 +179,7 @@ class Batch {
   Batch(const int64_t* ptr, const int64_t* order, int64_t graphs, int64_t nodes, int64_t features, int64_t threads)
       : offsets_(graphs + 1),
         right_(copy_offsets(ptr, graphs, nodes, offsets_.get())),
-        view_{offsets_.get(), graphs,     nodes, features, order, (int)(threads > 64 ? 64 : (threads < 1 ? 1 : threads)),
-              flag_works,     &wrong_} {}
+        view_{offsets_.get(), graphs, nodes, features, order, clamped(threads), flag_works, &wrong_} {}
   bool right() const { return right_; }
   bool is_empty() const { return view_.graphs <= 0 || view_.features <= 0; }
   const Graphs& view() const { return view_; }
@@ -216,23 +217,12 @@ READOUTS_API void readouts_set_team(void* team) { set_team(reinterpret_cast<Team
 
 // Set the default floating-point control word for the calling thread, and return the one before.
 READOUTS_API int64_t readouts_default_word() {
-#if defined(__x86_64__)
-  int64_t before = __builtin_ia32_stmxcsr();
-  __builtin_ia32_ldmxcsr(0x1F80);
-#else
-  int64_t before;
-  asm volatile("mrs %0, fpcr\n\tmsr fpcr, %1" : "=&r"(before) : "r"((int64_t)0));
-#endif
-  return before;
+  ControlWord::Word before = ControlWord::read();
+  ControlWord::write(ControlWord::kDefault);
+  return (int64_t)before;
 }
 
-READOUTS_API void readouts_restore_word(int64_t word) {
-#if defined(__x86_64__)
-  __builtin_ia32_ldmxcsr((unsigned)word);
-#else
-  asm volatile("msr fpcr, %0" ::"r"(word));
-#endif
-}
+READOUTS_API void readouts_restore_word(int64_t word) { ControlWord::write((ControlWord::Word)word); }
 
 // Return the greatest entry of an index with at least one.
 READOUTS_API int64_t readouts_greatest(const void* index, int64_t bytes, int64_t nodes) {
@@ -279,17 +269,16 @@ READOUTS_API int readouts_reduce_batch(const void* x, int64_t dtype, int64_t nod
                                        int64_t bytes, int64_t graphs, const int64_t* kinds, const int64_t* blocks,
                                        int64_t reductions, void* out, int64_t threads) {
   Buffer<int64_t> ptr(graphs + 1);
-  int found;
+  int found = readouts_group(index, bytes, nodes, graphs, ptr.get());
+  if (found < 0) return found;
+  if (found == 0)
+    return readouts_reduce(x, dtype, nodes, features, ptr.get(), nullptr, graphs, kinds, blocks, reductions, out,
+                           threads);
   if (reductions > 0 && kinds[reductions - 1] <= 1) {  // sums and means
     found = reduce_directly(x, (DType)dtype, nodes, features, index, bytes, graphs, {kinds, blocks, reductions}, false,
                             out, threads);
     if (found != 1) return found;
   }
-  found = readouts_group(index, bytes, nodes, graphs, ptr.get());
-  if (found < 0) return found;
-  if (found == 0)
-    return readouts_reduce(x, dtype, nodes, features, ptr.get(), nullptr, graphs, kinds, blocks, reductions, out,
-                           threads);
   Buffer<int64_t> order(nodes);
   std::memset(order.get(), 0, nodes * sizeof(int64_t));
   found = readouts_order(index, bytes, nodes, graphs, ptr.get(), order.get());

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from readouts import ops
-from readouts.functional.checks import FLOATS, INTEGERS, check_empty, check_x, segments_of
+from readouts.functional.checks import INTEGERS, check_empty, check_x, segments_of
 from readouts.functional.elementary import finish
 from readouts.interruptions import uninterrupted
 from readouts.keywords import explain_keywords
@@ -23,7 +23,7 @@ from readouts.numerics.keys import flip, keys_of, values_of
 from readouts.numerics.rounding import narrowed, sqrt
 from readouts.ops import superaccumulator as exact
 from readouts.ops.superaccumulator import add
-from readouts.reductions import ELEMENTARY, EXTREMES, result_dtype, tracks_squares, tracks_sums
+from readouts.reductions import ELEMENTARY, EXTREMES, FLOATS, result_dtype, tracks_squares, tracks_sums
 from readouts.segments import Segments, check_size
 
 REDUCTIONS = (*ELEMENTARY, "count")

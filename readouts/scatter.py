@@ -140,16 +140,12 @@ def _register() -> torch.library.Library:
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PyTorch tells that kernels are overridden
-        for name, make in _KERNELS.items():
-            for backend in _BACKENDS:
-                if torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", backend):
-                    original = torch.library.get_kernel(f"aten::{name}", backend)
-                    library.impl(name, make(original.call_boxed), backend, with_keyset=True)
-        for name, make in _DERIVATIVES.items():
-            for backend in _BACKENDS:
-                key = f"Autograd{backend}"
-                original = torch.library.get_kernel(f"aten::{name}", key)
-                library.impl(name, make(original.call_boxed), key, with_keyset=True)
+        for backend in _BACKENDS:
+            for prefix, kernels in (("", _KERNELS), ("Autograd", _DERIVATIVES)):
+                for name, make in kernels.items():
+                    if torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", backend):
+                        original = torch.library.get_kernel(f"aten::{name}", prefix + backend)
+                        library.impl(name, make(original.call_boxed), prefix + backend, with_keyset=True)
     return library
 
 

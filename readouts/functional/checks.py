@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from readouts import ops
-from readouts.reductions import ELEMENTARY, result_dtype
+from readouts.reductions import ELEMENTARY, FLOATS, result_dtype
 from readouts.segments import Segments, check_size
 
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 REDUCTIONS = (*ELEMENTARY, "median")
 PRODUCTS = ("mul", "prod")

@@ -8,7 +8,7 @@ do not fit) and what readouts do not know (complex numbers, products).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -129,20 +129,13 @@ def index_reduce_(
 
 def index_put_(target: Tensor, indices: Sequence[Tensor | None], values: Tensor) -> bool:
     """Add values to target[indices], as `Tensor.index_put_` with accumulate does."""
-    first = indices[0] if indices else None
-    if first is None or target.dim() == 0 or not _is_known(target, values, None, "sum"):
-        return _index_put_anywhere(target, indices, values)
-    if len(indices) == 1 and first.dtype in _INDEX_DTYPES and first.dim() == 1:
-        values = values.expand(first.shape[0], *target.shape[1:])
-        if _update(target, first, values, "sum", True):
-            return True
-    return _index_put_anywhere(target, indices, values)
-
-
-def _index_put_anywhere(target: Tensor, indices: Sequence[Tensor | None], values: Tensor) -> bool:
-    """Add values through the positions of the entries that the indices choose."""
     if not _is_known(target, values, None, "sum") or target.numel() == 0:
         return False
+    first = indices[0] if len(indices) == 1 and target.dim() else None
+    if first is not None and first.dtype in _INDEX_DTYPES and first.dim() == 1:
+        rows = values.expand(first.shape[0], *target.shape[1:])
+        if _update(target, first, rows, "sum", True):
+            return True  # else a negative index, which counts from the end
     chosen = tuple(slice(None) if i is None else i for i in indices)
     positions = torch.arange(target.numel(), device=target.device).view(target.shape)[chosen]
     return _update_entries(target, positions, values.expand(positions.shape), "sum", True)
@@ -152,11 +145,7 @@ def put_(target: Tensor, index: Tensor, source: Tensor) -> bool:
     """Add source to the entries of target that are numbered by index, as `Tensor.put_` does."""
     if source.shape != index.shape:
         return False
-    flat = target.reshape(-1)
-    done = index_put_(flat, [index.reshape(-1)], source.reshape(-1))
-    if done and flat.data_ptr() != target.data_ptr():
-        target.copy_(flat.view(target.shape))
-    return done
+    return _into_entries(index_put_, target, [index.reshape(-1)], source.reshape(-1))
 
 
 def segment_reduce(
@@ -239,8 +228,13 @@ def _is_inside(index: Tensor, size: int) -> bool:
 
 def _update_entries(target: Tensor, index: Tensor, source: Tensor, reduce: str, include_self: bool) -> bool:
     """Reduce every entry of source into the entry of target [*] with the number that index gives."""
+    return _into_entries(_update, target, index.reshape(-1), source.reshape(-1), reduce, include_self)
+
+
+def _into_entries(update: Callable[..., bool], target: Tensor, *arguments: Any) -> bool:
+    """Call an update of target [*] as a vector of its entries."""
     flat = target.reshape(-1)
-    done = _update(flat, index.reshape(-1), source.reshape(-1), reduce, include_self)
+    done = update(flat, *arguments)
     if done and flat.data_ptr() != target.data_ptr():
         target.copy_(flat.view(target.shape))
     return done

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from readouts.reductions import FLOATS
 from readouts.testing import locate
 from readouts.testing.inputs import Graphs, Match, same
 from readouts.testing.isolation import Model, modes, roots, run, untouched
@@ -32,7 +33,6 @@ from readouts.testing.verdict import (
 
 Results = dict[str, Tensor]
 SCALES = 8
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
