@@ -1,49 +1,198 @@
-"""The command line: `python -m experiments NAME --data SET SET ...`."""
+"""The command line: `python -m experiments NAME --data SET SET ...`.
+
+A module is imported when its command is asked for: all of them take seconds.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from experiments.commands import learning, machine, report, seeing
-from experiments.console import UserError
-from experiments.options import ManyData, ManyNames, OneThread
-from experiments.report.sections import command_name
+from experiments.console import UserError, say
+from experiments.experiment import Experiment, command_line
+from experiments.options import COMMON, Command, Option, Scheduler, load_sets, number, resolve
 
+EXPERIMENTS = (
+    "collisions",
+    "tower",
+    "copies",
+    "counting",
+    "propositions",
+    "accuracy.experiment",
+    "extrapolation",
+    "robustness",
+    "gradients",
+    "heads",
+    "activation_maps",
+    "excitation",
+    "speed.experiment",
+    "scaling",
+)
+MODULES = {module.partition(".")[0].replace("_", "-"): module for module in EXPERIMENTS}
+DEMO = ("collisions", "tower", "copies")
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 BAD_INPUT, INTERRUPTED = 2, 130
-COMMANDS = (
-    seeing.collisions,
-    seeing.tower,
-    seeing.copies,
-    seeing.demo,
-    seeing.counting,
-    seeing.propositions,
-    learning.accuracy,
-    learning.extrapolation,
-    learning.robustness,
-    learning.gradients,
-    learning.heads,
-    learning.activation_maps,
-    learning.excitation,
-    machine.speed,
-    report.all_,
-)
-KINDS = {learning.accuracy: ManyNames, machine.speed: ManyData}
 
-app = typer.Typer(
-    help="Experiments that show what sum, mean and max readouts can and cannot see.",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-for command in COMMANDS:
-    app.command(command_name(command), cls=KINDS.get(command, OneThread))(command)
-app.command()(machine.scaling)
-app.command()(report.report)
+
+def load(module: str) -> Experiment:
+    """The experiment of a module."""
+    found: Experiment = import_module(f"experiments.{module}").EXPERIMENT
+    return found
+
+
+def load_all() -> list[Experiment]:
+    """All experiments, in the order of the report."""
+    return [load(name) for name in EXPERIMENTS]
+
+
+def command_of(name: str, text: str, parameters: Mapping[str, Option], body: Callable[[Any], object]) -> Any:
+    """A command with these options, whose `body` receives their values by name."""
+
+    def run(**given: Any) -> None:
+        body(given)
+
+    kinds = {option: parameter.kind for option, parameter in parameters.items()}
+    run.__annotations__, run.__doc__ = kinds, text
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(option, keyword, default=parameter.default, annotation=parameter.kind)
+            for option, parameter in parameters.items()
+        ]
+    )
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name, cls=Command)(run)
+    return typer.main.get_command(alone)
+
+
+def command_of_experiment(experiment: Experiment) -> Any:
+    """The command of an experiment."""
+    from experiments.run import run
+
+    return command_of(
+        experiment.name, experiment.question, experiment.parameters, lambda given: run(experiment, given)
+    )
+
+
+def demo(given: Mapping[str, Any]) -> None:
+    """Run three experiments, and sum them up in three lines."""
+    from experiments.copies import headline
+    from experiments.run import run
+
+    for experiment in map(load, DEMO):
+        defaults = {name: option.default for name, option in experiment.parameters.items()}
+        rows = run(experiment, {**defaults, **given})
+    say("", *headline(rows), "")
+
+
+def run_all(given: Mapping[str, Any]) -> None:
+    """Run all experiments that want no quiet machine, and write the report."""
+    from experiments import report, run
+
+    out, mirror, quick = given["out"], given["mirror"], given["quick"]
+    resolve(given["device"])
+    run.begin(out)
+    names, notes = (list(dict.fromkeys(given["data"])), []) if given["data"] else default_data(mirror)
+    load_sets(names, mirror)
+    jobs = {"jobs": given["jobs"] or os.cpu_count() or 1, "scheduler": given["scheduler"]}
+    chosen = []
+    for experiment in (found for found in load_all() if found.in_all):
+        options = {name: option.default for name, option in experiment.parameters.items()}
+        options |= {name: given[name] for name in COMMON} | {"data": names}
+        options |= experiment.quick if quick else {}
+        options |= {name: value for name, value in jobs.items() if name in experiment.options}
+        chosen.append((experiment, options))
+    about = {"command": command_line("all", ALL, given), "quick": quick, "notes": notes}
+    run.run_all(chosen, out, about)
+    say(*(f"wrote {path}" for path in report.write(load_all(), out)))
+
+
+def default_data(mirror: str | None) -> tuple[list[str], list[str]]:
+    """MUTAG, or else the built-in rings and a sentence that says why."""
+    try:
+        load_sets(["MUTAG"], mirror)
+    except UserError as problem:
+        return ["rings"], [f"MUTAG could not be had, so that all is on the built-in rings: {problem}"]
+    return ["MUTAG"], []
+
+
+def make_report(given: Mapping[str, Any]) -> None:
+    """Write the report."""
+    from experiments import report
+
+    out, readme = given["out"], given["readme"]
+    say(*(f"wrote {path}" for path in report.write(load_all(), out)))
+    if readme is not None:
+        report.rewrite(readme, load_all(), out)
+        say(f"wrote {readme}")
+
+
+ALL_DATA = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME...",
+        help="One or more names of sets, as in --data MUTAG PTC_MR.",
+        show_default="MUTAG, or rings where MUTAG cannot be had",
+    ),
+]
+QUICK = Annotated[
+    bool, typer.Option("--quick", help="Few folds and short trainings: MUTAG in less than ten minutes.")
+]
+README = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help="Also rewrite the results in this file, between its two markers."
+    ),
+]
+ALL = COMMON | {
+    "data": Option(ALL_DATA, []),
+    "quick": Option(QUICK, False),
+    "jobs": number(None, 1, "Processes for accuracy, of one thread each.", show_default="one a core"),
+    "scheduler": Option(Scheduler, None),
+}
+OTHERS: dict[str, tuple[str, Mapping[str, Option], Callable[[Any], object]]] = {
+    "demo": ("Run collisions, tower and copies, and sum them up in three lines.", COMMON, demo),
+    "all": (
+        "Run all experiments but speed and scaling, which want a quiet machine, and write the report.",
+        ALL,
+        run_all,
+    ),
+    "report": (
+        "Make one page of everything that experiments left in a folder: report.html, report.md and tables.",
+        {"out": COMMON["out"], "readme": Option(README, None)},
+        make_report,
+    ),
+}
+
+
+class Commands(TyperGroup):
+    """One command for each experiment, imported when it is asked for, and those of all of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names."""
+        return [*MODULES, *OTHERS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, if there is one."""
+        if cmd_name in OTHERS:
+            return command_of(cmd_name, *OTHERS[cmd_name])
+        return command_of_experiment(load(MODULES[cmd_name])) if cmd_name in MODULES else None
+
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, cls=Commands)
+
+
+@app.callback()
+def about() -> None:
+    """Experiments that show what sum, mean and max readouts can and cannot see."""
 
 
 def complain(sentence: str) -> int:
@@ -64,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(problem.format_message())  # type: ignore[attr-defined]
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    if code == INTERRUPTED:  # Typer returns it in the place of KeyboardInterrupt
+    if code == INTERRUPTED:  # Typer returns it instead of raising KeyboardInterrupt
         print("Interrupted; rows so far are kept, and a rerun continues.", file=sys.stderr)
     return code if isinstance(code, int) else 0
 

@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Table as RichTable
 
 WIDTH_WITHOUT_TERMINAL = 100
 Item = TypeVar("Item")
@@ -48,20 +49,34 @@ def tracked(items: Sequence[Item], description: str) -> Iterable[Item]:
     return track(items, description, console=console, transient=True, disable=not console.is_terminal)
 
 
+@dataclass(frozen=True)
+class Table:
+    """Lines of cells under columns, with a rule at each empty line; the first `text_columns` are text."""
+
+    title: str
+    columns: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    text_columns: int = 1
+
+    def __rich__(self) -> RichTable:
+        """Lay it out for a terminal."""
+        laid_out = RichTable(title=self.title, title_justify="left", title_style="bold")
+        for position, column in enumerate(self.columns):
+            if position < self.text_columns:
+                laid_out.add_column(column, overflow="fold")
+            else:
+                laid_out.add_column(column, justify="right", no_wrap=True)
+        for line in self.lines:
+            if line:
+                laid_out.add_row(*line)
+            else:
+                laid_out.add_section()
+        return laid_out
+
+
 def table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int = 1) -> Table:
-    """Lay out lines under columns, ruled off at empty lines; the first `text_columns` are text."""
-    result = Table(title=title, title_justify="left", title_style="bold")
-    for position, column in enumerate(columns):
-        if position < text_columns:
-            result.add_column(column, overflow="fold")
-        else:
-            result.add_column(column, justify="right", no_wrap=True)
-    for line in lines:
-        if line:
-            result.add_row(*line)
-        else:
-            result.add_section()
-    return result
+    """A table of lines that are still to be made."""
+    return Table(title, columns, list(lines), text_columns)
 
 
 def share(value: float) -> str:

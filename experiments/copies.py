@@ -1,8 +1,6 @@
 """Can a trained network tell a molecule from its k copies?
 
-Claim: with a mean or max readout it cannot, however long it trains: both get the same logits, bit for bit, so
-one of each pair is right and the other wrong, 50.0 %. With a sum readout it can. The task is one of size
-alone, and the table says how far a single threshold on the number of nodes gets.
+The task is one of size alone, and the table says how far a single threshold on the number of nodes gets.
 """
 
 from __future__ import annotations
@@ -14,20 +12,22 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from rich.table import Table
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from datasets import GraphSet, covers
 from experiments import figures
-from experiments.console import UserError, table, tracked
+from experiments.console import Table, UserError, table, tracked
+from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.models import GIN
-from experiments.rows import Row, RowLog
+from experiments.options import FOLDS, STEPS, number
+from experiments.records import Row, RowLog, present, values
 
 READOUTS = ("sum", "mean", "max")
 BASELINE = "size only"
 METRICS = ("train accuracy", "accuracy", "pairs ranked")
 MOST_COPIES = 12
+BETTER_THAN_GUESSING = 0.75
 SAMPLE = 200
 LEARNING_RATE = 0.03
 LAYERS, WIDTH = 2, 16
@@ -180,21 +180,15 @@ def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set and readout."""
     for data in dict.fromkeys(row["data"] for row in rows):
         for readout in (*READOUTS, BASELINE):
-            held_out = per_fold(rows, data, readout, "accuracy")
+            held_out = of(rows, data, readout, "accuracy")
             yield [
                 data,
                 readout,
-                percent(mean(per_fold(rows, data, readout, "train accuracy"))),
+                percent(mean(of(rows, data, readout, "train accuracy"))),
                 percent(mean(held_out)),
                 f"{percent(min(held_out))} - {percent(max(held_out))}",
-                percent(mean(per_fold(rows, data, readout, "pairs ranked"))),
+                percent(mean(of(rows, data, readout, "pairs ranked"))),
             ]
-
-
-def per_fold(rows: Sequence[Row], data: str, readout: str, metric: str) -> list[float]:
-    """The values of one metric, one a fold."""
-    wanted = {"data": data, "readout": readout, "metric": metric}
-    return [row["value"] for row in rows if wanted.items() <= row.items()]
 
 
 def percent(value: float) -> str:
@@ -210,7 +204,7 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     for panel, data in zip(panels, names, strict=True):
         panel.axvline(50, color=figures.GREY, linewidth=1, linestyle=":", zorder=0)
         for height, readout in enumerate(reversed(lines)):
-            values = [100 * value for value in per_fold(rows, data, readout, "accuracy")]
+            values = [100 * value for value in of(rows, data, readout, "accuracy")]
             colour = figures.COLOURS.get(readout, figures.GREY)
             panel.plot(
                 values,
@@ -227,3 +221,96 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
         panel.set(title=data, xlim=(30, 101), ylim=(-0.6, len(lines) - 0.4), xlabel="held-out accuracy [%]")
         panel.set_yticks(range(len(lines)), list(reversed(lines)))
     return figures.save(drawing, out, "copies")
+
+
+def of(rows: Sequence[Row], data: str, readout: str, metric: str) -> list[float]:
+    """The values of one metric, one a fold."""
+    return values(rows, data=data, readout=readout, metric=metric)
+
+
+def told(accuracies: Sequence[float]) -> str:
+    """What the accuracies of all folds amount to; 50 % is what guessing gets."""
+    if all(accuracy == 0.5 for accuracy in accuracies):
+        return "cannot tell a held-out molecule from its copies: as good as guessing, in every fold"
+    if all(accuracy == 1 for accuracy in accuracies):
+        return "tells every held-out molecule from its copies"
+    return f"tells {'nearly all' if mean(accuracies) > 0.95 else 'some'} molecules from their copies"
+
+
+def headline(rows: Sequence[Row]) -> Iterator[str]:
+    """One line a readout: how often it tells held-out molecules from copies, on average over the sets."""
+    for readout in READOUTS:
+        per_set = [of(rows, data, readout, "accuracy") for data in present(rows, "data")]
+        found = told([accuracy for folds in per_set for accuracy in folds])
+        yield f"{readout.capitalize():<5}{percent(mean(map(mean, per_set))):>6} %  {found}"
+
+
+def findings(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Mean and max guess in every fold, and the sum does far better."""
+    for data in present(rows, "data"):
+        folds = {readout: of(rows, data, readout, "accuracy") for readout in READOUTS}
+        good = mean(folds["sum"]) >= BETTER_THAN_GUESSING and {*folds["mean"], *folds["max"]} == {0.5}
+        parts = [f"{readout} {told(found)} ({percent(mean(found))} %)" for readout, found in folds.items()]
+        yield Finding(data, good, "; ".join(parts), "check")
+
+
+def numbers(rows: Sequence[Row]) -> str:
+    """The accuracies of all sets."""
+    of_sets = {
+        readout: span(100 * mean(of(rows, data, readout, "accuracy")) for data in present(rows, "data"))
+        for readout in READOUTS
+    }
+    return f"held-out accuracy: {', '.join(f'{readout} {found} %' for readout, found in of_sets.items())}"
+
+
+EXPERIMENT = Experiment(
+    name="copies",
+    title="Copies",
+    question="Can a trained network distinguish a molecule from its copies?",
+    claim=(
+        "A trained network with a mean or max readout cannot tell a molecule from its copies; with a sum "
+        "it can"
+    ),
+    theory=(
+        "With a mean or max readout a molecule and k disjoint copies of it have the same logits, bit for "
+        "bit, however long one trains: one answer of each pair is right and the other wrong, 50.0 %. With "
+        "a sum readout a network learns it."
+    ),
+    setup=(
+        "Each network is trained to say whether it sees a molecule or k copies of it, and asked about "
+        "molecules that were held out; both forms of a molecule are on the same side of a fold. k "
+        "outgrows the largest molecule, at most 12. A single threshold on the number of nodes stands "
+        "beside."
+    ),
+    source="[Xu et al. 2019](https://arxiv.org/abs/1810.00826), corollary 8: a mean sees proportions.",
+    caveats=(
+        (
+            "The task is one of size alone, which the threshold shows: it tells what a readout can see, "
+            "not that counting is useful."
+        ),
+        (
+            "Every network sees the smallest and the largest molecule of each class in training, so that "
+            "none has to extrapolate."
+        ),
+    ),
+    drawings=(
+        Drawing(
+            "copies",
+            "Held-out accuracy of sum, mean and max readouts and of a threshold on size: a dot a fold, "
+            "and a bar for the mean.",
+            "Held-out accuracy: a dot a fold, a bar for their mean; dotted is guessing.",
+        ),
+    ),
+    prepare=choose,
+    measure=measure,
+    tables=tables,
+    findings=findings,
+    numbers=numbers,
+    figure=figure,
+    notes=sentences,
+    options={
+        "k": number(None, 2, "How many copies.", show_default="enough to outgrow every molecule, at most 12"),
+        "folds": FOLDS,
+        "epochs": STEPS,
+    },
+)

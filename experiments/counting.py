@@ -1,17 +1,14 @@
 """Linear probes of a pooled vector: what of counts, proportions and presence each readout keeps.
 
-Claim: of one-hot atoms the sum holds the exact count of every kind, the mean the proportions and no counts,
-the max which kinds are there and no more (Xu et al. 2019). After message passing, states describe
-neighbourhoods, and still counts are best read off the sum and proportions off the mean. A probe is linear,
-fitted on some graphs and judged on others. The *error* of ridge regression is its mean square divided by the
-variance of the target in the set; that of logistic regression (presence) its share of wrong answers divided
-by that of naming the majority. So 0 is recovered and 1 a blind guess.
+A probe is linear, fitted on some graphs and judged on others. The *error* of ridge regression is its mean
+square divided by the variance of the target in the set; that of logistic regression (presence) its share of
+wrong answers divided by that of naming the majority. So 0 is recovered and 1 a blind guess.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +18,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
-from rich.table import Table
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
@@ -31,9 +27,11 @@ from torch_geometric.data import Batch, Data
 
 from datasets import GraphSet
 from experiments import figures
-from experiments.console import UserError, share, table, tracked
+from experiments.console import Table, UserError, share, table, tracked
+from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.models import GIN
-from experiments.rows import Row, RowLog, average, present
+from experiments.options import FOLDS, STEPS
+from experiments.records import Row, RowLog, average, present
 from readouts import readout as pool
 
 Matrix = npt.NDArray[np.float64]
@@ -244,26 +242,15 @@ def shown(error: float) -> str:
     return share(error) if error < 10 else "> 10"
 
 
-def verdicts(rows: Sequence[Row]) -> Iterator[str]:
-    """One sentence for each set and kind of states: what of the claim held, and what did not."""
-    for data in present(rows, "data"):
-        for state in present(rows, "states", data=data):
-            error = partial(over_folds, rows, data, state)
-            exact = 100 * error("sum", EXACT)
-            said = of_atoms(error) if state == ATOMS else of_states(error)
-            yield f"{data}, {state}: {said}; off the sum, all counts are right in {exact:.1f} % of graphs."
-
-
-def of_atoms(error: Callable[[str, str], float]) -> str:
+def of_atoms(error: Callable[[str, str], float]) -> tuple[bool, str]:
     """Whether each readout gave what it is said to hold, and nothing that it is said to lose."""
     against = [f"the {readout} gave no {probe}" for readout, probe in CLAIMED if error(readout, probe) > TINY]
     against += [f"the {readout} gave {probe}" for readout, probe in DENIED if error(readout, probe) <= TINY]
-    if against:
-        return f"not as claimed, {', '.join(against)}"
-    return "as claimed, the sum gave counts, the mean proportions and no counts, the max presence alone"
+    as_claimed = "the sum gave counts, the mean proportions and no counts, the max presence alone"
+    return not against, ", ".join(against) or as_claimed
 
 
-def of_states(error: Callable[[str, str], float]) -> str:
+def of_states(error: Callable[[str, str], float]) -> tuple[bool, str]:
     """Which readout each probe reads best, and whether that is as claimed of counts and proportions."""
     best = {}
     for probe in PROBES:
@@ -272,7 +259,7 @@ def of_states(error: Callable[[str, str], float]) -> str:
         best[probe] = [readout for readout in READOUTS if errors[readout] == least], least
     held = best["counts"][0] == ["sum"] and "mean" in best["proportions"][0]
     said = [f"{probe} off {' and '.join(names)} ({least})" for probe, (names, least) in best.items()]
-    return f"{'as' if held else 'not as'} claimed, {', '.join(said)} are read best"
+    return held, f"{', '.join(said)} are read best"
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
@@ -306,3 +293,69 @@ def draw(panel: Axes, errors: Matrix, claimed: Sequence[tuple[str, str]]) -> Non
     panel.set_yticks(range(len(PROBES)), PROBES)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
+
+
+def findings(rows: Sequence[Row]) -> Iterator[Finding]:
+    """For each set and kind of states: each readout gives what it is said to hold of atoms and nothing else,
+    and the most of it of states.
+    """
+    for data in present(rows, "data"):
+        for state in present(rows, "states", data=data):
+            error = partial(over_folds, rows, data, state)
+            held, said = of_atoms(error) if state == ATOMS else of_states(error)
+            exact = f"off the sum, all counts are right in {100 * error('sum', EXACT):.1f} % of graphs"
+            found = Finding(f"{data}, {state}", held, f"{said}; {exact}")
+            yield replace(found, kind="check") if state == ATOMS else found
+
+
+def numbers(rows: Sequence[Row]) -> str:
+    """How often all counts of atoms are right."""
+    exact = {
+        readout: span(100 * over_folds(rows, data, ATOMS, readout, EXACT) for data in present(rows, "data"))
+        for readout in READOUTS
+    }
+    told = ", ".join(f"{readout} {found} %" for readout, found in exact.items())
+    return f"graphs with all atoms counted right: {told}"
+
+
+EXPERIMENT = Experiment(
+    name="counting",
+    title="Counting",
+    question="What does a linear probe recover from a pooled vector: counts, proportions, presence?",
+    claim=("A linear probe recovers counts from a sum, proportions from a mean, presence only from a max"),
+    theory=(
+        "Of one-hot atoms the sum holds the exact count of every kind, the mean the proportions and no "
+        "counts, the max which kinds are there and no more. After message passing counts are still best "
+        "read off the sum, and proportions off the mean."
+    ),
+    setup=(
+        "Ridge and logistic regression from the pooled vector to the counts, the proportions and the "
+        "presence of every kind of atom, fitted on some graphs and judged on others: of the atoms "
+        "themselves, of a random network's states, and of a trained one's. An error of 0 is recovered, 1 "
+        "a blind guess."
+    ),
+    source=(
+        "[Xu et al. 2019](https://arxiv.org/abs/1810.00826); probing by linear models: [Alain and Bengio "
+        "2016](https://arxiv.org/abs/1610.01644)."
+    ),
+    caveats=(
+        "A linear probe shows what is there to be read linearly; what it misses may still be there.",
+        "The penalty of each probe is chosen on its training graphs.",
+    ),
+    drawings=(
+        Drawing(
+            "counting",
+            "A table of colours for each kind of node states: readouts across, probes down, the error "
+            "of a linear probe in each field.",
+            "Error of a linear probe on held-out graphs: blue is recovered; framed is what is claimed.",
+        ),
+    ),
+    prepare=choose,
+    measure=measure,
+    tables=tables,
+    findings=findings,
+    numbers=numbers,
+    figure=figure,
+    notes=sentences,
+    options={"folds": FOLDS, "epochs": STEPS},
+)

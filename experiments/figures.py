@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from experiments.console import writing
 
 INK, GREY, PALE = "#222222", "#767676", "#d9d9d9"
 COLOURS = {"sum": "#0072b2", "mean": "#d55e00", "max": "#009e73"}
-PIXELS_PER_INCH = 200
+PIXELS_PER_INCH, COLOURS_OF_A_FILE = 130, 128
 STYLE = {
     "font.size": 10,
     "axes.edgecolor": GREY,
@@ -23,7 +25,6 @@ STYLE = {
     "axes.spines.top": False,
     "axes.titlesize": 11,
     "figure.facecolor": "white",
-    "svg.hashsalt": "readouts",
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -64,9 +65,11 @@ def legend(figure: Figure, entries: Mapping[str, tuple[str, str]]) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `name.svg` and `name.png`, without dates."""
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    for path, metadata in zip(paths, ({"Date": None}, {"Software": None}), strict=True):
-        with writing(path), matplotlib.rc_context(STYLE):
-            figure.savefig(path, dpi=PIXELS_PER_INCH, metadata=metadata)
-    return paths
+    """Write `name.png` at reading size, without dates, in few colours."""
+    path = folder / f"{name}.png"
+    drawn = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(drawn, dpi=PIXELS_PER_INCH, metadata={"Software": None})
+    with writing(path), Image.open(drawn) as image:
+        image.convert("RGB").quantize(COLOURS_OF_A_FILE, dither=Image.Dither.NONE).save(path, optimize=True)
+    return [path]

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,38 +29,15 @@ class DeviceName(StrEnum):
     cuda = "cuda"
 
 
-class ManyData(TyperCommand):
-    """A command whose `--data` takes all the names that follow it: `--data A B` is `--data A --data B`."""
+class Command(TyperCommand):
+    """A command whose options take all the values that follow them: `--data A B` is `--data A --data B`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat the option before the parser sees it."""
-        return super().parse_args(ctx, repeat_option("--data", args))
-
-
-class OneThread(ManyData):
-    """A command that computes on one thread: a number then does not depend on how many cores there are.
-
-    The networks of the experiments are too small to gain from more.
-    """
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        import torch
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return super().invoke(ctx)
-        finally:
-            torch.set_num_threads(threads)
-
-
-class ManyNames(OneThread):
-    """A command whose `--network` and `--readout` take all the names that follow them, too."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat the options before the parser sees them."""
-        return super().parse_args(ctx, repeat_option("--network", repeat_option("--readout", args)))
+        """Repeat options of many values before the parser sees them."""
+        for parameter in self.params:
+            if getattr(parameter, "multiple", False):
+                args = repeat_option(parameter.opts[0], args)
+        return super().parse_args(ctx, args)
 
 
 def repeat_option(option: str, arguments: Sequence[str]) -> list[str]:
@@ -157,10 +135,47 @@ Scheduler = Annotated[
     ),
 ]
 RINGS = ["rings"]
-NO_DATA: list[str] = []
-NETWORK = ["gin"]
-NO_READOUTS: list[str] = []
-RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Option:
+    """The annotated type of a command's option, as Typer wants it, and its default."""
+
+    kind: Any
+    default: Any
+
+
+COMMON = {
+    "data": Option(DataNames, RINGS),
+    "mirror": Option(Mirror, None),
+    "out": Option(Out, Path("results")),
+    "device": Option(Device, DeviceName.auto),
+    "seed": Option(Seed, 0),
+}
+OF_THE_READER = ("mirror", "out", "jobs", "scheduler")
+
+
+def number(default: int | None, least: int, text: str, show_default: str | bool = True) -> Option:
+    """An option that is a whole number; `show_default` says what stands for None."""
+    asked = typer.Option(min=least, help=text, show_default=show_default)
+    return Option(Annotated[int | None, asked] if default is None else Annotated[int, asked], default)
+
+
+def names(option: str, known: Collection[str], default: Sequence[str] = ()) -> Option:
+    """An option that takes names, all by default where none is given."""
+    text = f"One or more of {', '.join(known)}."
+    shown = True if default else "all"
+    asked = typer.Option(metavar="NAME...", callback=one_of(option, known), help=text, show_default=shown)
+    return Option(Annotated[list[str], asked], list(default))
+
+
+def flag(text: str, name: str) -> Option:
+    """An option that is there or not."""
+    return Option(Annotated[bool, typer.Option(f"--{name}", help=text)], False)
+
+
+FOLDS, STEPS = Option(Folds, 4), Option(Steps, 100)
+FOLDS_OF_CLASSES = Option(FoldsOfClasses, None)
 
 
 def load_sets(names: Sequence[str], mirror: str | None) -> list[GraphSet]:
@@ -188,8 +203,3 @@ def resolve(device: DeviceName) -> str:
     if device is DeviceName.cuda and not torch.cuda.is_available():
         raise UserError(f"--device cuda: PyTorch {torch.__version__} finds no CUDA device here.")
     return "cuda" if device is not DeviceName.cpu and torch.cuda.is_available() else "cpu"
-
-
-def say_paths(*paths: Path) -> None:
-    """Tell where the results are."""
-    say(*(f"wrote {path}" for path in paths))

@@ -1,12 +1,8 @@
 """What it costs to read out graphs whose nodes are spread over processes.
 
-Claim: what goes between processes depends on graphs and features, not on nodes, and the bits of the result on
-neither. The nodes of every graph are dealt out in turns to 1, 2 and 4 processes of one thread each, on one
-machine. Each readout, forward and backward, runs in fresh processes: seconds, bytes of its messages (counted
-around `all_reduce`, and computed from sizes), peak memory beyond the features, and whether outputs and
-gradients have the bits of one process.
-
-The second table is computed from the same sizes, not measured: messages for many ranks and nodes.
+The nodes of every graph are dealt out in turns to 1, 2 and 4 processes of one thread each, on one machine.
+Each readout, forward and backward, runs in fresh processes. The second table is computed from the same sizes,
+not measured: messages for many ranks and nodes.
 """
 
 from __future__ import annotations
@@ -24,14 +20,16 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from matplotlib.ticker import NullFormatter
-from rich.table import Table
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 import readouts
 from experiments import figures
-from experiments.console import table, tracked
-from experiments.rows import Row, RowLog, pick
+from experiments.console import Table, table, tracked
+from experiments.experiment import Drawing, Experiment, Finding
+from experiments.experiment import span as ends
+from experiments.options import flag
+from experiments.records import Row, RowLog, pick
 from experiments.speed.timing import peak_beyond
 from readouts import distributed
 from readouts.numerics import superaccumulator
@@ -59,9 +57,9 @@ PAPER_READOUTS = ("sum", "max", "std", "median")
 PAPER_WORDS, PAPER_SQUARE_WORDS = 4, 6  # of sums of float32 numbers and of squares, from eight decades
 
 
-def measure(log: RowLog, seed: int, nodes: int) -> list[Row]:
-    """One run for each number of processes and each readout."""
-    rows = []
+def measure(tasks: Sequence[object], log: RowLog, seed: int, quick: bool) -> list[Row]:
+    """One run for each number of processes and each readout; there are no data sets."""
+    rows, nodes = [], QUICK_NODES if quick else NODES
     runs = [(processes, readout) for processes in PROCESSES for readout in READOUTS]
     for processes, readout in tracked(runs, "running processes"):
         work = {"data": f"{nodes} nodes", "readout": readout, "seed": seed, "fold": None}
@@ -233,20 +231,30 @@ def sent(rows: Sequence[Row], readout: str) -> list[float]:
     return [value(rows, readout, processes, "bytes counted") for processes in PROCESSES]
 
 
-def verdicts(rows: Sequence[Row]) -> Iterator[str]:
-    """Whether bits and bytes are as claimed."""
+def findings(rows: Sequence[Row]) -> Iterator[Finding]:
+    """The bits of one process on any number of them, and messages that do not grow with them."""
     exact = all(row["value"] for row in rows if row["metric"] == "same bits")
-    yield f"Outputs and gradients {'have' if exact else 'do NOT have'} the bits of one process."
-    in_all = [sum(sizes) for sizes in zip(*(sent(rows, readout) for readout in READOUTS), strict=True)]
-    held = all(
+    said = f"outputs and gradients {'have' if exact else 'do NOT have'} the bits of one process"
+    yield Finding("bits", exact, said, "check")
+    sizes = [sent(rows, readout) for readout in READOUTS]
+    level = all(len(set(of_readout)) == 1 for of_readout in sizes)
+    in_all = [sum(of_processes) for of_processes in zip(*sizes, strict=True)]
+    computed = all(
         value(rows, readout, processes, "bytes counted") <= value(rows, readout, processes, "bytes computed")
         for readout in READOUTS
         for processes in PROCESSES
     )
-    yield (
-        f"Messages of {PROCESSES[-1]} processes are {in_all[-1] / in_all[0]:.2f} times as large as of one; "
-        f"{'none is' if held else 'SOME ARE'} larger than computed."
+    said = (
+        f"messages of {PROCESSES[-1]} processes are {in_all[-1] / in_all[0]:.2f} times as large as of one; "
+        f"{'none is' if computed else 'SOME ARE'} larger than computed"
     )
+    yield Finding("messages", level, said, "check")
+
+
+def numbers(rows: Sequence[Row]) -> str:
+    """What each process sends."""
+    told = ", ".join(f"{name} {ends((size / 1000 for size in sent(rows, name)), '.0f')}" for name in READOUTS)
+    return f"kB sent by each process: {told}"
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
@@ -263,3 +271,51 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
         panel.xaxis.set_minor_formatter(NullFormatter())
     figures.legend(drawing, {readout: (colour, "-") for readout, colour in LINES.items()})
     return figures.save(drawing, out, "scaling")
+
+
+EXPERIMENT = Experiment(
+    name="scaling",
+    title="Many processes",
+    question="What does distributing nodes over processes cost?",
+    claim="Nodes spread over processes give the bits of one, and messages do not grow with nodes",
+    theory=(
+        "Exact sums merge in any order, so a readout need not see its graph in one piece: outputs and "
+        "gradients have the bits of one process however the nodes are dealt out, and what is sent grows "
+        "with graphs and features, never with nodes."
+    ),
+    setup=(
+        "The nodes of every graph are dealt out in turns to 1, 2 and 4 processes of one thread each on "
+        "one machine. Each readout runs forward and backward in fresh processes: seconds, bytes of its "
+        "messages (counted around every `all_reduce`, and computed from sizes), memory beyond the "
+        "features."
+    ),
+    source=(
+        "Sums in fixed point: Kulisch and Miranker, *Computer arithmetic in theory and practice*, 1981. "
+        "How it is done: `docs/scaling.md`."
+    ),
+    caveats=(
+        (
+            "More processes than cores, and memory that they share: seconds on one machine say little "
+            "about a cluster."
+        ),
+        "The table for many ranks is computed from sizes, not measured.",
+    ),
+    drawings=(
+        Drawing(
+            "scaling",
+            "Seconds and bytes of messages of each readout over the number of processes; the bytes are "
+            "level lines.",
+            "Time and messages of forward and backward over the number of processes.",
+        ),
+    ),
+    measure=measure,
+    tables=tables,
+    findings=findings,
+    numbers=numbers,
+    figure=figure,
+    options={"quick": flag("A tenth of the nodes.", "quick")},
+    data=None,
+    on_device=False,
+    in_all=False,
+    one_thread=False,
+)

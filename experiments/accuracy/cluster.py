@@ -14,15 +14,17 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
 
-from experiments.accuracy.jobs import Done, Job, Residents, one_thread
+from experiments.accuracy.jobs import Done, Job, Residents
 from experiments.accuracy.resident import Resident
 from experiments.accuracy.training import Settings
 from experiments.console import UserError
-from experiments.rows import code_digest, versions
+from experiments.experiment import one_thread
+from experiments.records import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,15 +36,18 @@ INSTALL = "--scheduler needs Dask: pip install 'dask[distributed]'."
 
 
 def run_on_cluster(
-    waiting: Sequence[Job], residents: Residents, settings: Settings, device: str, address: str
+    waiting: Sequence[Job], residents: Residents, settings: Settings, device: str, address: str, code: str
 ) -> Done:
-    """All jobs, as workers get them done; raises `UserError` where the cluster cannot do them."""
+    """All jobs, as workers get them done; raises `UserError` where the cluster cannot do them.
+
+    `code` is the digest of this process's code.
+    """
     if not waiting:
         return
     with connected(address) as client:
         held = {key: client.submit(unpack, pack(residents[key])) for key in {job.key for job in waiting}}
         tasks = (
-            delayed(on_worker)(held[job.key], place, job, settings, device, stamp())
+            delayed(on_worker)(held[job.key], place, job, settings, device, stamp(code))
             for place, job in enumerate(waiting)
         )
         with parallel_config(backend(client)):
@@ -124,9 +129,9 @@ def unpack(packed: bytes) -> Resident:
     return resident
 
 
-def stamp() -> dict[str, str]:
+def stamp(code: str) -> dict[str, str]:
     """What rows say of the process that measured them."""
-    return {**versions(), "code": code_digest("accuracy")}
+    return {**versions(), "code": code}
 
 
 _alone = threading.Lock()
@@ -140,11 +145,17 @@ def on_worker(
     Raises `UserError` where rows would not tell the truth about this worker.
     """
     differing = [
-        f"{name} {found} in the place of {expected[name]}"
-        for name, found in stamp().items()
+        f"{name} {found} instead of {expected[name]}"
+        for name, found in stamp(code_here()).items()
         if found != expected[name]
     ]
     if differing:
         raise UserError(f"--scheduler: a worker has {', '.join(differing)}.")
     with _alone, one_thread(), parallel_config("sequential"):
         return place, job.run(resident.to(device), settings)
+
+
+def code_here() -> str:
+    """The digest of this process's code; the experiment is imported late, because it imports this module."""
+    found: str = import_module("experiments.accuracy.experiment").EXPERIMENT.code
+    return found

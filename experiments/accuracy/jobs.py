@@ -5,32 +5,25 @@ One job is one method on one fold, and the same for whoever runs it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from datasets import GraphSet
 from datasets.splits import Split, stratified_folds
 from experiments.accuracy import baselines, training
 from experiments.accuracy.baselines import BASELINES
 from experiments.accuracy.networks import READOUTS
-from experiments.accuracy.resident import NETWORKS, Resident
+from experiments.accuracy.resident import Resident
 from experiments.accuracy.training import Settings
 from experiments.console import UserError
-from experiments.options import check_names
 
 FOLDS = 10
 VALIDATION = 0.1
 QUICK = ("sum", "mean", "max")
-MEASURING = ("baselines", "jobs", "networks", "products", "resident", "training")
 
 Key = tuple[str, str]
 Residents = Mapping[Key, Resident]
@@ -39,7 +32,7 @@ Done = Generator[tuple["Job", dict[str, float]]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What the user asked for: networks, readouts, folds (None: as many as the classes allow, up to ten)."""
+    """What is asked for: networks, readouts, folds (None: as many as the classes allow, up to ten)."""
 
     networks: tuple[str, ...]
     readouts: tuple[str, ...]
@@ -51,8 +44,8 @@ class Plan:
 
 
 def plan(
-    networks: Sequence[str],
-    readouts: Sequence[str],
+    network: Sequence[str],
+    readout: Sequence[str],
     folds: int | None,
     repeats: int,
     seed: int,
@@ -61,21 +54,11 @@ def plan(
     quick: bool,
 ) -> Plan:
     """A plan from the command line; with `quick`, one for a first look."""
-    chosen = readouts or (QUICK if quick else tuple(READOUTS))
-    check_names("network", networks, NETWORKS)
-    check_names("readout", chosen, READOUTS)
     settings = Settings(epochs=epochs)
     if quick:
         settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])
-    return Plan(
-        networks=tuple(dict.fromkeys(networks)),
-        readouts=tuple(dict.fromkeys(chosen)),
-        folds=folds,
-        repeats=repeats,
-        seed=seed,
-        attributes=attributes,
-        settings=settings,
-    )
+    chosen = tuple(dict.fromkeys(readout)) or (QUICK if quick else tuple(READOUTS))
+    return Plan(tuple(dict.fromkeys(network)), chosen, folds, repeats, seed, attributes, settings)
 
 
 @dataclass(frozen=True)
@@ -106,17 +89,6 @@ class Job:
         return training.train_and_judge(resident, self.split, self.method, settings, self.seed)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Every job runs on one thread, wherever it runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
     """All jobs of a set, a fold at a time; every method gets the same folds and seeds."""
     check(graphs, plan)
@@ -133,7 +105,6 @@ def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
             for network, method in methods:
                 work: dict[str, Any] = {"data": graphs.name, "readout": method, "seed": seed, "fold": fold}
                 work |= {"network": network, "folds": folds, "attributes": plan.attributes}
-                work |= {"method": digest()}
                 if network is None:
                     work |= {"libraries": {"scikit-learn": metadata.version("scikit-learn")}}
                 else:
@@ -154,11 +125,3 @@ def check(graphs: GraphSet, plan: Plan) -> None:
         raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
     if plan.attributes and not all("node_attr" in graph for graph in graphs):
         raise UserError(f"--attributes: {graphs.name} has no node attributes.")
-
-
-@cache
-def digest() -> str:
-    """A digest of the files that a number depends on; those of tables and figures only read rows."""
-    folder = Path(__file__).parent
-    sources = b"".join((folder / f"{name}.py").read_bytes() for name in MEASURING)
-    return hashlib.sha256(sources).hexdigest()[:16]

@@ -12,9 +12,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import torch
 
-from experiments.accuracy.jobs import Done, Job, Key, Residents, one_thread
+from experiments.accuracy.jobs import Done, Job, Key, Residents
 from experiments.accuracy.resident import Resident
 from experiments.accuracy.training import Settings
+from experiments.experiment import one_thread
 
 
 def run_here(waiting: Sequence[Job], residents: Residents, settings: Settings, device: str) -> Done:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.rows import Row
+from experiments.records import Row
 from experiments.speed.baselines import READ
 from experiments.speed.cases import EAGER, NORMAL, SORTED
 from experiments.speed.measure import RIGHT, SECONDS, case_of
@@ -74,7 +74,7 @@ def gather(rows: Sequence[Row]) -> list[Cell]:
     """One cell a case, the small ones first."""
     cells: dict[str, Cell] = {}
     for row in rows:
-        cell = cells.setdefault(case_of(row), Cell(row))
+        cell = cells.setdefault(case_of(row), Cell(row | {"device": row["run"]["device"]}))
         contender = row["contender"]
         cell.verdicts[contender] = row["verdict"]
         numbers = cell.numbers.setdefault(contender, {})

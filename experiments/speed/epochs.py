@@ -24,12 +24,12 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINConv, global_add_pool
 
 from datasets import GraphSet
-from experiments.accuracy.jobs import digest, one_thread
 from experiments.accuracy.networks import Network
 from experiments.accuracy.resident import Resident, reside
 from experiments.accuracy.training import Settings, Training, epochs, new_network
 from experiments.console import tracked
-from experiments.rows import Row, RowLog
+from experiments.experiment import one_thread
+from experiments.records import Row, RowLog
 from experiments.speed import measure as measuring
 from experiments.speed.cases import EAGER, EPOCH, NORMAL, SORTED
 from experiments.speed.implementations import LOADER, RESIDENT
@@ -66,7 +66,7 @@ def measure(sets: Sequence[GraphSet], log: RowLog, settings: measuring.Settings)
     for graphs in tracked(sets, "timing epochs") if settings.device == "cpu" else ():
         together = cache(partial(time_epochs, graphs, settings.seed, SHARES * settings.share))
         work = case_of_epoch(graphs) | settings.work | {"threads": 1}
-        work |= {"settings": asdict(Settings()), "engine": digest()}
+        work |= {"settings": asdict(Settings())}
         for name in (LOADER, RESIDENT):
             fields = {"contender": name, "verdict": measuring.RIGHT, "bytes": 0}
             rows += log.measure({**work, **fields}, METRICS, partial(of_one, together, name))

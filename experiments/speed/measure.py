@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from experiments.console import tracked
-from experiments.rows import OUTCOME, Row, RowLog, identity, read_rows
+from experiments.records import Row, RowLog, identity
 from experiments.speed.baselines import baselines
 from experiments.speed.cases import FORWARD, GRAPHED, Batch, Case, bytes_moved, make_batch
 from experiments.speed.check import Check, Deviation, check_shuffle, make_check, worst
@@ -33,7 +33,7 @@ from experiments.speed.oracle import Truth
 from experiments.speed.timing import Samples, Thunk, captured, cuda_events, interleave, wall
 
 RIGHT, SECONDS, REFUSED, CLOSED = "right", "seconds", "refused", "contenders"
-OF_A_CONTENDER = ("contender", "verdict", "metric", "bytes", "p20", "p80", "repeats", "samples", *OUTCOME)
+OF_A_CONTENDER = ("contender", "verdict", "metric", "bytes", "p20", "p80", "repeats", "samples", "value")
 ROOM = 10  # copies of x in float32 that a case may need at once
 
 
@@ -116,7 +116,7 @@ def measure(cases: Sequence[Case], log: RowLog, settings: Settings) -> list[Row]
     wanted = {case_of(row) for row in closed}
     rows = {
         identity({**row, **dict.fromkeys(OF_A_CONTENDER, 0), "contender": row["contender"]}): row
-        for row in read_rows(log.path)
+        for row in log.rows
         if "contender" in row and case_of(row) in wanted
     }
     return list(rows.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from experiments.console import tracked
-from experiments.rows import ROOT, Row, RowLog
+from experiments.records import ROOT, Row, RowLog
 from experiments.speed.cases import BACKWARD, TRIPLE, Case, even, make_batch
 from experiments.speed.implementations import IMPLEMENTATIONS, OURS, PYG
 from experiments.speed.measure import RIGHT, Settings

@@ -12,7 +12,7 @@ from functools import partial
 from statistics import median
 
 from experiments.console import tracked
-from experiments.rows import ROOT, Row, RowLog
+from experiments.records import ROOT, Row, RowLog
 from experiments.speed.cases import FORWARD, TRIPLE, Case, even
 from experiments.speed.implementations import OURS
 from experiments.speed.measure import RIGHT, Settings

@@ -25,14 +25,43 @@ EQUIVALENCE = 0.01
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against the reference: mean difference in accuracy, its interval, p after Holm, in words."""
+    """A method against the reference: mean difference in accuracy, its interval, and p after Holm."""
 
     method: str
     difference: float
     low: float
     high: float
     p: float
-    verdict: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether chance is excluded."""
+        return self.p < 1 - LEVEL
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the interval is within one point."""
+        return self.low > -EQUIVALENCE and self.high < EQUIVALENCE
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the method is better than the reference; None is undecided."""
+        if self.differs:
+            return self.difference > 0
+        return False if self.equivalent else None
+
+    @property
+    def worse(self) -> bool:
+        """Whether the method is worse."""
+        return self.differs and self.difference <= 0
+
+    @property
+    def verdict(self) -> str:
+        """In words: better or worse, by more than a point or not, equivalent, or undecided."""
+        if self.differs:
+            beyond = self.low > EQUIVALENCE or self.high < -EQUIVALENCE
+            return f"{'worse' if self.worse else 'better'}{' by over 1 point' if beyond else ''}"
+        return "equivalent" if self.equivalent else "undecided"
 
 
 def compare(accuracies: Mapping[str, Sequence[float]], reference: str, folds: int) -> list[Comparison]:
@@ -50,7 +79,7 @@ def compare(accuracies: Mapping[str, Sequence[float]], reference: str, folds: in
     found = [interval(np.asarray(accuracies[method]) - against, 1 / (folds - 1)) for method in others]
     adjusted = holm([p for *_, p in found])
     return [
-        Comparison(method, difference, low, high, p, verdict(low, high, p, difference))
+        Comparison(method, difference, low, high, p)
         for method, (difference, low, high, _), p in zip(others, found, adjusted, strict=True)
     ]
 
@@ -78,13 +107,3 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(stepped, 1)
     return [float(value) for value in adjusted]
-
-
-def verdict(low: float, high: float, p: float, difference: float) -> str:
-    """In words: better or worse, by more than a point or not, equivalent within one point, or undecided."""
-    if p < 1 - LEVEL:
-        side = "better" if difference > 0 else "worse"
-        beyond = low > EQUIVALENCE or high < -EQUIVALENCE
-        return f"{side} by over 1 point" if beyond else side
-    inside = low > -EQUIVALENCE and high < EQUIVALENCE
-    return "equivalent" if inside else "undecided"

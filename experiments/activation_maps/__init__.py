@@ -1,1 +1,0 @@
-"""Do nitro groups light up in the activation maps of networks that know mutagens, behind mean and max?"""

@@ -1,1 +1,0 @@
-"""The commands, a few to a file: each loads sets, measures, draws and concludes."""

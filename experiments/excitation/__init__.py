@@ -1,1 +1,0 @@
-"""Squeeze-and-excitation between convolutions: does it help, and what does it let a network see?"""

@@ -1,1 +1,0 @@
-"""Networks on graphs larger than those they learned from, and how sure they are of copies."""

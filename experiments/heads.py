@@ -1,0 +1,565 @@
+"""What is wrong with a fully connected layer on all node states, and what does averaging do about it?
+
+Such a layer reads the node states in the order of storage, padded to the largest graph. All heads follow the
+same network, from the same weights, and are trained on the same folds.
+
+Averaging is said to pay by the law Var(mean of m) = variance / m. Of m nodes drawn at random from n without
+replacement the variance about the mean of all is S^2 (1 - m / n) / m, with S^2 = sum_i (x_i - mu)^2 / (n - 1)
+(Cochran 1977, section 2). The nodes of one graph are no such draw from the nodes of all graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from matplotlib.axes import Axes
+from sklearn.model_selection import KFold
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.utils import to_dense_batch
+
+from datasets import GraphSet
+from experiments import figures
+from experiments.console import Table, UserError, table, tracked
+from experiments.experiment import Drawing, Experiment, Finding, sentences
+from experiments.experiment import span as ends
+from experiments.models import GIN, RowLinear
+from experiments.options import FOLDS, STEPS, number
+from experiments.records import Row, RowLog, average, pick, present
+from experiments.statistics import compare
+from readouts import Segments, readout
+from readouts.nn import PartialReadout
+
+FLATTEN, DROPOUT, SHUFFLED = "flatten", "flatten + dropout", "flatten + shuffles"
+FLAT = (FLATTEN, DROPOUT, SHUFFLED)
+POOLED = ("sum", "mean", "max")
+HEADS = (*FLAT, *POOLED)
+LAYERS, WIDTH, DROPPED = 2, 16, 0.5
+
+
+class Flatten(nn.Module):
+    """Node states in their order, padded with zeros to `largest`, and dropout: [N, F] -> [B, largest F]."""
+
+    def __init__(self, largest: int, dropped: float) -> None:
+        """Set the number of places, and the share of entries dropped in training."""
+        super().__init__()
+        self.largest = largest
+        self.dropout = nn.Dropout(dropped)
+
+    def forward(self, x: Tensor, index: Tensor, dim_size: int) -> Tensor:
+        """Lay out the nodes of sorted graphs."""
+        padded, _ = to_dense_batch(x, index, max_num_nodes=self.largest, batch_size=dim_size)
+        flat: Tensor = self.dropout(padded.flatten(1))
+        return flat
+
+
+def build(head: str, features: int, classes: int, largest: int) -> GIN:
+    """A GIN with a linear layer behind a readout, or behind all node states; the rounds are drawn first."""
+    network = GIN(features, classes, "mean" if head in FLAT else head, WIDTH, LAYERS)
+    if head in FLAT:
+        network.readout = Flatten(largest, DROPPED if head == DROPOUT else 0)
+        network.head = RowLinear(largest * WIDTH, classes)
+    return network
+
+
+def parameters(network: GIN) -> int:
+    """How many parameters the head has."""
+    return sum(weight.numel() for weight in network.head.parameters())
+
+
+def shuffled(batch: Batch, generator: torch.Generator) -> Batch:
+    """The same graphs with the nodes of each in a random order."""
+    noise = torch.rand(len(batch.batch), generator=generator, dtype=torch.float64).to(batch.x.device)
+    order = (batch.batch + noise).argsort()
+    result = batch.clone()
+    result.x = batch.x[order]
+    result.edge_index = order.argsort()[batch.edge_index]
+    return result
+
+
+ATOMS, RANDOM = "atoms", "random network"
+LAW = ("measured", "predicted", "plain", "standard error")
+BETWEEN = ("between graphs", "independent nodes")
+DRAWS = 200
+
+
+def features(kind: str, graphs: Sequence[Data], network: GIN, device: str) -> tuple[Tensor, Segments]:
+    """Labels of the nodes or states of an untrained network, float64 [N, F], and their graphs."""
+    batch = Batch.from_data_list(list(graphs)).to(device)
+    x = batch.x
+    if kind == RANDOM:
+        with torch.no_grad():
+            x = network.to(device).eval().nodes(batch)
+    return x.double(), Segments.from_batch(batch.batch, batch.num_graphs)
+
+
+def drawn_sizes(graphs: Sequence[Data]) -> list[int]:
+    """How many nodes to draw: 1, 2, 4, ..., less than the largest graph has."""
+    largest = max(graph.num_nodes for graph in graphs)
+    return [2**power for power in range(largest.bit_length()) if 2**power < largest]
+
+
+def draw(x: Tensor, graphs: Segments, m: int, seed: int) -> dict[str, float]:
+    """Variances of the mean of m nodes about that of all, averaged over features and graphs of more than m.
+
+    "measured" with `DRAWS` draws, with its "standard error"; "predicted" with the correction for finite
+    graphs; "plain" without, variance / m.
+    """
+    large = graphs.count > m
+    n = graphs.count[large, None]
+    center = readout(x, graphs, "mean")
+    variance = readout(x, graphs, "var")[large]
+    some = PartialReadout("mean", count=m).train()
+    torch.manual_seed(seed + m)
+    squares = torch.stack([(some(x, graphs) - center)[large].square().mean() for _ in range(DRAWS)])
+    return {
+        "measured": squares.mean().item(),
+        "predicted": (variance * (n - m) / (n - 1) / m).mean().item(),
+        "plain": variance.mean().item() / m,
+        "standard error": squares.std().item() / DRAWS**0.5,
+    }
+
+
+def between(x: Tensor, graphs: Segments) -> dict[str, float]:
+    """The variance of the means of all graphs, and what it were if their nodes were drawn from all nodes."""
+    independent = x.var(dim=0, correction=0) / graphs.count[:, None]
+    return {
+        "between graphs": readout(x, graphs, "mean").var(dim=0).mean().item(),
+        "independent nodes": independent.mean().item(),
+    }
+
+
+METRICS = ("parameters", "train accuracy", "accuracy", "shuffled accuracy", "answers changed", "same bits")
+SAMPLE, LEARNING_RATE, ORDERS = 300, 0.01, 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """Graphs with nodes, and what a network is trained to tell of them: the family where they have one."""
+
+    data: str
+    graphs: tuple[Data, ...]
+    available: int
+    classes: int
+
+    @property
+    def largest(self) -> int:
+        """The number of nodes to which a head without a readout pads."""
+        return max(graph.num_nodes for graph in self.graphs)
+
+    @property
+    def sentence(self) -> str:
+        """On how many graphs, and what was left out."""
+        sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
+        alone = "" if self.classes > 1 else "; all of one class, so no network was trained"
+        return f"{self.data}: {len(self.graphs)} graphs with at most {self.largest} nodes{sample}{alone}."
+
+
+def choose(graphs: GraphSet, seed: int) -> Task:
+    """A task on at most `SAMPLE` graphs."""
+    order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))[:SAMPLE].sort().values
+    picked = [graphs[position] for position in order.tolist() if graphs[position].num_nodes > 0]
+    if max((graph.num_nodes for graph in picked), default=0) < 2:
+        raise UserError(f"{graphs.name}: expected graphs of two nodes or more, got none.")
+    labels = [str(graph.family) if "family" in graph else str(int(graph.y)) for graph in picked]
+    distinct = sorted(set(labels))
+    kept = tuple(
+        Data(x=graph.x, edge_index=graph.edge_index, y=torch.tensor([distinct.index(label)]))
+        for graph, label in zip(picked, labels, strict=True)
+    )
+    return Task(graphs.name, kept, len(graphs), len(distinct))
+
+
+def measure(
+    tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: int, epochs: int, seeds: int
+) -> list[Row]:
+    """The law on every set, and every head where there are classes to train on."""
+    rows = []
+    for task in tasks:
+        if task.classes > 1 and folds > len(task.graphs):
+            raise UserError(f"--folds {folds}: {task.data} has only {len(task.graphs)} graphs.")
+        rows += measure_law(task, log, device, seed)
+        if task.classes > 1:
+            rows += measure_heads(task, log, device, seed, folds, epochs, seeds)
+    return rows
+
+
+def measure_law(task: Task, log: RowLog, device: str, seed: int) -> list[Row]:
+    """Variances of the mean of m nodes, of labels and of states, and between graphs."""
+    torch.manual_seed(seed)
+    network = build("mean", task.graphs[0].x.size(1), task.classes, task.largest)
+    rows = []
+    for kind in (ATOMS, RANDOM):
+        x, graphs = features(kind, task.graphs, network, device)
+        work = {"data": task.data, "readout": "mean", "seed": seed, "fold": None, "graphs": len(task.graphs)}
+        work |= {"features": kind, "layers": LAYERS, "width": WIDTH}
+        for m in drawn_sizes(task.graphs):
+            compute = partial(draw, x, graphs, m, seed)
+            rows += log.measure(work | {"nodes": m, "draws": DRAWS}, LAW, compute)
+        if len(task.graphs) > 1:
+            rows += log.measure(work, BETWEEN, partial(between, x, graphs))
+    return rows
+
+
+def measure_heads(
+    task: Task, log: RowLog, device: str, seed: int, folds: int, epochs: int, seeds: int
+) -> list[Row]:
+    """Train and judge every head on every fold, `seeds` times each."""
+    common = {"data": task.data, "graphs": len(task.graphs)}
+    rows = log.measure(
+        common | {"readout": None, "seed": seed, "fold": None}, ("majority",), partial(majority, task)
+    )
+    sides = KFold(folds, shuffle=True, random_state=seed).split(task.graphs)
+    runs = [(*fold, draw, head) for fold in enumerate(sides) for draw in range(seeds) for head in HEADS]
+    for fold, (train, test), draw, head in tracked(runs, f"training on {task.data}"):
+        work = common | {"readout": head, "seed": seed, "fold": fold, "folds": folds, "draw": draw}
+        work |= {"epochs": epochs, "learning rate": LEARNING_RATE, "layers": LAYERS, "width": WIDTH}
+        work |= {"dropout": DROPPED, "orders": ORDERS}
+        compute = partial(train_and_judge, task, train, test, head, device, seed + draw, epochs)
+        rows += log.measure(work, METRICS, compute)
+    return rows
+
+
+def majority(task: Task) -> dict[str, float]:
+    """The share of the largest class."""
+    counts = torch.cat([graph.y for graph in task.graphs]).bincount()
+    return {"majority": float(counts.max()) / len(task.graphs)}
+
+
+def train_and_judge(
+    task: Task, train: Sequence[int], test: Sequence[int], head: str, device: str, seed: int, epochs: int
+) -> dict[str, float]:
+    """Train on one side, each epoch one step on all of it, and judge on both."""
+    torch.manual_seed(seed)
+    network = build(head, task.graphs[0].x.size(1), task.classes, task.largest).to(device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    known, held_out = (Batch.from_data_list([task.graphs[place] for place in side]) for side in (train, test))
+    known, held_out = known.to(device), held_out.to(device)
+    orders = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        batch = shuffled(known, orders) if head == SHUFFLED else known
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(network(batch), batch.y).backward()
+        optimiser.step()
+    with torch.no_grad():
+        return judge(network.eval(), known, held_out, seed)
+
+
+def judge(network: GIN, known: Batch, held_out: Batch, seed: int) -> dict[str, float]:
+    """Accuracies in the order of storage, and what `ORDERS` others do to held-out graphs."""
+    logits = network(held_out)
+    answers = logits.argmax(dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    others = [network(shuffled(held_out, generator)) for _ in range(ORDERS)]
+    same = torch.stack([bits(other) == bits(logits) for other in others]).all(dim=2).all(dim=0)
+    return {
+        "parameters": parameters(network),
+        "train accuracy": agreement(network(known).argmax(dim=1), known.y),
+        "accuracy": agreement(answers, held_out.y),
+        "shuffled accuracy": mean(agreement(other.argmax(dim=1), held_out.y) for other in others),
+        "answers changed": 1 - mean(agreement(other.argmax(dim=1), answers) for other in others),
+        "same bits": same.double().mean().item(),
+    }
+
+
+def bits(logits: Tensor) -> Tensor:
+    """The bits of float32 numbers, as integers."""
+    return logits.view(torch.int32)
+
+
+def agreement(answers: Tensor, right: Tensor) -> float:
+    """The share of entries that are equal."""
+    return (answers == right).double().mean().item()
+
+
+POINT, ERRORS = 0.01, 4
+
+
+def gap(rows: Sequence[Row], data: str, head: str) -> float:
+    """By how much the accuracy in training is above that on held-out graphs."""
+    at = partial(average, rows, data=data, readout=head)
+    return at(metric="train accuracy") - at(metric="accuracy")
+
+
+def lost(rows: Sequence[Row], data: str, head: str) -> float:
+    """By how much the accuracy on held-out graphs is above that in other orders of their nodes."""
+    at = partial(average, rows, data=data, readout=head)
+    return at(metric="accuracy") - at(metric="shuffled accuracy")
+
+
+def per_fold(rows: Sequence[Row], data: str, head: str) -> list[list[float]]:
+    """The held-out accuracies of the networks of each fold."""
+    wanted = {"data": data, "readout": head, "metric": "accuracy"}
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if wanted.items() <= row.items():
+            found.setdefault(row["fold"], []).append(row["value"])
+    return list(found.values())
+
+
+def spread(rows: Sequence[Row], data: str, head: str) -> float:
+    """The standard deviation of the held-out accuracy over the networks of a fold, averaged over folds."""
+    return mean(map(stdev, per_fold(rows, data, head)))
+
+
+def trained(rows: Sequence[Row]) -> list[str]:
+    """The sets on which networks were trained."""
+    return [data for data in present(rows, "data") if present(rows, "draw", data=data)]
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Heads where networks were trained, and the law."""
+    heads = ("set", "head", "weights", "train", "test", "gap", "seeds", "shuffled", "changed", "bits")
+    law = ("set", "features", "m", "measured", "± error", "formula", "ratio", "variance / m")
+    found = [table("Variance of the mean of m random nodes of a graph", law, law_lines(rows), 2)]
+    lines = list(head_lines(rows))
+    if lines:
+        title = "Accuracy in the order of storage and shuffled; answers changed by that, bits kept [%]"
+        found.insert(0, table(title, heads, lines, 2))
+    return found
+
+
+def head_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """One line for each set and head."""
+    for data in trained(rows):
+        for head in HEADS:
+            at = partial(average, rows, data=data, readout=head)
+            values = [
+                at(metric="train accuracy"),
+                at(metric="accuracy"),
+                gap(rows, data, head),
+                spread(rows, data, head),
+                *(at(metric=metric) for metric in ("shuffled accuracy", "answers changed", "same bits")),
+            ]
+            yield [data, head, f"{at(metric='parameters'):.0f}", *(f"{100 * value:.1f}" for value in values)]
+        yield [data, "largest class", "", "", f"{100 * average(rows, data=data, metric='majority'):.1f}"]
+        yield []
+
+
+def law_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """One line for each set, kind of features and number of nodes."""
+    for data in present(rows, "data"):
+        for kind in present(rows, "features", data=data):
+            for m in present(rows, "nodes", data=data, features=kind):
+                at = partial(pick, rows, data=data, features=kind, nodes=m)
+                measured, predicted, plain, error = (at(metric=metric) for metric in LAW)
+                numbers = [f"{value:.3g}" for value in (measured, error, predicted)]
+                ratio = f"{measured / predicted:.3f}" if predicted else ""
+                yield [data, kind, str(m), *numbers, ratio, f"{plain:.3g}"]
+            yield []
+
+
+def findings(rows: Sequence[Row]) -> Iterator[Finding]:
+    """For each set: order of the nodes, which the verdict is about; overfitting, accuracy, seeds, and the law."""
+    for data in present(rows, "data"):
+        if data in trained(rows):
+            yield Finding(f"{data}, order of the nodes", *of_orders(rows, data))
+            yield Finding(f"{data}, overfitting", *of_gaps(rows, data), main=False)
+            yield Finding(f"{data}, accuracy", *of_accuracies(rows, data), main=False)
+            yield Finding(f"{data}, seeds", *of_seeds(rows, data), main=False)
+        yield Finding(f"{data}, law of the mean", *of_law(rows, data), "check", main=False)
+
+
+def numbers(rows: Sequence[Row]) -> str:
+    """What shuffling costs a flattened head, and that it costs a readout nothing."""
+    asked = trained(rows)
+    points_lost = ends((100 * lost(rows, data, FLATTEN) for data in asked), ".1f") if asked else "no"
+    kept = [average(rows, metric="same bits", data=data, readout=name) for data in asked for name in POOLED]
+    told = f"; graphs whose bits readouts keep: {100 * min(kept):.0f} %" if kept else ""
+    return f"points that a flattened head loses when nodes are shuffled: {points_lost}{told}"
+
+
+def points(values: Mapping[str, float]) -> str:
+    """Percentage points of every head."""
+    return ", ".join(f"{head} {100 * value:.1f}" for head, value in values.items())
+
+
+def of_orders(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+    """Whether readouts keep every bit, and flattened heads lose accuracy when nodes are shuffled."""
+    at = partial(average, rows, data=data)
+    kept = all(at(readout=head, metric="same bits") == 1 for head in POOLED)
+    drops = {head: lost(rows, data, head) for head in (FLATTEN, DROPOUT)}
+    changed = [100 * at(readout=head, metric="answers changed") for head in drops]
+    best = max(at(readout=head, metric="accuracy") for head in POOLED)
+    used = at(readout=SHUFFLED, metric="shuffled accuracy")
+    fails = min(drops.values()) >= POINT
+    return kept and fails, (
+        f"readouts {'keep' if kept else 'do not keep'} every bit when nodes are "
+        f"shuffled; flattened heads give {min(changed):.0f} to {max(changed):.0f} % other answers and "
+        f"{'lose' if fails else 'do not lose'} accuracy (points: {points(drops)}); trained on shuffled nodes "
+        f"one is right in {100 * used:.1f} %, the best readout in {100 * best:.1f} %, the largest class is "
+        f"{100 * at(metric='majority'):.1f} %"
+    )
+
+
+def of_gaps(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+    """Whether the flattened head overfits more than every readout, and dropout makes it less."""
+    gaps = {head: gap(rows, data, head) for head in HEADS}
+    more = all(gaps[FLATTEN] > gaps[head] for head in POOLED)
+    helps = gaps[DROPOUT] < gaps[FLATTEN]
+    return more and helps, (
+        f"flatten {'overfits' if more else 'does not overfit'} more than every "
+        f"readout, and dropout {'helps' if helps else 'does not help'} "
+        f"(points by which training is above held out: {points(gaps)})"
+    )
+
+
+def of_accuracies(rows: Sequence[Row], data: str) -> tuple[bool | None, str]:
+    """Whether the mean is right more often than flattened heads, by intervals for overlapping folds."""
+    folds = {
+        head: [mean(found) for found in per_fold(rows, data, head)] for head in ("mean", FLATTEN, DROPOUT)
+    }
+    found = compare(folds, "mean", len(folds["mean"]))
+    worse = all(one.worse for one in found)
+    told = ", ".join(
+        f"{one.method} {100 * one.difference:+.1f} points "
+        f"({100 * one.low:+.1f} to {100 * one.high:+.1f}, {one.verdict})"
+        for one in found
+    )
+    return worse if worse or any(one.better for one in found) else None, f"against the mean: {told}"
+
+
+def of_seeds(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+    """Whether the flattened head varies more than every readout."""
+    spreads = {head: spread(rows, data, head) for head in HEADS}
+    more = all(spreads[FLATTEN] > spreads[head] for head in POOLED)
+    return more, (
+        f"flatten {'varies' if more else 'does not vary'} more than every readout "
+        f"between networks on a fold (standard deviation of held-out accuracies in points: {points(spreads)})"
+    )
+
+
+def of_law(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+    """Whether random nodes obey the law, and how far the nodes of one graph are from random ones."""
+    within, factors = [], []
+    for kind in present(rows, "features", data=data):
+        at = partial(pick, rows, data=data, features=kind)
+        for m in present(rows, "nodes", data=data, features=kind):
+            measured, predicted, _, error = (at(nodes=m, metric=metric) for metric in LAW)
+            within.append(abs(measured - predicted) <= ERRORS * error)
+        if BETWEEN[0] in present(rows, "metric", data=data, features=kind):
+            between, independent = (at(metric=metric) for metric in BETWEEN)
+            factors += [f"{between / independent:.1f} times ({kind})"] if independent else []
+    whole = "; the mean of a whole graph varies {} as much as that of as many nodes drawn from all graphs"
+    return all(within), (
+        f"the variance of the mean of m random nodes is within {ERRORS} standard "
+        f"errors of S² (1 - m / n) / m in {sum(within)} of {len(within)} cases"
+        f"{whole.format(' and '.join(factors)) if factors else ''}"
+    )
+
+
+PURPLE = "#7b4ea3"
+LOOKS = {
+    "train accuracy": ("training", "|", figures.GREY),
+    "accuracy": ("held out", "o", figures.INK),
+    "shuffled accuracy": ("held out, nodes shuffled", "x", PURPLE),
+}
+KINDS = {ATOMS: figures.INK, RANDOM: PURPLE}
+
+
+def figure(rows: Sequence[Row], out: Path) -> list[Path]:
+    """For each set, accuracies where networks were trained, and variances over the number of nodes."""
+    sheets = [
+        (data, draw)
+        for data in present(rows, "data")
+        for draw in (draw_heads, draw_law)
+        if draw is draw_law or data in trained(rows)
+    ]
+    drawing, panels = figures.panels(len(sheets), width=4.2, height=2.9, columns=2)
+    for panel, (data, draw) in zip(panels, sheets, strict=True):
+        draw(panel, rows, data)
+    return figures.save(drawing, out, "heads")
+
+
+def draw_heads(panel: Axes, rows: Sequence[Row], data: str) -> None:
+    """A line a head: in training, held out, and held out with shuffled nodes."""
+    for metric, (name, mark, colour) in LOOKS.items():
+        values = [100 * average(rows, data=data, readout=head, metric=metric) for head in reversed(HEADS)]
+        panel.plot(values, range(len(HEADS)), mark, color=colour, markersize=8, mew=2, label=name)
+    largest = 100 * average(rows, data=data, metric="majority")
+    panel.axvline(largest, color=figures.GREY, linestyle=":", linewidth=1, label="largest class")
+    panel.set(title=data, xlabel="accuracy [%]", xlim=(None, 101), ylim=(-0.6, len(HEADS) - 0.4))
+    panel.set_yticks(range(len(HEADS)), list(reversed(HEADS)))
+    panel.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.35, 1.1))
+
+
+def draw_law(panel: Axes, rows: Sequence[Row], data: str) -> None:
+    """Variances in units of that of one node: dots measured, lines the formula, dashed without correction."""
+    for kind, colour in KINDS.items():
+        numbers = present(rows, "nodes", data=data, features=kind)
+        at = partial(pick, rows, data=data, features=kind)
+        units = [m * at(nodes=m, metric="plain") for m in numbers]
+        shown = [(m, unit) for m, unit in zip(numbers, units, strict=True) if unit > 0]
+        for metric, style in (("measured", "o"), ("predicted", "-")):
+            values = [at(nodes=m, metric=metric) / unit for m, unit in shown]
+            panel.plot(
+                [m for m, _ in shown], values, style, color=colour, markersize=5, label=f"{kind}, {metric}"
+            )
+    panel.plot(numbers, [1 / m for m in numbers], "--", color=figures.GREY, linewidth=1, label="1 / m")
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log", base=2)
+    panel.xaxis.set_major_formatter("{x:.0f}")
+    panel.yaxis.set_major_formatter("{x:.3g}")
+    panel.set(title=data, xlabel="nodes drawn, m", ylabel="variance of their mean / of one")
+    panel.legend(frameon=False, fontsize=8)
+
+
+EXPERIMENT = Experiment(
+    name="heads",
+    title="Heads",
+    question="How large is a fully connected layer on all nodes, and how accurate is it on shuffled nodes?",
+    claim="A flattened, fully connected head fails on shuffled nodes; global pooling is unaffected",
+    theory=(
+        "Global pooling in the place of a flattened, fully connected head has fewer parameters and a "
+        "smaller gap between training and test, and needs no dropout. On graphs a flattened head moreover "
+        "depends on the order of the nodes: shuffled, it fails."
+    ),
+    setup=(
+        "The same GIN with a linear layer on all node states in the order of storage, padded to the "
+        "largest graph, without dropout, with it, or trained on shuffled nodes, against sum, mean and "
+        "max; several networks on each fold. Accuracy in training, on held-out graphs, and on the same "
+        "graphs in ten other orders of their nodes. Then the variance of the mean of m random nodes of a "
+        "graph against S² (1 − m/n) / m."
+    ),
+    source=(
+        "Global average pooling as a regulariser: [Lin et al. 2014](https://arxiv.org/abs/1312.4400). "
+        "Var(mean of m nodes) = σ²/m, with the correction for finite populations."
+    ),
+    caveats=(
+        (
+            "The order of the atoms in a file follows the drawing of a molecule and carries information, "
+            "which a pooled head does not get."
+        ),
+        (
+            "Trained on shuffled nodes, a flattened head learns what pooling has for nothing; how far it "
+            "comes is in the table."
+        ),
+        (
+            "The nodes of one graph are no independent draws: the law is about random nodes of a graph, "
+            "and says little of how the mean of whole graphs varies."
+        ),
+    ),
+    drawings=(
+        Drawing(
+            "heads",
+            "Accuracy of flattened and pooled heads in training, on test graphs and on shuffled test "
+            "graphs; and the variance of the mean over the number of nodes.",
+            "Accuracy of each head in training, held out, and held out with shuffled nodes; then the "
+            "variance of the mean of m nodes, dots measured, lines by formula.",
+        ),
+    ),
+    prepare=choose,
+    measure=measure,
+    tables=tables,
+    findings=findings,
+    numbers=numbers,
+    figure=figure,
+    notes=sentences,
+    options={"folds": FOLDS, "epochs": STEPS, "seeds": number(3, 2, "Networks for each head and fold.")},
+    quick={"seeds": 2},
+)
