@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from datasets.graphs import GraphSet
 
@@ -81,24 +81,44 @@ class Splits:
                 )
 
 
-def stratified_folds(graph_set: GraphSet, folds: int = 10, validation: float = 0.1, seed: int = 0) -> Splits:
-    """Cut a set into `folds` test parts with equal shares of every class.
+def stratified_folds(
+    graph_set: GraphSet,
+    folds: int = 10,
+    validation: float = 0.1,
+    seed: int = 0,
+    groups: Sequence[int] | None = None,
+) -> Splits:
+    """Cut a set into `folds` test parts with equal shares of every class, or of every fifth of its numbers.
 
     From the rest of each fold, a `validation` share is held out for choosing a model, stratified too (0: none
-    is). Raises `ValueError` where a class has fewer graphs than there are folds, or where a class is too
+    is). Graphs with one number in `groups`, one for each graph, stay together in one part. Raises
+    `ValueError` where a class has fewer graphs, or groups, than there are folds, or where a class is too
     small for the hold-out.
     """
-    y = _classes(graph_set)
+    y = strata_of(graph_set)
     rarest = int(np.bincount(y, minlength=graph_set.classes).min())
     if not 2 <= folds <= rarest:
+        kind = "class" if graph_set.classes else "fifth of targets"
         raise ValueError(
             f"cannot cut {graph_set.name} into {folds} stratified folds: expected at least 2 folds, "
-            f"and at most {rarest}, the number of graphs in its smallest class"
+            f"and at most {rarest}, the number of graphs in its smallest {kind}"
         )
-    draw = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
-    splits = tuple(_held_out(graph_set.name, rest, test, y, validation, seed) for rest, test in draw)
+    if groups is None:
+        draw = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
+    else:
+        draw = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, groups)
+    splits = tuple(_held_out(graph_set.name, rest, test, y, validation, seed, groups) for rest, test in draw)
     rule = f"{folds} stratified folds, {validation:g} of the rest for validation"
-    return _named(graph_set, rule, seed, splits)
+    return _named(graph_set, rule + (", groups together" if groups is not None else ""), seed, splits)
+
+
+def strata_of(graph_set: GraphSet) -> Indices:
+    """Return the class of every graph, or the fifth of all numbers that its number is in, int64 [B]."""
+    if graph_set.classes:
+        return _classes(graph_set)
+    y = np.array([float(graph.y) for graph in graph_set])
+    _, fifths = np.unique(np.searchsorted(np.quantile(y, (0.2, 0.4, 0.6, 0.8)), y), return_inverse=True)
+    return fifths.astype(np.int64)
 
 
 def size_split(
@@ -142,7 +162,7 @@ def fingerprint(graph_set: GraphSet) -> str:
     digest = hashlib.sha256()
     for graph in graph_set:
         for tensor in (graph.y, graph.node_label, graph.edge_index):
-            values = tensor.numpy().astype("<i8", order="C")
+            values = tensor.numpy().astype("<f8" if tensor.is_floating_point() else "<i8", order="C")
             digest.update(np.array(values.shape, "<i8").tobytes() + values.tobytes())
     return digest.hexdigest()
 
@@ -155,9 +175,21 @@ def _share(share: float, graphs: int) -> int:
     return int(share * graphs + 1e-9)
 
 
-def _held_out(name: str, rest: Indices, test: Indices, y: Indices, share: float, seed: int) -> Split:
+def _held_out(
+    name: str,
+    rest: Indices,
+    test: Indices,
+    y: Indices,
+    share: float,
+    seed: int,
+    groups: Sequence[int] | None = None,
+) -> Split:
     if share == 0:
         return Split(_ascending(rest), (), _ascending(test))
+    if groups is not None:
+        folds = StratifiedGroupKFold(max(2, round(1 / share)), shuffle=True, random_state=seed)
+        train, validation = next(folds.split(rest, y[rest], np.asarray(groups)[rest]))
+        return Split(_ascending(rest[train]), _ascending(rest[validation]), _ascending(test))
     try:
         train, validation = train_test_split(rest, test_size=share, stratify=y[rest], random_state=seed)
     except ValueError as error:

@@ -27,7 +27,8 @@ from datasets.collisions import View
 from datasets.splits import Split, stratified_folds
 from experiments import figures
 from experiments.accuracy import baselines
-from experiments.accuracy.jobs import FOLDS, smallest_class
+from experiments.accuracy.goals import Classes
+from experiments.accuracy.jobs import FOLDS, smallest_stratum
 from experiments.accuracy.resident import Resident, reside
 from experiments.accuracy.training import Training
 from experiments.console import Table, UserError, share, table, tracked
@@ -81,7 +82,7 @@ def trained(graphs: Sequence[Data], classes: int, squeeze: str, device: str, see
     features = graphs[0].x.shape[1]
     network: GIN = Gated(features, classes, squeeze) if squeeze != NONE else GIN(features, classes, *SHAPE)
     network.to(device)
-    training = Training(network, LEARNING_RATE)
+    training = Training(network, LEARNING_RATE, Classes())
     generator = torch.Generator().manual_seed(seed)
     pieces = -(-len(graphs) // BATCH_SIZE)
     batches: list[Batch] = []
@@ -166,7 +167,7 @@ def measure(
     """The rows of all sets; without `folds`, ten, or as many as the smallest class has graphs."""
     rows = []
     for task in tasks:
-        count = folds or min(FOLDS, smallest_class(task.graphs))
+        count = folds or min(FOLDS, smallest_stratum(task.graphs))
         try:
             splits = stratified_folds(task.graphs, count, 0.0, seed).splits
         except ValueError as problem:
@@ -180,7 +181,7 @@ def measure(
             here = work | {"fold": fold, "folds": count, "squeeze": name}
             if name in BASELINES:
                 fit = partial(baselines.fit_and_judge, task.resident, splits[fold], name, seed)
-                rows += log.measure(here, baselines.METRICS, fit)
+                rows += log.measure(here, baselines.metrics_of(Classes), fit)
             else:
                 rows += measure_network(task, splits[fold], log, here, device, seed + fold, epochs)
     return rows

@@ -37,8 +37,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from datasets import GraphSet, covers, rings
 from datasets.splits import balanced, size_split
 from experiments import figures
+from experiments.accuracy.goals import Classes
 from experiments.accuracy.networks import Network
-from experiments.accuracy.resident import Batch as ResidentBatch
 from experiments.accuracy.resident import Resident, reside
 from experiments.accuracy.training import Settings, Training, epochs
 from experiments.console import Table, UserError, share, table, tracked
@@ -257,21 +257,6 @@ READOUTS = ("sum", *PROPORTIONS, "sum+mean+max", "size-aware mean")
 LEARNING_RATE = 0.01
 
 
-class BalancedTraining(Training):
-    """Training in which every class counts the same."""
-
-    def __init__(self, network: Network, learning_rate: float, weight: torch.Tensor) -> None:
-        """Take the weights of the classes, float [C]."""
-        super().__init__(network, learning_rate)
-        self.weight = weight
-
-    def step(self, batch: ResidentBatch) -> None:
-        """One step of gradient descent on the class-weighted mean loss of a batch."""
-        self.slopes.zero_()
-        cross_entropy(self.network(batch), batch.y, weight=self.weight).backward()
-        self.optimiser.step()
-
-
 def new_network(resident: Resident, readout: str, settings: Settings) -> Network:
     """A network whose head, and whose gate of attention, are one `RowLinear`."""
     width, features = settings.width, resident.x.shape[1]
@@ -292,14 +277,15 @@ def train(resident: Resident, parts: Parts, readout: str, seed: int, settings: S
     network = new_network(resident, readout, settings)
     hold_out = resident.batch(parts[HOLD_OUT])
     weight = class_weights(resident.y[list(parts[TRAIN])], resident.classes)
-    training = BalancedTraining(network, settings.learning_rates[0], weight)
+    goal = Classes(weight)
+    training = Training(network, settings.learning_rates[0], goal)
     lowest, found, kept = math.inf, 0, {}
     for epoch, batches in enumerate(islice(epochs(resident, parts[TRAIN], settings, seed), settings.epochs)):
         network.train()
         for batch in batches:
             training.step(batch)
         with torch.no_grad():
-            loss = float(cross_entropy(network.eval()(hold_out), hold_out.y, weight=weight))
+            loss = float(goal.loss(network.eval()(hold_out), hold_out.y))
         if not math.isfinite(loss):
             raise FloatingPointError(f"{resident.data}, {readout}: loss {loss} in epoch {epoch + 1}")
         if loss < lowest:

@@ -15,8 +15,9 @@ from typing import Any
 
 from datasets import GraphSet
 from experiments import figures
-from experiments.accuracy.baselines import BASELINES
+from experiments.accuracy.answer import paragraph
 from experiments.accuracy.cluster import run_on_cluster
+from experiments.accuracy.goals import ACCURACY, SKILL
 from experiments.accuracy.jobs import Done, Job, Plan, Residents, list_jobs, plan
 from experiments.accuracy.networks import READOUTS
 from experiments.accuracy.processes import run_here, run_in_processes
@@ -41,10 +42,11 @@ def measure(
     jobs: int,
     scheduler: str | None,
     attributes: bool,
+    group: bool,
     quick: bool,
 ) -> list[Row]:
     """The rows of what the command line asks for."""
-    planned = plan(network, readout, folds, repeats, seed, attributes, epochs, quick)
+    planned = plan(network, readout, folds, repeats, seed, attributes, group, epochs, quick)
     return carry_out(tasks, log, planned, device, jobs, scheduler)
 
 
@@ -119,34 +121,61 @@ def ceilings(resident: Resident, plan: Plan, log: RowLog) -> Iterator[Row]:
 
 
 REFERENCE = "mean"
+TITLES = {ACCURACY: "Accuracy", SKILL: "Skill"}
+NOT_TRIED = (
+    "Not tried: other widths, depths, optimisers and schedules, edge features, splits by size or by scaffold; "
+    "a readout may gain from settings of its own."
+)
+ERRORS = ("set", "network", "readout", "MAE", "RMSE", "R2")
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Accuracies; then, for each set and network, differences to the reference."""
+    """Scores, errors of predicted numbers, and for each set and network the differences to the reference."""
     columns = ("set", "network", "readout", "train", "hold-out", "test", "sd", "ceiling")
     data = present(rows, "data")[0]
     reference, _ = comparisons_of(rows, data, networks(rows, data)[0])
     title = f"Paired differences to {reference} [points], p after Holm"
     comparisons = ("set", "network", "method", "difference", "95 % interval", "p", "verdict")
+    scores = " and ".join(dict.fromkeys(TITLES[score_of(rows, data)] for data in present(rows, "data")))
+    errors = list(error_lines(rows))
     return [
-        table("Accuracy [%], mean over folds", columns, accuracy_lines(rows), text_columns=3),
+        table(f"{scores} [%], mean over folds", columns, score_lines(rows), text_columns=3),
+        *([table("Errors on held-out graphs, mean over folds", ERRORS, errors, 3)] if errors else []),
         table(title, comparisons, comparison_lines(rows), text_columns=3),
     ]
 
 
-def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+def score_of(rows: Sequence[Row], data: str) -> str:
+    """The metric that decides on a set: accuracy, or skill where numbers are predicted."""
+    return SKILL if SKILL in present(rows, "metric", data=data) else ACCURACY
+
+
+def error_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """One line a method of every set whose numbers are predicted."""
+    for data in present(rows, "data"):
+        if score_of(rows, data) == SKILL:
+            for network in (None, *networks(rows, data)):
+                for method in methods(rows, data, network):
+                    of = {"data": data, "network": network, "readout": method}
+                    found = (mean(per_fold(rows, **of, metric=name)) for name in ("mae", "rmse", "r2"))
+                    yield [data, network or "none", method, *(f"{value:.3g}" for value in found)]
+            yield []
+
+
+def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a method; the baselines of a set stand first."""
     for data in present(rows, "data"):
+        score = score_of(rows, data)
         for network in (None, *networks(rows, data)):
             for method in methods(rows, data, network):
                 of = {"data": data, "network": network, "readout": method}
-                test = per_fold(rows, **of, metric="accuracy")
+                test = per_fold(rows, **of, metric=score)
                 yield [
                     data,
                     network or "none",
                     method,
-                    percent(mean(per_fold(rows, **of, metric="train accuracy"))),
-                    percent(mean(per_fold(rows, **of, metric="validation accuracy"))) if network else "",
+                    percent(mean(per_fold(rows, **of, metric=f"train {score}"))),
+                    percent(mean(per_fold(rows, **of, metric=f"validation {score}"))) if network else "",
                     percent(mean(test)),
                     percent(stdev(test)),
                     percent(pick(rows, **of, metric="ceiling")) if network else "",
@@ -172,7 +201,7 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
             reference, found = comparisons_of(rows, data, network)
             for one in found:
                 said = (
-                    f"{100 * one.difference:+.1f} points of accuracy ({100 * one.low:+.1f} to "
+                    f"{100 * one.difference:+.1f} points of {score_of(rows, data)} ({100 * one.low:+.1f} to "
                     f"{100 * one.high:+.1f}, {one.verdict})"
                 )
                 claim = f"{data}, {network}, {one.method} is better than {reference}"
@@ -196,13 +225,38 @@ def comparisons_of(rows: Sequence[Row], data: str, network: str) -> tuple[str, l
     """The reference, mean where it was run, and all other readouts and the baselines against it."""
     readouts = methods(rows, data, network)
     reference = REFERENCE if REFERENCE in readouts else readouts[0]
-    accuracies = {
-        method: per_fold(rows, data=data, network=of, readout=method, metric="accuracy")
-        for of in (network, None)
-        for method in methods(rows, data, of)
+    scores = scores_of(rows, data, network) | scores_of(rows, data, None)
+    return reference, compare(scores, reference, folds_of(rows, data))
+
+
+def scores_of(rows: Sequence[Row], data: str, network: str | None) -> dict[str, list[float]]:
+    """The scores of each readout of a network, or of the baselines, one a fold."""
+    score = score_of(rows, data)
+    return {
+        method: per_fold(rows, data=data, network=network, readout=method, metric=score)
+        for method in methods(rows, data, network)
     }
-    folds = next(row["folds"] for row in rows if row["data"] == data and row["fold"] is not None)
-    return reference, compare(accuracies, reference, folds)
+
+
+def folds_of(rows: Sequence[Row], data: str) -> int:
+    """How many folds a set was cut into."""
+    folds: int = next(row["folds"] for row in rows if row["data"] == data and row["fold"] is not None)
+    return folds
+
+
+def answers(tasks: Sequence[GraphSet], rows: Sequence[Row]) -> Iterator[str]:
+    """Which readout to choose, for each set and network, and what was not tried."""
+    for data in present(rows, "data"):
+        for network in networks(rows, data):
+            scores = scores_of(rows, data, network)
+            limits = {
+                name: pick(rows, data=data, network=network, readout=name, metric="ceiling")
+                for name in scores
+            }
+            baselines = scores_of(rows, data, None)
+            unit = score_of(rows, data)
+            yield paragraph(f"{data}, {network}", unit, scores, baselines, limits, folds_of(rows, data))
+    yield NOT_TRIED
 
 
 def networks(rows: Sequence[Row], data: str) -> list[str]:
@@ -212,29 +266,28 @@ def networks(rows: Sequence[Row], data: str) -> list[str]:
 
 def methods(rows: Sequence[Row], data: str, network: str | None) -> list[str]:
     """The readouts of a network, or the baselines."""
-    if network is None:
-        return list(BASELINES)
     return present(rows, "readout", data=data, network=network)
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """One panel for each set and network."""
     pairs = [(data, network) for data in present(rows, "data") for network in networks(rows, data)]
-    lines = max(len(methods(rows, *pair)) for pair in pairs) + len(BASELINES)
+    lines = max(len(methods(rows, *pair)) + len(methods(rows, pair[0], None)) for pair in pairs)
     drawing, panels = figures.panels(len(pairs), width=4.0, height=0.26 * lines + 0.8, columns=2)
     for panel, (data, network) in zip(panels, pairs, strict=True):
         named: list[tuple[str, str | None]] = [(method, network) for method in methods(rows, data, network)]
-        named += [(method, None) for method in BASELINES]
+        named += [(method, None) for method in methods(rows, data, None)]
+        score = score_of(rows, data)
         for height, (method, of) in enumerate(reversed(named)):
             where = {"data": data, "network": of, "readout": method}
-            values = [100 * value for value in per_fold(rows, **where, metric="accuracy")]
+            values = [100 * value for value in per_fold(rows, **where, metric=score)]
             colour = figures.COLOURS.get(method, figures.INK if of else figures.GREY)
             panel.plot(values, [height] * len(values), "o", color=colour, alpha=0.3, markersize=5, mew=0)
             panel.plot([mean(values)], [height], "|", color=colour, markersize=13, mew=2.5)
             if of:
                 ceiling = 100 * pick(rows, **where, metric="ceiling")
                 panel.plot([ceiling], [height], "<", color=figures.GREY, markersize=4)
-        panel.set(title=f"{data}, {network}", xlabel="held-out accuracy [%]", xlim=(None, 102))
+        panel.set(title=f"{data}, {network}", xlabel=f"held-out {score} [%]", xlim=(None, 102))
         panel.set_yticks(range(len(named)), [method for method, _ in reversed(named)])
     figures.legend(
         drawing,
@@ -360,6 +413,7 @@ EXPERIMENT = Experiment(
     findings=findings,
     numbers=numbers,
     figure=figure,
+    notes=answers,
     published=PUBLISHED,
     options={
         "network": names("network", NETWORKS, ("gin",)),
@@ -370,6 +424,7 @@ EXPERIMENT = Experiment(
         "jobs": number(1, 1, "Processes, of one thread each."),
         "scheduler": Option(Scheduler, None),
         "attributes": flag("Take node attributes, too.", "attributes"),
+        "group": flag("Keep graphs that are the same in one fold.", "group"),
         "quick": flag("Sum, mean and max, one learning rate, 50 epochs at most.", "quick"),
     },
     quick={"quick": True},

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from datasets import GraphSet
-from datasets.splits import Split, stratified_folds
+from datasets.splits import Split, strata_of, stratified_folds
 from experiments.accuracy import baselines, training
-from experiments.accuracy.baselines import BASELINES
+from experiments.accuracy.baselines import BASELINES, OF_CLASSES, OF_NUMBERS
+from experiments.accuracy.goals import Classes, Goal, Numbers
 from experiments.accuracy.networks import READOUTS
 from experiments.accuracy.resident import Resident
 from experiments.accuracy.training import Settings
@@ -40,6 +41,7 @@ class Plan:
     repeats: int = 1
     seed: int = 0
     attributes: bool = False
+    group: bool = False
     settings: Settings = field(default_factory=Settings)
 
 
@@ -50,6 +52,7 @@ def plan(
     repeats: int,
     seed: int,
     attributes: bool,
+    group: bool,
     epochs: int,
     quick: bool,
 ) -> Plan:
@@ -58,7 +61,7 @@ def plan(
     if quick:
         settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])
     chosen = tuple(dict.fromkeys(readout)) or (QUICK if quick else tuple(READOUTS))
-    return Plan(tuple(dict.fromkeys(network)), chosen, folds, repeats, seed, attributes, settings)
+    return Plan(tuple(dict.fromkeys(network)), chosen, folds, repeats, seed, attributes, group, settings)
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,12 @@ class Job:
     split: Split
     seed: int
     work: Mapping[str, Any]
+    goal: type[Goal]
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """What it measures."""
-        return baselines.METRICS if self.method in BASELINES else training.METRICS
+        return (baselines if self.method in BASELINES else training).metrics_of(self.goal)
 
     @property
     def key(self) -> Key:
@@ -92,35 +96,49 @@ class Job:
 def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
     """All jobs of a set, a fold at a time; every method gets the same folds and seeds."""
     check(graphs, plan)
-    folds = plan.folds or min(FOLDS, smallest_class(graphs))
-    share = max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
-    methods: list[tuple[str | None, str]] = [(None, name) for name in BASELINES]
+    folds = plan.folds or min(FOLDS, smallest_stratum(graphs))
+    strata = len(np.unique(strata_of(graphs)))
+    share = max(VALIDATION, strata / (len(graphs) - -(-len(graphs) // folds)))
+    groups = graphs.groups() if plan.group else None
+    methods: list[tuple[str | None, str]] = [(None, name) for name in baselines_of(graphs)]
     methods += [(network, readout) for network in plan.networks for readout in plan.readouts]
     for seed in range(plan.seed, plan.seed + plan.repeats):
         try:
-            splits = stratified_folds(graphs, folds, share, seed).splits
+            splits = stratified_folds(graphs, folds, share, seed, groups).splits
         except ValueError as problem:
             raise UserError(f"accuracy: {problem}.") from problem
         for fold, split in enumerate(splits):
             for network, method in methods:
                 work: dict[str, Any] = {"data": graphs.name, "readout": method, "seed": seed, "fold": fold}
                 work |= {"network": network, "folds": folds, "attributes": plan.attributes}
+                work |= {"group": True} if plan.group else {}
                 if network is None:
                     work |= {"libraries": {"scikit-learn": metadata.version("scikit-learn")}}
                 else:
                     work |= {"settings": asdict(plan.settings) | {"validation": share}}
-                yield Job(graphs.name, network or plan.networks[0], method, split, seed + fold, work)
+                key = network or plan.networks[0]
+                yield Job(graphs.name, key, method, split, seed + fold, work, goal_type(graphs))
 
 
-def smallest_class(graphs: GraphSet) -> int:
-    """The number of graphs in the smallest class."""
-    return int(np.bincount([int(graph.y) for graph in graphs], minlength=graphs.classes).min())
+def goal_type(graphs: GraphSet) -> type[Goal]:
+    """What is learned from a set."""
+    return Classes if graphs.classes else Numbers
+
+
+def baselines_of(graphs: GraphSet) -> list[str]:
+    """The baselines of a set."""
+    return list(OF_CLASSES if graphs.classes else OF_NUMBERS)
+
+
+def smallest_stratum(graphs: GraphSet) -> int:
+    """The number of graphs in the smallest class, or fifth of the numbers."""
+    return int(np.bincount(strata_of(graphs)).min())
 
 
 def check(graphs: GraphSet, plan: Plan) -> None:
     """Refuse what has no answer, in one sentence."""
-    if len({int(graph.y) for graph in graphs}) < 2:
-        raise UserError(f"{graphs.name}: all {len(graphs)} graphs are of one class; accuracy needs two.")
+    if len({float(graph.y) for graph in graphs}) < 2:
+        raise UserError(f"{graphs.name}: all {len(graphs)} graphs have one target; accuracy needs two.")
     if not any(graph.num_nodes for graph in graphs):
         raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
     if plan.attributes and not all("node_attr" in graph for graph in graphs):

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics.cluster import contingency_matrix
 from torch import Tensor
 from torch_geometric.data import Data
 
 from datasets import GraphSet
 from datasets.collisions import Colouring, View, colours, keys
+from experiments.accuracy.goals import goal_of
 from experiments.accuracy.products import SparseMatrix, ptr_of
 from readouts import Segments, readout
 
@@ -60,20 +60,22 @@ class Resident:
 
     Attributes:
         data, network: names.
-        classes: number of classes.
+        classes: number of classes, 0 where numbers are to be predicted.
         x: features of the nodes, float32 [N, F].
+        labels: how many of the features, from the first on, are one-hot; the others are numbers.
         node_ptr: borders of the graphs, [B + 1].
         source, edge_ptr: neighbours of every node, node by node, [E] and [N + 1].
         colour: the colour of every node at depth 0, 1, ..., each int64 [N].
         representative: one node of every colour of each depth, each int64 [C].
         seen: for sum, mean and max, what a readout makes of each graph at the last depth, numbered, [3, B].
-        y: class of every graph, [B].
+        y: class of every graph, int64 [B], or its number, float32 [B].
     """
 
     data: str
     network: str
     classes: int
     x: Tensor
+    labels: int
     node_ptr: Tensor
     source: Tensor
     edge_ptr: Tensor
@@ -95,6 +97,16 @@ class Resident:
             return value.to(device) if isinstance(value, Tensor) else value
 
         return replace(self, **{field.name: moved(getattr(self, field.name)) for field in fields(self)})
+
+    def standardised(self, positions: Sequence[int]) -> Resident:
+        """The same with numeric features at mean 0 and deviation 1 over the nodes of these graphs."""
+        if self.labels == self.x.shape[1]:
+            return self
+        _, nodes = slices(self.node_ptr, torch.tensor(positions, dtype=torch.int64, device=self.x.device))
+        given = self.x[nodes, self.labels :]
+        spread = given.std(dim=0, correction=0)
+        scaled = (self.x[:, self.labels :] - given.mean(dim=0)) / spread.where(spread > 0, 1)
+        return replace(self, x=torch.cat([self.x[:, : self.labels], scaled], dim=1))
 
     def batch(self, positions: Sequence[int]) -> Batch:
         """Cut out the graphs at these positions, in this order."""
@@ -122,17 +134,16 @@ class Resident:
         return torch.cat([readout(self.x.double(), graphs, "sum"), graphs.count[:, None].double()], dim=1)
 
     def ceiling(self, view: View, positions: Sequence[int]) -> float:
-        """The best accuracy on these graphs of any classifier behind a readout with this view."""
+        """The best score on these graphs of any function behind a readout with this view."""
         chosen = torch.tensor(positions, device=self.y.device)
-        seen = self.seen[VIEWS.index(view), chosen]
-        table = contingency_matrix(self.y[chosen].cpu(), seen.cpu(), sparse=True)
-        return int(table.max(axis=0).sum()) / len(positions)
+        seen = self.seen[VIEWS.index(view), chosen].cpu().numpy()
+        return goal_of(self.classes, self.y, positions).ceiling(seen, self.y[chosen].cpu())
 
 
 def reside(graphs: GraphSet, network: str, rounds: int, attributes: bool = False) -> Resident:
     """Lay out a set for a kind of network; with `attributes`, these stand beside the one-hot labels.
 
-    Attributes are scaled to mean 0 and standard deviation 1 over all nodes, without a look at the classes.
+    `Resident.standardised` scales attributes.
     """
     node_ptr = ptr_of(torch.tensor([graph.num_nodes for graph in graphs]))
     offsets = node_ptr[:-1].repeat_interleave(torch.tensor([graph.num_edges for graph in graphs]))
@@ -143,8 +154,7 @@ def reside(graphs: GraphSet, network: str, rounds: int, attributes: bool = False
     if attributes:
         given = torch.cat([graph.node_attr for graph in graphs])
         labels.append(given.double())
-        spread = given.std(dim=0, correction=0)
-        x = torch.cat([x, (given - given.mean(dim=0)) / spread.where(spread > 0, 1)], dim=1)
+        x = torch.cat([x, given], dim=1)
     if network == "gcn":
         labels.append(degree[:, None].double())
     colourings = colour_nodes(graphs, torch.cat(labels, dim=1), node_ptr, rounds, NETWORKS[network])
@@ -154,6 +164,7 @@ def reside(graphs: GraphSet, network: str, rounds: int, attributes: bool = False
         network=network,
         classes=graphs.classes,
         x=x,
+        labels=graphs[0].x.shape[1],
         node_ptr=node_ptr,
         source=source[target.argsort(stable=True)],
         edge_ptr=ptr_of(degree),

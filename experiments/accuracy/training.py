@@ -11,21 +11,20 @@ from operator import attrgetter
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from datasets.splits import Split
+from experiments.accuracy.goals import Goal, goal_of, named
 from experiments.accuracy.networks import READOUTS, Network
 from experiments.accuracy.resident import Batch, Resident
 
-METRICS = (
-    "accuracy",
-    "train accuracy",
-    "validation accuracy",
-    "train ceiling",
-    "learning rate",
-    "best epoch",
-    "epochs trained",
-)
+
+def metrics_of(goal: type[Goal]) -> tuple[str, ...]:
+    """Return the names of the numbers of `train_and_judge`."""
+    of_parts = [f"{part} {name}" for part in ("train", "validation") for name in goal.metrics]
+    return (*goal.metrics, *of_parts, "train ceiling", "learning rate", "best epoch", "epochs trained")
+
+
+ROUNDING = 1e-4  # of predicted numbers in float32
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Candidate:
-    """The best epoch of a training run: most right answers on the hold-out, then the lowest loss."""
+    """The best epoch of a training run: the best score on the hold-out, then the lowest loss."""
 
     score: tuple[float, float]
     epoch: int
@@ -57,26 +56,31 @@ def train_and_judge(
     """Train each candidate on `split.train`, choose on `split.validation`, judge on `split.test` once.
 
     All readouts start from the same weights of the rounds and see the same batches. Raises
-    `FloatingPointError` where a loss is not finite, and `RuntimeError` where a network is more often right in
+    `FloatingPointError` where a loss is not finite, and `RuntimeError` where a network does better in
     training than its readout allows, which would be a bug.
     """
+    resident = resident.standardised(split.train)
+    goal = goal_of(resident.classes, resident.y, split.train)
     validation = resident.batch(split.validation)
     runs = [
         train(resident, split.train, validation, readout, settings, learning_rate, seed)
         for learning_rate in settings.learning_rates
     ]
     best = max((candidate for candidate, _ in runs), key=attrgetter("score"))
-    found, _ = judge(best.network, resident.batch(split.train))
+    test, training, held_out = (
+        judge(best.network, resident.batch(part), goal)[0]
+        for part in (split.test, split.train, split.validation)
+    )
     ceiling = resident.ceiling(READOUTS[readout].view, split.train)
-    if found > ceiling:
+    if training[goal.score] > ceiling + ROUNDING:
         raise RuntimeError(
-            f"{resident.data}, {resident.network}, {readout}: train accuracy {found} is above {ceiling}, "
-            "the ceiling of what the readout can tell apart"
+            f"{resident.data}, {resident.network}, {readout}: train {goal.score} {training[goal.score]} is "
+            f"above {ceiling}, the ceiling of what the readout can tell apart"
         )
     return {
-        "accuracy": judge(best.network, resident.batch(split.test))[0],
-        "train accuracy": found,
-        "validation accuracy": best.score[0],
+        **test,
+        **named("train", training),
+        **named("validation", held_out),
         "train ceiling": ceiling,
         "learning rate": best.learning_rate,
         "best epoch": best.epoch,
@@ -95,21 +99,23 @@ def train(
 ) -> tuple[Candidate, int]:
     """Train until the hold-out has not improved for `patience` epochs; also returns how many were trained."""
     torch.manual_seed(seed)
+    goal = goal_of(resident.classes, resident.y, positions)
     network = new_network(resident, readout, settings)
-    training = Training(network, learning_rate)
+    training = Training(network, learning_rate, goal)
     best = None
     for epoch, batches in enumerate(epochs(resident, positions, settings, seed), start=1):
         network.train()
         for batch in batches:
             training.step(batch)
-        right, loss = judge(network, validation)
+        found, loss = judge(network, validation, goal)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"{resident.data}, {resident.network}, {readout}: loss {loss} in epoch {epoch} "
                 f"with learning rate {learning_rate}"
             )
-        if best is None or (right, -loss) > best.score:
-            best = Candidate((right, -loss), epoch, learning_rate, copy.deepcopy(network))
+        score = found[goal.score], -loss
+        if best is None or score > best.score:
+            best = Candidate(score, epoch, learning_rate, copy.deepcopy(network))
         if epoch == settings.epochs or epoch - best.epoch >= settings.patience:
             return best, epoch
     raise AssertionError("epochs have no end")
@@ -117,8 +123,8 @@ def train(
 
 def new_network(resident: Resident, readout: str, settings: Settings) -> Network:
     """A network for a set, on its device."""
-    features, classes = resident.x.shape[1], resident.classes
-    network = Network(resident.network, readout, features, classes, settings.width, settings.rounds)
+    features, outputs = resident.x.shape[1], resident.classes or 1
+    network = Network(resident.network, readout, features, outputs, settings.width, settings.rounds)
     return network.to(resident.x.device)
 
 
@@ -142,9 +148,9 @@ def epochs(
 class Training:
     """Adam on one tensor that holds all parameters, and one for their gradients: a step is one operation."""
 
-    def __init__(self, network: nn.Module, learning_rate: float) -> None:
+    def __init__(self, network: nn.Module, learning_rate: float, goal: Goal) -> None:
         """Move the parameters of a network into one tensor, of which they become views."""
-        self.network = network
+        self.network, self.goal = network, goal
         parameters = list(network.parameters())
         sizes = [parameter.numel() for parameter in parameters]
         self.values = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
@@ -157,14 +163,13 @@ class Training:
     def step(self, batch: Batch) -> None:
         """One step of gradient descent on the mean loss of a batch."""
         self.slopes.zero_()
-        cross_entropy(self.network(batch), batch.y).backward()
+        self.goal.loss(self.network(batch), batch.y).backward()
         self.optimiser.step()
 
 
 @torch.no_grad()
-def judge(network: Network, batch: Batch) -> tuple[float, float]:
-    """Accuracy and mean loss."""
+def judge(network: Network, batch: Batch, goal: Goal) -> tuple[dict[str, float], float]:
+    """The value of every metric, and the mean loss."""
     network.eval()
-    logits = network(batch)
-    right = int((logits.argmax(dim=1) == batch.y).sum())
-    return right / len(batch.y), float(cross_entropy(logits, batch.y))
+    outputs = network(batch)
+    return goal.judge(goal.predict(outputs), batch.y), float(goal.loss(outputs, batch.y))

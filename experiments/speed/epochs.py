@@ -24,6 +24,7 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINConv, global_add_pool
 
 from datasets import GraphSet
+from experiments.accuracy.goals import Classes
 from experiments.accuracy.networks import Network
 from experiments.accuracy.resident import Resident, reside
 from experiments.accuracy.training import Settings, Training, epochs, new_network
@@ -102,7 +103,7 @@ def time_epochs(graphs: GraphSet, seed: int, share: float) -> dict[str, dict[str
     network = new_network(resident, "sum", settings)
     other = PyGNetwork(network)
     check_same_logits(network, other, resident, graphs)
-    training = Training(network, LEARNING_RATE)
+    training = Training(network, LEARNING_RATE, Classes())
     optimiser = torch.optim.Adam(other.parameters(), lr=LEARNING_RATE)
     plain = [Data(x=graph.x, edge_index=graph.edge_index, y=graph.y) for graph in graphs]
     loader = DataLoader(plain, settings.batch_size, shuffle=True)
