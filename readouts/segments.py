@@ -10,8 +10,7 @@ from torch import Tensor
 
 from readouts import ops
 from readouts.keywords import explain_keywords
-
-INDEX_DTYPES = (torch.int64, torch.int32)
+from readouts.reductions import INDEX_DTYPES
 
 
 class Segments:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeGuard
 
 import torch
@@ -70,11 +71,8 @@ def contributions(
         tensor([[0.3333, 1.3333, 1.3333],
                 [0.0000, 2.0000, 2.0000]])
     """
-    check_x(x)
     several = list(reduce.readouts) if _is_side_by_side(reduce) else reduce
-    with torch.inference_mode(False), torch.no_grad():  # slopes are derivatives, also in inference mode
-        x, weight = _ordinary(x.detach()), None if weight is None else _ordinary(weight)
-        graphs = _ordinary_graphs(segments_of(x, batch, ptr, size))
+    with _ordinary_tensors(x, batch, ptr, size, weight) as (x, graphs, weight):
         columns = x.unsqueeze(1) if x.dim() == 1 else x
         if isinstance(several, str | nn.Module):
             blocks = isinstance(several, QuantileReadout) and not isinstance(several.q, int | float)
@@ -125,10 +123,7 @@ def attention_weights(
     """
     if not isinstance(readout, Readout):
         raise TypeError(f"readout: expected a module of `readouts.nn`, got {type(readout).__name__}")
-    check_x(x)
-    with torch.inference_mode(False), torch.no_grad():
-        x, weight = _ordinary(x.detach()), None if weight is None else _ordinary(weight)
-        graphs = _ordinary_graphs(segments_of(x, batch, ptr, size))
+    with _ordinary_tensors(x, batch, ptr, size, weight) as (x, graphs, weight):
         return readout.attention(x, graphs, weight).detach()
 
 
@@ -136,9 +131,21 @@ def _is_side_by_side(reduce: object) -> TypeGuard[MultiReadout]:
     return isinstance(reduce, MultiReadout) and reduce.mode == "cat"
 
 
-def _ordinary_graphs(graphs: Segments) -> Segments:
-    order = None if graphs.order is None else _ordinary(graphs.order)
-    return Segments(_ordinary(graphs.index), _ordinary(graphs.ptr), order)
+@contextmanager
+def _ordinary_tensors(
+    x: Tensor,
+    batch: Tensor | Segments | None,
+    ptr: Tensor | None,
+    size: int | None,
+    weight: Tensor | None,
+) -> Iterator[tuple[Tensor, Segments, Tensor | None]]:
+    """Yield constants that derivatives may be taken of, also in inference mode: slopes are derivatives."""
+    check_x(x)
+    with torch.inference_mode(False), torch.no_grad():
+        graphs = segments_of(x, batch, ptr, size)
+        order = None if graphs.order is None else _ordinary(graphs.order)
+        graphs = Segments(_ordinary(graphs.index), _ordinary(graphs.ptr), order)
+        yield _ordinary(x.detach()), graphs, None if weight is None else _ordinary(weight)
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

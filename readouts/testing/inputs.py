@@ -13,7 +13,8 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, Dataset
 from torch_geometric.utils import cumsum
 
-INTEGERS = (torch.int64, torch.int32)
+from readouts.reductions import INDEX_DTYPES
+
 ROLES = ("edge_index", "batch")
 ALIASES = {"batch": "index"}  # in aggregations of PyG
 OF_NODES = ("x", "z", "pos", "node_attr", "node_features")
@@ -224,7 +225,7 @@ def _roles(values: list[Any], names: list[str], count: int) -> dict[int, str]:
         integers = [
             place
             for place, value in enumerate(values)
-            if place and isinstance(value, Tensor) and value.dtype in INTEGERS and fit(value)
+            if place and isinstance(value, Tensor) and value.dtype in INDEX_DTYPES and fit(value)
         ]
         by_name = [place for place in integers if names[place] in (role, ALIASES.get(role))]
         free = [place for place in integers if place not in found and names[place] not in OF_NODES]
@@ -272,7 +273,7 @@ def _split_by_owner(data: Data) -> tuple[dict[str, Tensor], ...]:
             continue
         if value.layout != torch.strided:
             raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
-        if value.dtype in INTEGERS and value.dim() == 2 and ("index" in name or name == "face"):
+        if value.dtype in INDEX_DTYPES and value.dim() == 2 and ("index" in name or name == "face"):
             links[name] = value
         elif data.is_node_attr(name):
             nodes[name] = value
