@@ -1,4 +1,4 @@
-"""Graphs to run a model on: made by code, from a TU set, or from a file."""
+"""Graphs to run a model on: synthetic, from a TU set, or from a file."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def check_edge_order_invariance(
         found = examine(model, gradients, groups, show_gradients, notes, final=False)
     except (ValueError, TimeUpError) as error:  # there is no gradient, or no time
         why = "no gradient" if isinstance(error, ValueError) else "no time: the time was up"
-        found = replace(report, notes=(*report.notes, f"outputs only, for there is {why}"))
+        found = replace(report, notes=(*report.notes, f"outputs only, because there is {why}"))
     else:
         rounding = report if found.verdict is Verdict.IDENTICAL else found
         found = replace(rounding, trials=found.trials + report.trials)

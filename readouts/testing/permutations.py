@@ -135,7 +135,7 @@ def shuffles(
     notes: tuple[str, ...] = ()
     if needs_sorted_edges(model, graphs):
         graphs = replace(graphs, by_target=True)
-        notes = ("edges stay sorted by their target, for the model raises otherwise",)
+        notes = ("edges stay sorted by their target, because the model raises otherwise",)
     generator = torch.Generator().manual_seed(seed)
 
     def shuffle(graphs: Graphs, label: str) -> Trial:
