@@ -98,7 +98,7 @@ class Segments:
         """Make the segments of one graph that contains all nodes."""
         _check_number_of_nodes(num_nodes)
         index = torch.zeros(num_nodes, dtype=torch.int64, device=device)
-        return cls(index, torch.tensor([0, num_nodes], device=device))
+        return cls(index, torch.arange(2, device=device) * num_nodes)
 
     @property
     def size(self) -> int:
