@@ -1,4 +1,4 @@
-"""Tell identical bits, rounding and faults apart, by how a difference shrinks from a narrow float to float64.
+"""Distinguish identical bits, rounding and faults: how does a difference shrink from float32 to float64?
 
 A difference that comes from rounding is proportional to the unit of rounding: in float64 it is 2^29 times
 smaller than in float32. A difference that comes from a fault keeps its size. The threshold is the geometric
