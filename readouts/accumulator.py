@@ -6,7 +6,7 @@ import copy
 import functools
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from readouts.reductions import ELEMENTARY, EXTREMES, FLOATS, result_dtype, trac
 from readouts.segments import Segments, check_size
 
 REDUCTIONS = (*ELEMENTARY, "count")
+BLOCK = 2**16  # numbers that are added at once on a CPU
 CELLS = 2**16  # variances that are computed at once, in the cache
 _LOWEST = torch.iinfo(torch.int64).min
 
@@ -121,21 +122,23 @@ class Accumulator:
         with self._lock, uninterrupted(), torch.inference_mode(False):
             before = self.dtype, self.features, self._state.copy()
             self._fix("x", x.dtype, tuple(x.shape[1:]), x.device)
-            done: dict[str, Tensor] = {}  # sums that were changed, and their flags before
+            flags: dict[str, Tensor] = {}
+            done = dict.fromkeys(self._formats(), 0)  # nodes that were added to sums
             try:
                 self._make_room(len(rows))
                 others = {**self._compared(rows, segments), "count": self._state["count"] + segments.count}
-                flags = {name: self._state[name][-1].clone() for name in self._formats()}
-                for name, (format, power) in self._formats().items():
-                    add(self._state[name], _numbers(name, rows), segments.index, format, power)
-                    done[name] = flags[name]
+                flags = {name: self._state[name][-1].clone() for name in done}
+                for name, start, block, index in self._blocks(rows, segments.index):
+                    add(self._state[name], block, index, *self._formats()[name])
+                    done[name] = start + len(block)
             except BaseException:
-                for name, flag in done.items():
-                    limbs, (format, power) = self._state[name], self._formats()[name]
-                    added = torch.zeros_like(limbs)
-                    exact.add(added, _numbers(name, rows), segments.index, format, power)
-                    limbs[:-1] -= added[:-1]
-                    limbs[-1] = flag
+                added = {name: torch.zeros_like(self._state[name]) for name in flags}
+                for name, start, block, index in self._blocks(rows, segments.index):
+                    if start < done[name]:
+                        exact.add(added[name], block, index, *self._formats()[name])
+                for name, limbs in added.items():
+                    self._state[name][:-1] -= limbs[:-1]
+                    self._state[name][-1] = flags[name]
                 self.dtype, self.features, self._state = before
                 raise
             self._state.update(others)
@@ -341,6 +344,13 @@ class Accumulator:
     @property
     def _elementary(self) -> list[str]:
         return [name for name in self._names if name in ELEMENTARY]
+
+    def _blocks(self, rows: Tensor, index: Tensor) -> Iterator[tuple[str, int, Tensor, Tensor]]:
+        """Yield every sum with blocks of what is added to it: its name, the first node, numbers, graphs."""
+        length = (BLOCK if rows.is_cpu else 16 * BLOCK) // max(rows.shape[1], 1) + 1
+        for name in self._formats():
+            for start in range(0, len(rows), length):
+                yield name, start, _numbers(name, rows[start : start + length]), index[start : start + length]
 
     def _make_room(self, numbers: int) -> None:
         """Carry where so many numbers more might overflow a word."""
