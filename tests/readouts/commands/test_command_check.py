@@ -512,7 +512,10 @@ def test_tu_set_without_labels_has_degrees_and_is_cut(tmp_path, monkeypatch):
         ("models:number", "target: expected a model, class or function, got int"),
         ("models:makes_number", "target: expected models:makes_number() to make a model, got int"),
         ("models:makes_nothing", "models:makes_nothing() raises ValueError: no model today"),
-        ("models:Needy", "target: expected a class without required arguments, got models:Needy(width)"),
+        (
+            "models:Needy",
+            "target: expected a class without required arguments, or *, got models:Needy(width)",
+        ),
         ("models:matrix", "matrix(x, adj): expected parameters named as tensors (*), got 'adj'; --data *"),
         (
             "models:keyword",
@@ -538,7 +541,7 @@ def test_tu_set_without_labels_has_degrees_and_is_cut(tmp_path, monkeypatch):
             "Net* on single.pt: 1 graph, 1 nodes, x [[]1, 5]: ValueError: inputs: expected *",
         ),
         ("models:Net --data ../NAME", "--data: expected FILE.pt or the name of a TU set, got '../NAME'"),
-        ("models:Net --data ABSENT", "--data: cannot have ABSENT: there is no data set 'ABSENT' in *"),
+        ("models:Net --data ABSENT", "--data: cannot get ABSENT: there is no data set 'ABSENT' in *"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):
