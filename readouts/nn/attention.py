@@ -95,7 +95,7 @@ class MultiheadAttentionReadout(Readout):
 
     Scores are computed as x_i . (W_k^T (W_q s + b_q))_h, and o_h as W_v sum_i a_i x_i. This equals the
     formula above and needs no matrix product over nodes, so the bits of outputs and gradients do not depend
-    on the order of the nodes. Memory: about N * seeds * heads * C numbers. Empty graph: `empty`.
+    on the order of the nodes. Memory: at most about N * seeds * heads * C numbers. Empty graph: `empty`.
 
     Args:
         channels: C.
