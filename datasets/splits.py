@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from datasets.graphs import GraphSet
 
 Indices = npt.NDArray[np.int64]
+STRATA = 10  # of a target that is a number
 
 
 @dataclass(frozen=True)
@@ -81,23 +82,36 @@ class Splits:
                 )
 
 
-def stratified_folds(graph_set: GraphSet, folds: int = 10, validation: float = 0.1, seed: int = 0) -> Splits:
-    """Cut a set into `folds` test parts with equal shares of every class.
+def stratified_folds(
+    graph_set: GraphSet,
+    folds: int = 10,
+    validation: float = 0.1,
+    seed: int = 0,
+    groups: Sequence[int] | npt.NDArray[np.int64] | None = None,
+) -> Splits:
+    """Cut a set into `folds` test parts with equal shares of every class, or of every tenth of the numbers.
 
     From the rest of each fold, a `validation` share is held out for choosing a model, stratified too (0: none
-    is). Raises `ValueError` where a class has fewer graphs than there are folds, or where a class is too
-    small for the hold-out.
+    is). With `groups`, one integer per graph as of `GraphSet.groups`, graphs of one group are in one part,
+    and shares are as equal as that allows. Raises `ValueError` where a class has fewer graphs (or groups)
+    than there are folds, or where a class is too small for the hold-out.
     """
-    y = _classes(graph_set)
-    rarest = int(np.bincount(y, minlength=graph_set.classes).min())
+    y = _strata(graph_set, folds)
+    of = None if groups is None else np.asarray(groups, np.int64)
+    if of is not None and of.shape != y.shape:
+        raise ValueError(f"groups: expected one for each of {len(y)} graphs, got {of.shape}")
+    units = y if of is None else np.unique(np.stack([y, of]), axis=1)[0]
+    rarest = int(np.bincount(units, minlength=graph_set.classes).min())
     if not 2 <= folds <= rarest:
         raise ValueError(
-            f"cannot cut {graph_set.name} into {folds} stratified folds: expected at least 2 folds, "
-            f"and at most {rarest}, the number of graphs in its smallest class"
+            f"cannot cut {graph_set.name} into {folds} stratified folds: expected at least 2 folds, and at "
+            f"most {rarest}, the number of {'graphs' if of is None else 'groups'} in its smallest class"
         )
-    draw = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
-    splits = tuple(_held_out(graph_set.name, rest, test, y, validation, seed) for rest, test in draw)
-    rule = f"{folds} stratified folds, {validation:g} of the rest for validation"
+    kind = StratifiedKFold if of is None else StratifiedGroupKFold
+    draw = kind(folds, shuffle=True, random_state=seed).split(y, y, of)
+    splits = tuple(_held_out(graph_set.name, rest, test, y, validation, seed, of) for rest, test in draw)
+    together = "" if of is None else ", groups kept together"
+    rule = f"{folds} stratified folds, {validation:g} of the rest for validation{together}"
     return _named(graph_set, rule, seed, splits)
 
 
@@ -120,7 +134,7 @@ def size_split(
     sizes = np.array([graph.num_nodes for graph in graph_set])
     order = np.lexsort((np.random.default_rng(seed).permutation(graphs), sizes))
     split = _held_out(
-        graph_set.name, order[:small], order[graphs - large :], _classes(graph_set), validation, seed
+        graph_set.name, order[:small], order[graphs - large :], _strata(graph_set), validation, seed
     )
     rule = f"{train:g} smallest to train, {validation:g} of these for validation, {test:g} largest to test"
     return _named(graph_set, rule, seed, (split,))
@@ -138,11 +152,11 @@ def balanced(graph_set: GraphSet, indices: Sequence[int], seed: int = 0) -> tupl
 
 
 def fingerprint(graph_set: GraphSet) -> str:
-    """SHA-256 over node labels, edges and class of every graph, in their order, as a hex string."""
+    """SHA-256 over node labels, edges and `y` of every graph, in their order, as a hex string."""
     digest = hashlib.sha256()
     for graph in graph_set:
         for tensor in (graph.y, graph.node_label, graph.edge_index):
-            values = tensor.numpy().astype("<i8", order="C")
+            values = tensor.numpy().astype("<f8" if tensor.is_floating_point() else "<i8", order="C")
             digest.update(np.array(values.shape, "<i8").tobytes() + values.tobytes())
     return digest.hexdigest()
 
@@ -151,15 +165,37 @@ def _classes(graph_set: GraphSet) -> Indices:
     return np.array([int(graph.y) for graph in graph_set], dtype=np.int64)
 
 
+def _strata(graph_set: GraphSet, folds: int = 2) -> Indices:
+    """Return classes, or as many bins of the ranked numbers as have two graphs for each fold; [G]."""
+    if graph_set.task == "classification":
+        return _classes(graph_set)
+    targets = graph_set.targets.numpy()
+    bins = max(1, min(STRATA, len(targets) // (2 * max(1, folds)))) if targets.ndim == 1 else 1
+    ranks = np.argsort(np.argsort(targets if targets.ndim == 1 else targets[:, 0], kind="stable"))
+    return (ranks * bins // max(1, len(targets))).astype(np.int64)
+
+
 def _share(share: float, graphs: int) -> int:
     return int(share * graphs + 1e-9)
 
 
-def _held_out(name: str, rest: Indices, test: Indices, y: Indices, share: float, seed: int) -> Split:
+def _held_out(
+    name: str,
+    rest: Indices,
+    test: Indices,
+    y: Indices,
+    share: float,
+    seed: int,
+    groups: Indices | None = None,
+) -> Split:
     if share == 0:
         return Split(_ascending(rest), (), _ascending(test))
     try:
-        train, validation = train_test_split(rest, test_size=share, stratify=y[rest], random_state=seed)
+        if groups is None:
+            train, validation = train_test_split(rest, test_size=share, stratify=y[rest], random_state=seed)
+        else:
+            parts = StratifiedGroupKFold(max(2, round(1 / share)), shuffle=True, random_state=seed)
+            train, validation = (rest[part] for part in next(parts.split(rest, y[rest], groups[rest])))
     except ValueError as error:
         raise ValueError(
             f"cannot hold out {share:g} of {len(rest)} graphs of {name} for validation: {error}"
