@@ -1,7 +1,8 @@
 # make venv      an environment in .venv with everything that the other targets need, and the native core
 # make core      the native core alone, built from csrc/ as far as that has changed
 # make demo      the main job: what sum, mean and max can see; DATA="MUTAG Mutagenicity" for TU sets
-# make test      the test suite
+# make test      the test suite; TESTS="tests/readouts/nn" for a part of it
+# make thorough  the tests that take long
 # make lint      ruff and mypy
 # make sanitize  the tests of the core under the address, undefined behaviour and thread sanitizers
 # make arm       the tests of the core on 64-bit Arm, emulated
@@ -12,9 +13,11 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2> /dev/null || echo 2)
 BIN := .venv/bin
 SETUP := .venv/.installed
 CORE := readouts/kernels/native/libreadouts_core.so
+# Threads that wait for work must not keep the other test process from the core.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist worksteal
 CTEST := ctest --output-on-failure --test-dir
 
-.PHONY: venv core demo test lint sanitize arm clean
+.PHONY: venv core demo test thorough lint sanitize arm clean
 
 venv: $(SETUP) $(CORE)
 
@@ -40,7 +43,10 @@ demo: $(SETUP) $(CORE)
 	$(BIN)/python -m experiments demo $(addprefix --data ,$(DATA))
 
 test: $(SETUP) $(CORE)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(PYTEST) $(TESTS)
+
+thorough: $(SETUP) $(CORE)
+	$(PYTEST) -m thorough
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

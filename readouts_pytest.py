@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         'readouts(permutations=N, seed=SEED, allow="identical"): for the fixtures of readouts in this test; '
-        'allow is "rounding" (the default) or "identical", which insists on identical bits',
+        'allow is "rounding" (the default) or "identical", which requires identical bits',
     )
 
 
@@ -92,13 +92,13 @@ def node_permutations(request: pytest.FixtureRequest) -> Callable[[int], Iterato
 
 @pytest.fixture
 def assert_permutation_invariant(request: pytest.FixtureRequest) -> Assertion:
-    """``assert_permutation_invariant(model, *inputs)``: the outputs stay when nodes are relabelled."""
+    """``assert_permutation_invariant(model, *inputs)``: the outputs do not change with the order of nodes."""
     return _assertion(request, "permutation_invariance")
 
 
 @pytest.fixture
 def assert_permutation_equivariant(request: pytest.FixtureRequest) -> Assertion:
-    """``assert_permutation_equivariant(model, *inputs)``: the outputs move with the nodes."""
+    """``assert_permutation_equivariant(model, *inputs)``: the outputs are permuted like the nodes."""
     return _assertion(request, "permutation_equivariance")
 
 
@@ -110,7 +110,7 @@ def assert_edge_order_invariant(request: pytest.FixtureRequest) -> Assertion:
 
 @pytest.fixture
 def assert_gradient_equivariant(request: pytest.FixtureRequest) -> Assertion:
-    """``assert_gradient_equivariant(model, *inputs)``: the gradients move with the nodes."""
+    """``assert_gradient_equivariant(model, *inputs)``: the gradients are permuted like the nodes."""
     return _assertion(request, "gradient_equivariance")
 
 
@@ -122,7 +122,7 @@ def assert_batch_independent(request: pytest.FixtureRequest) -> Assertion:
 
 @pytest.fixture
 def assert_motion_invariant(request: pytest.FixtureRequest) -> Assertion:
-    """``assert_motion_invariant(model, z, pos=pos)``: the outputs stay when positions rotate and shift."""
+    """``assert_motion_invariant(model, z, pos=pos)``: rotating and shifting positions changes no output."""
     return _assertion(request, "motion_invariance", names=("seed", "allow"))
 
 
@@ -162,7 +162,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         (*verdict, report.nodeid)
         for reports in terminalreporter.stats.values()
         for report in reports
-        if getattr(report, "when", "") == "teardown"  # which knows of all checks of its test
+        if getattr(report, "when", "") == "teardown"  # the report that has all checks of its test
         for name, verdict in report.user_properties
         if name == PROPERTY
     ]

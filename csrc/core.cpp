@@ -330,13 +330,7 @@ READOUTS_API int readouts_list_old(const int64_t* ptr, const int64_t* order, int
 
 // Return whether all bytes are 0.
 READOUTS_API int readouts_is_zero(const unsigned char* memory, int64_t bytes) {
-  constexpr int64_t kStep = 4096;
-  for (int64_t start = 0; start < bytes; start += kStep) {
-    unsigned char any = 0;
-    for (int64_t byte = start; byte < (start + kStep < bytes ? start + kStep : bytes); ++byte) any |= memory[byte];
-    if (any) return 0;
-  }
-  return 1;
+  return bytes == 0 || (memory[0] == 0 && std::memcmp(memory, memory + 1, bytes - 1) == 0);
 }
 
 // One reduction of integers to a block of the output, whose rows are `stride` numbers apart. `result` is the dtype of

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+
+from datasets.collisions import Integers
+from datasets.duplicates import same_graphs
+
+Task = Literal["classification", "regression"]
+Features = Literal["categorical", "numeric", "both", "degrees"]
+
+
+class Unread(NamedTuple):
+    """A row of a file that is not among the graphs: the number of its line, its text, and the reason."""
+
+    line: int
+    text: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -20,7 +34,11 @@ class GraphSet:
     (int64 [n]), `edge_index` (int64 [2, E], both directions of every edge, sorted, no duplicates,
     no self-loops) and `y` (class index, int64 [1], or targets of regression, float32 [1] or [1, T]);
     `edge_label` (int64 [E]), `node_attr` (float32 [n, A]), `edge_attr` (float32 [E, A]), `graph_attr`
-    (float32 [1, A]) and `name` (str) where the set has them. `classes` is 0 for regression.
+    (float32 [1, A]), `name`, `smiles` (str) and `line` (int, of the file) where the set has them.
+
+    `classes` is 0 for regression; `class_names`, `node_names` and `edge_names` say what classes, node labels
+    and edge labels mean. `notes` tells what loading changed and decided, `unread` lists the rows of the file
+    that became no graph. With `degrees`, node labels are degrees that stand in for missing labels.
 
     Like a PyG dataset, a set takes an index for one graph, and slices, lists of indices, tensors and masks
     for a part of the set.
@@ -31,6 +49,10 @@ class GraphSet:
     classes: int
     node_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    edge_names: tuple[str, ...] | None = None
+    unread: tuple[Unread, ...] = ()
+    degrees: bool = False
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -91,3 +113,46 @@ class GraphSet:
     def num_classes(self) -> int:
         """The number of classes; 0 for regression."""
         return self.classes
+
+    @property
+    def task(self) -> Task:
+        """What is to be predicted: a class or a number."""
+        return "classification" if self.classes else "regression"
+
+    @property
+    def targets(self) -> Tensor:
+        """The `y` of all graphs: int64 [G], or float32 [G] or [G, T] for regression."""
+        return torch.cat([graph.y for graph in self.graphs]) if self.graphs else torch.empty(0)
+
+    @property
+    def features(self) -> Features:
+        """What nodes carry: labels (in `x`), numbers (in `node_attr`), both, or nothing but their degrees.
+
+        Numbers are as they were given; whoever standardises them does so on training graphs.
+        """
+        if "node_attr" in (self.graphs[0] if self.graphs else ()):
+            return "numeric" if self.degrees else "both"
+        return "degrees" if self.degrees else "categorical"
+
+    @property
+    def edge_features(self) -> str | None:
+        """What a model that reads `edge_index` alone ignores, in words; None where edges carry nothing.
+
+        For example `"edge labels (single, double, aromatic)"` or `"2 edge attributes"`.
+        """
+        first = self.graphs[0] if self.graphs else ()
+        names = f" ({', '.join(self.edge_names)})" if self.edge_names else ""
+        found = ["edge labels" + names] if "edge_label" in first else []
+        if "edge_attr" in first:
+            width = self.num_edge_features
+            found.append(f"{width} edge attribute{'s' if width > 1 else ''}")
+        return " and ".join(found) or None
+
+    def groups(self) -> Integers:
+        """Number the distinct graphs 0, 1, ...: int64 [G], equal where two graphs are the same graph.
+
+        Two graphs are the same if a renumbering of nodes turns one into the other, with all labels and
+        attributes of nodes and edges; `y` is not looked at. Folds that keep a group together test no
+        network on a graph that it was trained on; see `datasets.splits.stratified_folds`.
+        """
+        return same_graphs(self.graphs)

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 from datasets.graphs import GraphSet
 
 Indices = npt.NDArray[np.int64]
+STRATA = 10  # of a target that is a number
 
 
 @dataclass(frozen=True)
@@ -86,39 +87,32 @@ def stratified_folds(
     folds: int = 10,
     validation: float = 0.1,
     seed: int = 0,
-    groups: Sequence[int] | None = None,
+    groups: Sequence[int] | npt.NDArray[np.int64] | None = None,
 ) -> Splits:
-    """Cut a set into `folds` test parts with equal shares of every class, or of every fifth of its numbers.
+    """Cut a set into `folds` test parts with equal shares of every class, or of every tenth of the numbers.
 
     From the rest of each fold, a `validation` share is held out for choosing a model, stratified too (0: none
-    is). Graphs with one number in `groups`, one for each graph, stay together in one part. Raises
-    `ValueError` where a class has fewer graphs, or groups, than there are folds, or where a class is too
-    small for the hold-out.
+    is). With `groups`, one integer per graph as of `GraphSet.groups`, graphs of one group are in one part,
+    and shares are as equal as that allows. Raises `ValueError` where a class has fewer graphs (or groups)
+    than there are folds, or where a class is too small for the hold-out.
     """
-    y = strata_of(graph_set)
-    rarest = int(np.bincount(y, minlength=graph_set.classes).min())
+    y = _strata(graph_set, folds)
+    of = None if groups is None else np.asarray(groups, np.int64)
+    if of is not None and of.shape != y.shape:
+        raise ValueError(f"groups: expected one for each of {len(y)} graphs, got {of.shape}")
+    units = y if of is None else np.unique(np.stack([y, of]), axis=1)[0]
+    rarest = int(np.bincount(units, minlength=graph_set.classes).min())
     if not 2 <= folds <= rarest:
-        kind = "class" if graph_set.classes else "fifth of targets"
         raise ValueError(
-            f"cannot cut {graph_set.name} into {folds} stratified folds: expected at least 2 folds, "
-            f"and at most {rarest}, the number of graphs in its smallest {kind}"
+            f"cannot cut {graph_set.name} into {folds} stratified folds: expected at least 2 folds, and at "
+            f"most {rarest}, the number of {'graphs' if of is None else 'groups'} in its smallest class"
         )
-    if groups is None:
-        draw = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
-    else:
-        draw = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, groups)
-    splits = tuple(_held_out(graph_set.name, rest, test, y, validation, seed, groups) for rest, test in draw)
-    rule = f"{folds} stratified folds, {validation:g} of the rest for validation"
-    return _named(graph_set, rule + (", groups together" if groups is not None else ""), seed, splits)
-
-
-def strata_of(graph_set: GraphSet) -> Indices:
-    """Return the class of every graph, or the fifth of all numbers that its number is in, int64 [B]."""
-    if graph_set.classes:
-        return _classes(graph_set)
-    y = np.array([float(graph.y) for graph in graph_set])
-    _, fifths = np.unique(np.searchsorted(np.quantile(y, (0.2, 0.4, 0.6, 0.8)), y), return_inverse=True)
-    return fifths.astype(np.int64)
+    kind = StratifiedKFold if of is None else StratifiedGroupKFold
+    draw = kind(folds, shuffle=True, random_state=seed).split(y, y, of)
+    splits = tuple(_held_out(graph_set.name, rest, test, y, validation, seed, of) for rest, test in draw)
+    together = "" if of is None else ", groups kept together"
+    rule = f"{folds} stratified folds, {validation:g} of the rest for validation{together}"
+    return _named(graph_set, rule, seed, splits)
 
 
 def size_split(
@@ -140,7 +134,7 @@ def size_split(
     sizes = np.array([graph.num_nodes for graph in graph_set])
     order = np.lexsort((np.random.default_rng(seed).permutation(graphs), sizes))
     split = _held_out(
-        graph_set.name, order[:small], order[graphs - large :], _classes(graph_set), validation, seed
+        graph_set.name, order[:small], order[graphs - large :], _strata(graph_set), validation, seed
     )
     rule = f"{train:g} smallest to train, {validation:g} of these for validation, {test:g} largest to test"
     return _named(graph_set, rule, seed, (split,))
@@ -158,7 +152,7 @@ def balanced(graph_set: GraphSet, indices: Sequence[int], seed: int = 0) -> tupl
 
 
 def fingerprint(graph_set: GraphSet) -> str:
-    """SHA-256 over node labels, edges and class of every graph, in their order, as a hex string."""
+    """SHA-256 over node labels, edges and `y` of every graph, in their order, as a hex string."""
     digest = hashlib.sha256()
     for graph in graph_set:
         for tensor in (graph.y, graph.node_label, graph.edge_index):
@@ -169,6 +163,16 @@ def fingerprint(graph_set: GraphSet) -> str:
 
 def _classes(graph_set: GraphSet) -> Indices:
     return np.array([int(graph.y) for graph in graph_set], dtype=np.int64)
+
+
+def _strata(graph_set: GraphSet, folds: int = 2) -> Indices:
+    """Return classes, or as many bins of the ranked numbers as have two graphs for each fold; [G]."""
+    if graph_set.task == "classification":
+        return _classes(graph_set)
+    targets = graph_set.targets.numpy()
+    bins = max(1, min(STRATA, len(targets) // (2 * max(1, folds)))) if targets.ndim == 1 else 1
+    ranks = np.argsort(np.argsort(targets if targets.ndim == 1 else targets[:, 0], kind="stable"))
+    return (ranks * bins // max(1, len(targets))).astype(np.int64)
 
 
 def _share(share: float, graphs: int) -> int:
@@ -182,16 +186,16 @@ def _held_out(
     y: Indices,
     share: float,
     seed: int,
-    groups: Sequence[int] | None = None,
+    groups: Indices | None = None,
 ) -> Split:
     if share == 0:
         return Split(_ascending(rest), (), _ascending(test))
-    if groups is not None:
-        folds = StratifiedGroupKFold(max(2, round(1 / share)), shuffle=True, random_state=seed)
-        train, validation = next(folds.split(rest, y[rest], np.asarray(groups)[rest]))
-        return Split(_ascending(rest[train]), _ascending(rest[validation]), _ascending(test))
     try:
-        train, validation = train_test_split(rest, test_size=share, stratify=y[rest], random_state=seed)
+        if groups is None:
+            train, validation = train_test_split(rest, test_size=share, stratify=y[rest], random_state=seed)
+        else:
+            parts = StratifiedGroupKFold(max(2, round(1 / share)), shuffle=True, random_state=seed)
+            train, validation = (rest[part] for part in next(parts.split(rest, y[rest], groups[rest])))
     except ValueError as error:
         raise ValueError(
             f"cannot hold out {share:g} of {len(rest)} graphs of {name} for validation: {error}"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from datasets.tables import Integers, Reals, Tables
 from readouts.commands.tu.errors import DataError
 
-Integers = npt.NDArray[np.int64]
-Reals = npt.NDArray[np.float64]
 SEPARATOR = re.compile(r"\s*,\s*|\s+")
 MOST_INTEGER = 2**53  # greater numbers may have been rounded when they were written as 1.0
 
@@ -23,38 +21,13 @@ class NotNumbersError(DataError):
     """A line does not hold the numbers that it should."""
 
 
-@dataclass(frozen=True)
-class Texts:
-    """What the files say, numbered from zero: n nodes, m lines of edges, G graphs.
-
-    `graph_of_node` [n] and `edges` [m, 2] are indices in range, and no edge leaves its graph; labels and
-    attributes have one column or more. Without classes, graph attributes are what is to be predicted.
-    """
-
-    classes: Integers | None  # [G]
-    graph_attributes: Reals | None  # [G, columns]
-    graph_of_node: Integers  # [n]
-    edges: Integers  # [m, 2]
-    node_labels: Integers | None  # [n, columns]
-    edge_labels: Integers | None  # [m, columns]
-    node_attributes: Reals | None  # [n, columns]
-    edge_attributes: Reals | None  # [m, columns]
-
-    @property
-    def graphs(self) -> int:
-        """The number of graphs G."""
-        of_graphs = self.graph_attributes if self.classes is None else self.classes
-        assert of_graphs is not None
-        return len(of_graphs)
-
-
-def read(name: str, folder: Path) -> Texts:
+def read(name: str, folder: Path) -> Tables:
     """Read `folder/NAME_*.txt`; raises `DataError` naming the file, and the line where there is one."""
     source = folder / f"{name}_"
     classes, graph_attributes = _of_graphs(source)
     graph_of_node = _column(_file(source, "graph_indicator")) - 1
     edges = _edges(_file(source, "A"))
-    texts = Texts(
+    tables = Tables(
         classes=classes,
         graph_attributes=graph_attributes,
         graph_of_node=graph_of_node,
@@ -64,8 +37,8 @@ def read(name: str, folder: Path) -> Texts:
         node_attributes=_optional(_file(source, "node_attributes"), np.float64, len(graph_of_node), "nodes"),
         edge_attributes=_optional(_file(source, "edge_attributes"), np.float64, len(edges), "edges"),
     )
-    _check_ranges(texts, source)
-    return texts
+    _check_ranges(tables, source)
+    return tables
 
 
 def _file(source: Path, part: str) -> Path:
@@ -181,20 +154,24 @@ def _is_number(field: str, dtype: type[np.generic]) -> bool:
     return dtype is not np.int64 or (value.is_integer() and abs(value) < MOST_INTEGER)
 
 
-def _check_ranges(texts: Texts, source: Path) -> None:
-    graphs, nodes = texts.graphs, len(texts.graph_of_node)
-    if (line := _first(_outside(texts.graph_of_node, graphs))) is not None:
+def _check_ranges(tables: Tables, source: Path) -> None:
+    graphs, nodes = tables.graphs, len(tables.graph_of_node)
+    if (line := _first(_outside(tables.graph_of_node, graphs))) is not None:
         raise DataError(
-            f"{_file(source, 'graph_indicator')}, line {line + 1}: graph {texts.graph_of_node[line] + 1}, "
+            f"{_file(source, 'graph_indicator')}, line {line + 1}: graph {tables.graph_of_node[line] + 1}, "
             f"but graph_labels names {graphs} graphs"
         )
     path = _file(source, "A")
-    if (line := _first(_outside(texts.edges[:, 0], nodes) | _outside(texts.edges[:, 1], nodes))) is not None:
-        raise DataError(f"{path}, line {line + 1}: edge {_pair(texts.edges[line])} in a set of {nodes} nodes")
-    ends = texts.graph_of_node[texts.edges]
+    if (
+        line := _first(_outside(tables.edges[:, 0], nodes) | _outside(tables.edges[:, 1], nodes))
+    ) is not None:
+        raise DataError(
+            f"{path}, line {line + 1}: edge {_pair(tables.edges[line])} in a set of {nodes} nodes"
+        )
+    ends = tables.graph_of_node[tables.edges]
     if (line := _first(ends[:, 0] != ends[:, 1])) is not None:
         raise DataError(
-            f"{path}, line {line + 1}: edge {_pair(texts.edges[line])} joins graphs {_pair(ends[line])}"
+            f"{path}, line {line + 1}: edge {_pair(tables.edges[line])} joins graphs {_pair(ends[line])}"
         )
 
 

@@ -51,23 +51,23 @@ ARGUMENTS = {
     "SortAggregation": "2",
 }
 SCATTER = ("sum", "mean", "max", "min", "mul")
-# With torch-scatter beside it PyG leaves some reductions to it; this page shows PyG's own.
+# Where torch-scatter is installed, PyG uses it for some reductions; this page shows PyG's own.
 PYG_ALONE = "import torch_geometric; torch_geometric.typing.WITH_TORCH_SCATTER = False; "
 HEAD = """# Conformance
 
-What this library, PyG and torch-scatter make of the value contract in [readouts.md](readouts.md).
+The value contract of [readouts.md](readouts.md), tested on this library, PyG and torch-scatter.
 Versions: {versions}.
-PyG is examined as it is where torch-scatter is not installed. This page is written by
+PyG is tested as if torch-scatter were not installed. This page is written by
 
 ```sh
 readouts conformance --document > docs/conformance.md
-readouts conformance package.module:Class  # examines any other readout or aggregation
+readouts conformance package.module:Class  # tests any other readout or aggregation
 ```
 
-✓ passed, ✗ failed, an empty cell where the row has no meaning for the readout. What a readout behaves like
-is found by probing. A row fails at the first of its programs that fails; below the tables stands an example
-of every kind of failure, three lines that can be pasted. Where a readout multiplies matrices, PyTorch's
-product may round a row differently at another place of the batch, and a row "to the bit" fails.
+✓ passed, ✗ failed; a cell is empty where the row does not apply to the readout. What a readout behaves like
+is found by probing. A row fails if one of its snippets fails. Below the tables is an example of every kind of
+failure, in three lines of code. Where a readout multiplies matrices, PyTorch's product may round a row
+differently at another position in the batch, and rows "to the bit" fail.
 """
 
 
@@ -156,7 +156,7 @@ def _examples(found: Sequence[Conformance], rows: Sequence[Row]) -> Iterator[str
         if failed:
             shortest = min(failed, key=lambda one: len(one.results[place].example))
             result = shortest.results[place]
-            yield f"**{row.name}**, {shortest.target}: expected {result.expected}, came {result.came}\n"
+            yield f"**{row.name}**, {shortest.target}: expected {result.expected}, got {result.got}\n"
             yield f"```python\n{result.example.replace(PYG_ALONE, '')}\n```\n"
 
 

@@ -2,8 +2,8 @@
 
     python examples/reproducible.py --data MUTAG
 
-Nothing else changes: the same seed, weights, nodes and graphs. The losses of the plain runs part; those of
-the exact runs are equal, to the last bit.
+Nothing else changes: the same seed, weights, nodes and graphs. The losses of the plain runs differ; those
+of the exact runs are equal, to the last bit.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The stream that `stream_dask.py` and `stream_ray.py` read: nodes made by code, from any place on.
+"""The stream that `stream_dask.py` and `stream_ray.py` read: synthetic nodes, from any position on.
 
-A node's features are quotients of two random integers, so that their sizes span nineteen orders of
-magnitude: plain sums of these would depend on how the stream is cut.
+A node's features are quotients of two random integers, so that their magnitudes span nineteen
+orders: plain floating-point sums would depend on how the stream is cut.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def nodes(begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def read(begin: int, end: int) -> Accumulator:
-    """Return what a part of the stream adds to the readouts."""
+    """Return an accumulator with the nodes of a part of the stream."""
     accumulator = Accumulator(REDUCE, size=GRAPHS)
     for start in range(begin, end, CHUNK):
         accumulator.update(*nodes(start, min(start + CHUNK, end)))
@@ -37,7 +37,7 @@ def read(begin: int, end: int) -> Accumulator:
 
 
 def arguments() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--nodes", type=int, default=10**8, help="length of the stream")
     parser.add_argument("--parts", type=int, default=64, help="tasks that the stream is cut into")
@@ -46,14 +46,14 @@ def arguments() -> argparse.Namespace:
 
 
 def cut(length: int, parts: int) -> list[tuple[int, int]]:
-    """Return the borders of parts of nearly equal length."""
+    """Return begin and end of parts of nearly equal length."""
     return [(length * part // parts, length * (part + 1) // parts) for part in range(parts)]
 
 
 def memory() -> tuple[int, int]:
-    """Return the most bytes that this process has had to itself, and those of files mapped into memory.
+    """Return the peak private memory of this process and its mapped files, in bytes.
 
-    The latter are the code of libraries, of which processes on one machine share one copy.
+    Mapped files are the code of libraries, of which the processes of a machine share one copy.
     """
     status = Path("/proc/self/status")
     if not status.exists():

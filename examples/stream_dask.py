@@ -1,9 +1,9 @@
 """Readouts of 10^8 nodes under Dask, in less than a gigabyte: `python examples/stream_dask.py`.
 
-The stream is cut into tasks; every task returns an `Accumulator`, and these are merged as they come in. A
-task that dies with its worker is run again elsewhere. Try other `--workers` and `--parts`: the digest of the
-results stays the same. On a cluster that runs already, give its address to `Client` and this folder
-to its workers, and leave out `LocalCluster`. Needs the extra `dask`: `pip install ".[dask]"`.
+The stream is cut into tasks; every task returns an `Accumulator`, which is merged as soon as it arrives. If a
+worker dies, its tasks are run again on another. Try other `--workers` and `--parts`: the digest of the
+results stays the same. On an existing cluster, pass its address to `Client`, make this folder
+available to its workers, and leave out `LocalCluster`. Needs the extra `dask`: `pip install ".[dask]"`.
 """
 
 import time
@@ -22,8 +22,8 @@ def main() -> None:
         LocalCluster(n_workers=options.workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        borders = zip(*cut(options.nodes, options.parts), strict=True)
-        for _, part in as_completed(client.map(read, *borders, retries=2), with_results=True):
+        ranges = zip(*cut(options.nodes, options.parts), strict=True)
+        for _, part in as_completed(client.map(read, *ranges, retries=2), with_results=True):
             total.merge(part)
         peaks = [memory(), *client.run(memory).values()]
     report(total, start, peaks)

@@ -1,7 +1,7 @@
 """Readouts of 10^8 nodes under Ray, as `stream_dask.py` does under Dask: `python examples/stream_ray.py`.
 
-Needs the extra `ray`: `pip install ".[ray]"`. Ray's own services take memory beside that of the processes
-shown.
+Needs the extra `ray`: `pip install ".[ray]"`. The memory of Ray's own services is not
+included.
 """
 
 import time
@@ -14,7 +14,7 @@ from readouts import Accumulator
 
 @ray.remote(num_cpus=1, max_retries=2)
 def task(begin: int, end: int) -> tuple[Accumulator, tuple[int, int]]:
-    """Return a part of the readouts, and the worker's number and peak memory."""
+    """Return the accumulator of a part, and the worker's identifier and peak memory."""
     return read(begin, end), (ray.get_runtime_context().get_worker_id(), memory())
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     options, start = arguments(), time.perf_counter()
     total, peaks = Accumulator(REDUCE, size=GRAPHS), {}
     ray.init(num_cpus=options.workers, include_dashboard=False, log_to_driver=False)
-    waiting = [task.remote(*border) for border in cut(options.nodes, options.parts)]
+    waiting = [task.remote(*part) for part in cut(options.nodes, options.parts)]
     while waiting:
         (done, *_), waiting = ray.wait(waiting)
         part, (worker, peak) = ray.get(done)

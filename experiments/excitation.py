@@ -28,7 +28,7 @@ from datasets.splits import Split, stratified_folds
 from experiments import figures
 from experiments.accuracy import baselines
 from experiments.accuracy.goals import Classes
-from experiments.accuracy.jobs import FOLDS, smallest_stratum
+from experiments.accuracy.jobs import most_folds
 from experiments.accuracy.resident import Resident, reside
 from experiments.accuracy.training import Training
 from experiments.console import Table, UserError, share, table, tracked
@@ -167,7 +167,7 @@ def measure(
     """The rows of all sets; without `folds`, ten, or as many as the smallest class has graphs."""
     rows = []
     for task in tasks:
-        count = folds or min(FOLDS, smallest_stratum(task.graphs))
+        count = folds or most_folds(task.graphs)
         try:
             splits = stratified_folds(task.graphs, count, 0.0, seed).splits
         except ValueError as problem:

@@ -20,7 +20,7 @@ CANNOT_RUN, INTERRUPTED = 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says mistaken arguments in JSON too, where that is asked for."""
+    """Reports wrong arguments also as JSON if --json is given."""
 
     given: Sequence[str] = ()
 
@@ -37,9 +37,9 @@ def _print_error(message: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; what cannot be run is one sentence on stderr and exit code 2.
+    """Run a subcommand; if it cannot be run, print one sentence on stderr and return exit code 2.
 
-    With --json the sentence is printed as an object on stdout, too.
+    With --json the sentence is also printed as an object on stdout.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(prog="readouts", description="Test graph models and their readouts.")

@@ -6,7 +6,7 @@ import copy
 import functools
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,16 +27,17 @@ from readouts.reductions import ELEMENTARY, EXTREMES, FLOATS, result_dtype, trac
 from readouts.segments import Segments, check_size
 
 REDUCTIONS = (*ELEMENTARY, "count")
+BLOCK = 2**16  # numbers that are added at once on a CPU
 CELLS = 2**16  # variances that are computed at once, in the cache
 _LOWEST = torch.iinfo(torch.int64).min
 
 
 class Accumulator:
-    """Readouts of nodes that come in chunks, to one machine or to many: the same bits for every chunking.
+    """Readouts of nodes that are read in chunks, on one machine or many: the same bits for any chunks.
 
-    What is kept of a graph and feature are the exact sum of the nodes, that of their squares, the greatest
-    and the least, as far as `reduce` needs them. They can be merged without loss, so the result depends
-    neither on the chunks and their order nor on the order and the tree of merges:
+    For every graph and feature, an accumulator stores the exact sum of the nodes, the exact sum of their
+    squares, the maximum and the minimum, as far as `reduce` needs them. These can be merged without loss, so
+    the result depends neither on the chunks and their order nor on the order and the tree of merges:
 
     - ``sum``, ``mean``, ``max``, ``min``: the bits of `readouts.readout` for all nodes at once;
     - ``var``: sum_i (x_i - mu)^2 / n with mu the float64 mean, rounded once. It follows from sum_i x_i and
@@ -46,11 +47,11 @@ class Accumulator:
       way, if in float64 it is above 1.5e-154;
     - ``count``: n, int64, the same for all features.
 
-    NaN, infinities, signed zeros, integers and empty graphs are as in `readout`. No gradient flows. Threads
-    may share an accumulator. An update or merge that fails or is interrupted, as by Ctrl-C, changes nothing
-    or all.
+    NaN, infinities, signed zeros, integers and empty graphs are as in `readout`. Results have no gradient.
+    Threads may share an accumulator. An update or merge that fails or is interrupted, as by Ctrl-C, is
+    applied completely or not at all.
 
-    Memory is fixed. In bytes for every graph and feature, and 8 more for every graph:
+    The memory does not grow with the nodes. In bytes per graph and feature, and 8 more per graph:
 
     ==============  ===========  =========================  ============
     dtype           sum or mean  var or std (with the sum)  max, min
@@ -62,7 +63,7 @@ class Accumulator:
     integers, bool  32           112                        8 each
     ==============  ===========  =========================  ============
 
-    A state dict or a pickled accumulator has only those words of the sums that are in use, about a third for
+    A state dict or a pickled accumulator has only those limbs of the sums that are in use, about a third for
     float32 numbers of ordinary size.
 
     Args:
@@ -71,8 +72,8 @@ class Accumulator:
         empty: value of a graph without nodes, for all but ``"count"``.
 
     Raises:
-        TypeError: an argument has a type that cannot be used.
-        ValueError: an argument has a value that cannot be used.
+        TypeError: an argument has an unsupported type.
+        ValueError: an argument has an invalid value.
 
     Source: Kulisch and Miranker, "Computer arithmetic in theory and practice" (1981).
 
@@ -97,7 +98,7 @@ class Accumulator:
         self.dtype: torch.dtype | None = None
         self.features: tuple[int, ...] = ()
         self._state: dict[str, Tensor] = {}
-        self._pending = 0  # numbers in a sum, at most, since its words were carried
+        self._pending = 0  # numbers in a sum, at most, since its limbs were carried
         self._lock = threading.RLock()
 
     def update(self, x: Tensor, batch: Tensor | Segments | None = None, *, ptr: Tensor | None = None) -> None:
@@ -105,14 +106,13 @@ class Accumulator:
 
         Args:
             x: node features [N, *features], any real dtype.
-            batch, ptr: the graphs of these nodes, as for `readouts.readout`; a graph may go on in other
+            batch, ptr: the graphs of these nodes, as for `readouts.readout`; a graph may continue in other
                 chunks.
 
         Raises:
-            TypeError: an argument has a type or dtype that cannot be used, or x another than before.
-            ValueError: an argument has a shape that cannot be used, or x other features or another device
-                than before.
-            IndexError: `batch` names a graph that is not there.
+            TypeError: an argument has an unsupported type or dtype, or x another dtype than before.
+            ValueError: an argument has an invalid shape, or x other features or another device than before.
+            IndexError: an index in `batch` is negative or not below `size`.
         """
         check_x(x)
         segments = segments_of(x, batch, ptr, self.size)
@@ -121,27 +121,29 @@ class Accumulator:
         with self._lock, uninterrupted(), torch.inference_mode(False):
             before = self.dtype, self.features, self._state.copy()
             self._fix("x", x.dtype, tuple(x.shape[1:]), x.device)
-            done: dict[str, Tensor] = {}  # sums that were changed, and their flags before
+            flags: dict[str, Tensor] = {}
+            done = dict.fromkeys(self._formats(), 0)  # nodes that were added to sums
             try:
                 self._make_room(len(rows))
                 others = {**self._compared(rows, segments), "count": self._state["count"] + segments.count}
-                flags = {name: self._state[name][-1].clone() for name in self._formats()}
-                for name, (format, power) in self._formats().items():
-                    add(self._state[name], _numbers(name, rows), segments.index, format, power)
-                    done[name] = flags[name]
+                flags = {name: self._state[name][-1].clone() for name in done}
+                for name, start, block, index in self._blocks(rows, segments.index):
+                    add(self._state[name], block, index, *self._formats()[name])
+                    done[name] = start + len(block)
             except BaseException:
-                for name, flag in done.items():
-                    limbs, (format, power) = self._state[name], self._formats()[name]
-                    added = torch.zeros_like(limbs)
-                    exact.add(added, _numbers(name, rows), segments.index, format, power)
-                    limbs[:-1] -= added[:-1]
-                    limbs[-1] = flag
+                added = {name: torch.zeros_like(self._state[name]) for name in flags}
+                for name, start, block, index in self._blocks(rows, segments.index):
+                    if start < done[name]:
+                        exact.add(added[name], block, index, *self._formats()[name])
+                for name, limbs in added.items():
+                    self._state[name][:-1] -= limbs[:-1]
+                    self._state[name][-1] = flags[name]
                 self.dtype, self.features, self._state = before
                 raise
             self._state.update(others)
 
     def merge(self, other: Accumulator) -> None:
-        """Add all nodes of another accumulator, which stays as it is.
+        """Add all nodes of another accumulator, which does not change.
 
         Raises:
             TypeError: `other` is no accumulator, or one of another dtype.
@@ -206,7 +208,7 @@ class Accumulator:
         return sum(tensor.nbytes for tensor in self._state.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that is needed to go on later, as numbers, names and tensors."""
+        """Return the state as numbers, names and tensors, for `load_state_dict`."""
         with self._lock, uninterrupted():
             self._carry()
             parts = {}
@@ -223,7 +225,7 @@ class Accumulator:
             }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned; what this accumulator held is forgotten.
+        """Replace the state of this accumulator by one that `state_dict` returned.
 
         Raises:
             TypeError: the state is not a mapping.
@@ -342,8 +344,15 @@ class Accumulator:
     def _elementary(self) -> list[str]:
         return [name for name in self._names if name in ELEMENTARY]
 
+    def _blocks(self, rows: Tensor, index: Tensor) -> Iterator[tuple[str, int, Tensor, Tensor]]:
+        """Yield every sum with blocks of what is added to it: its name, the first node, numbers, graphs."""
+        length = (BLOCK if rows.is_cpu else 16 * BLOCK) // max(rows.shape[1], 1) + 1
+        for name in self._formats():
+            for start in range(0, len(rows), length):
+                yield name, start, _numbers(name, rows[start : start + length]), index[start : start + length]
+
     def _make_room(self, numbers: int) -> None:
-        """Carry where so many numbers more might overflow a word."""
+        """Carry where so many numbers more might overflow a limb."""
         if self._pending + numbers > limbs.ROOM:
             self._carry()
         self._pending += numbers

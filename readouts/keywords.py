@@ -1,4 +1,4 @@
-"""Errors for keywords that are right elsewhere: PyG's names, and `size` or `dim_size` at the other door."""
+"""Errors for keywords of PyG, and for `size` of functions and `dim_size` of modules where mixed up."""
 
 from __future__ import annotations
 

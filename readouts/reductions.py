@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+INDEX_DTYPES = (torch.int64, torch.int32)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class exact_scatter(contextlib.ContextDecorator):  # noqa: N801 - used like torc
 
     Not covered: matrix products and sums over all edges (`loss.mean()`, a normalisation over edges, the
     weight gradient of a linear layer that is applied to edges), `embedding_bag`, sparse matrices, operators
-    of other libraries (CUDA kernels of torch-scatter, pyg-lib), products, complex numbers.
+    of other libraries (CUDA kernels of torch-scatter, pyg-lib), ``reduce="prod"``, complex numbers.
 
     Args:
         enabled: None: on inside `with exact_scatter():` and in functions that it decorates. True or False:
@@ -139,7 +139,7 @@ def _register() -> torch.library.Library:
     """Register the exact kernels over PyTorch's own; destroying the library restores these."""
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # PyTorch tells that kernels are overridden
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch warns that kernels are overridden
         for backend in _BACKENDS:
             for prefix, kernels in (("", _KERNELS), ("Autograd", _DERIVATIVES)):
                 for name, make in kernels.items():

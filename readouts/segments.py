@@ -10,8 +10,7 @@ from torch import Tensor
 
 from readouts import ops
 from readouts.keywords import explain_keywords
-
-INDEX_DTYPES = (torch.int64, torch.int32)
+from readouts.reductions import INDEX_DTYPES
 
 
 class Segments:
@@ -63,7 +62,7 @@ class Segments:
 
     @classmethod
     def shared(cls, batch: Tensor, size: int | None, copied: bool) -> Segments:
-        """Make segments as `from_batch` does; without a copy for a call after which nobody needs them."""
+        """Make segments as `from_batch` does; without a copy if only the current call uses them."""
         _check_index("batch", batch)
         check_size(size)
         index = _copied(batch) if copied or not ops.is_plain(batch) else batch.resolve_neg().long()
@@ -99,7 +98,7 @@ class Segments:
         """Make the segments of one graph that contains all nodes."""
         _check_number_of_nodes(num_nodes)
         index = torch.zeros(num_nodes, dtype=torch.int64, device=device)
-        return cls(index, torch.tensor([0, num_nodes], device=device))
+        return cls(index, torch.arange(2, device=device) * num_nodes)
 
     @property
     def size(self) -> int:
@@ -179,7 +178,7 @@ class Segments:
         return self.index, self.ptr, self.order
 
     def check_unchanged(self) -> None:
-        """Raise an IndexError if `index`, `ptr`, `order` or the batch vector were modified in place since.
+        """Raise an IndexError if `index`, `ptr`, `order` or the batch vector were modified in place.
 
         Changes of the batch vector that PyTorch does not see, through NumPy or `.data`, have no effect. Under
         torch.compile no change is seen.
@@ -188,7 +187,10 @@ class Segments:
             return
         for tensor, version in self._watched:
             if tensor._version != version:
-                raise IndexError("batch: expected the graphs that were counted when the segments were made")
+                raise IndexError(
+                    "batch: expected the graphs that were counted when the segments were made, "
+                    "got an index that was modified in place since"
+                )
 
     def __getstate__(self) -> dict[str, Tensor | None]:
         self.check_unchanged()  # a copy has a version counter of its own

@@ -60,6 +60,7 @@ def check(names, metadata):
     assert metadata["LICENSE"] == (ROOT / "LICENSE").read_text()
 
 
+@pytest.mark.thorough
 @needs_compiler
 def test_contents(tmp_path):
     """One wheel serves every Python and torch of a platform. Without optimisation it is soon compiled."""

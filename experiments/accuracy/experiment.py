@@ -65,7 +65,7 @@ def carry_out(
     listed = [job for graphs in sets for job in list_jobs(graphs, plan)]
     kinds = [(graphs, network) for graphs in sets for network in plan.networks]
     residents = {
-        (graphs.name, network): reside(graphs, network, plan.settings.rounds, plan.attributes)
+        (graphs.name, network): reside(graphs, network, plan.settings.rounds, reads_attributes(graphs, plan))
         for graphs, network in tracked(kinds, "colouring nodes")
     }
     rows = [row for resident in residents.values() for row in ceilings(resident, plan, log)]

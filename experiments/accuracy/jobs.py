@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from datasets import GraphSet
-from datasets.splits import Split, strata_of, stratified_folds
+from datasets.own import is_own
+from datasets.splits import Split, stratified_folds
 from experiments.accuracy import baselines, training
 from experiments.accuracy.baselines import BASELINES, OF_CLASSES, OF_NUMBERS
 from experiments.accuracy.goals import Classes, Goal, Numbers
@@ -96,9 +97,8 @@ class Job:
 def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
     """All jobs of a set, a fold at a time; every method gets the same folds and seeds."""
     check(graphs, plan)
-    folds = plan.folds or min(FOLDS, smallest_stratum(graphs))
-    strata = len(np.unique(strata_of(graphs)))
-    share = max(VALIDATION, strata / (len(graphs) - -(-len(graphs) // folds)))
+    folds = plan.folds or most_folds(graphs)
+    share = max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
     groups = graphs.groups() if plan.group else None
     methods: list[tuple[str | None, str]] = [(None, name) for name in baselines_of(graphs)]
     methods += [(network, readout) for network in plan.networks for readout in plan.readouts]
@@ -110,7 +110,7 @@ def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
         for fold, split in enumerate(splits):
             for network, method in methods:
                 work: dict[str, Any] = {"data": graphs.name, "readout": method, "seed": seed, "fold": fold}
-                work |= {"network": network, "folds": folds, "attributes": plan.attributes}
+                work |= {"network": network, "folds": folds, "attributes": reads_attributes(graphs, plan)}
                 work |= {"group": True} if plan.group else {}
                 if network is None:
                     work |= {"libraries": {"scikit-learn": metadata.version("scikit-learn")}}
@@ -118,6 +118,11 @@ def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
                     work |= {"settings": asdict(plan.settings) | {"validation": share}}
                 key = network or plan.networks[0]
                 yield Job(graphs.name, key, method, split, seed + fold, work, goal_type(graphs))
+
+
+def reads_attributes(graphs: GraphSet, plan: Plan) -> bool:
+    """Whether networks read attributes of nodes: where asked to, and in own data always."""
+    return plan.attributes or (is_own(graphs.name) and graphs.features in ("numeric", "both"))
 
 
 def goal_type(graphs: GraphSet) -> type[Goal]:
@@ -130,9 +135,11 @@ def baselines_of(graphs: GraphSet) -> list[str]:
     return list(OF_CLASSES if graphs.classes else OF_NUMBERS)
 
 
-def smallest_stratum(graphs: GraphSet) -> int:
-    """The number of graphs in the smallest class, or fifth of the numbers."""
-    return int(np.bincount(strata_of(graphs)).min())
+def most_folds(graphs: GraphSet) -> int:
+    """Ten folds, or as many as the smallest class has graphs; for numbers, half as many as there are graphs."""
+    if not graphs.classes:
+        return min(FOLDS, len(graphs) // 2)
+    return min(FOLDS, int(np.bincount(graphs.targets.numpy(), minlength=graphs.classes).min()))
 
 
 def check(graphs: GraphSet, plan: Plan) -> None:

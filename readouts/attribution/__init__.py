@@ -1,4 +1,4 @@
-"""What each node gave to a readout: contributions, class activation maps, pictures of both."""
+"""Per-node contributions to a readout, class activation maps, and pictures of both."""
 
 from readouts.attribution.activation import class_activation
 from readouts.attribution.contribution import attention_weights, contributions

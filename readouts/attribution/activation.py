@@ -26,7 +26,7 @@ def class_activation(
     *,
     bias: bool = True,
 ) -> Tensor:
-    r"""Score every node by what it gives to the logits of ``head(readout(x))``.
+    r"""Score every node by its contribution to the logits of ``head(readout(x))``.
 
     Example:
         >>> head = torch.nn.Linear(2, 1, bias=False)
@@ -45,17 +45,17 @@ def class_activation(
     After other readouts, or several, with r = sum_i c_i and c_i the `contributions` of node i, and for other
     heads f, such as an MLP, the scores are first-order shares, s_i = f'(r) c_i + (f(r) - f'(r) r) / n. Their
     sum over the nodes of a graph is its logit. For a linear head each share is exact: w c_i + b / n. For a
-    ReLU network the shares are those of the linear function that it is near r; they say what a small
-    change of a node does, not what the logit is without the node. After ``"mean"`` the shares are multiplied
+    ReLU network the shares are those of the linear function that it is near r; they describe the effect of a
+    small change of a node, not what the logit is without the node. After ``"mean"`` the shares are multiplied
     by n, so that, as above, their mean is the logit.
 
     Args:
-        head: the layers after the readout, [F] -> [C], which treat every row alike: a linear layer or a
-            network. Layers that depend on the batch or on chance, such as batch norm and dropout, must be in
+        head: the layers after the readout, [F] -> [C], which process every row alone: a linear layer or a
+            network. Layers that depend on the batch or are random, such as batch norm and dropout, must be in
             evaluation mode.
         x: node states [N, F] before the readout, of the head's dtype.
         batch: graph of every node, int64 or int32 [N], in any order, or `Segments`; None for one graph.
-        readout: what stands before the head: a name or module that `contributions` accepts, or several.
+        readout: the readout before the head: a name or module that `contributions` accepts, or several.
         target: the class to score; None for all.
         bias: True to spread the bias, or f(r) - f'(r) r, evenly over the nodes; False to leave it out.
 
@@ -67,7 +67,7 @@ def class_activation(
         TypeError: an argument has a type or dtype that cannot be used.
         ValueError: x does not fit the head, `batch` does not fit x, the readout is not a sum over nodes, or
             the head is in training mode.
-        IndexError: the head has no class `target`, or `batch` names a graph that is not there.
+        IndexError: the head has no class `target`, or an index in `batch` is negative.
 
     Source: Zhou et al., "Learning deep features for discriminative localization" (arXiv 1512.04150); on
     graphs Pope et al., "Explainability methods for graph convolutional neural networks" (CVPR 2019); shares:

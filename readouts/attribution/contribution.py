@@ -1,8 +1,9 @@
-"""Contributions: what every node gave to a readout."""
+"""Per-node contributions to a readout, and the weights of averages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeGuard
 
 import torch
@@ -28,7 +29,7 @@ def contributions(
     size: int | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    r"""Split the readout of every graph into what each of its nodes gave; the parts add up to it.
+    r"""Split the readout of every graph into one part per node; the parts add up to the readout.
 
     With n the number of nodes of a graph:
 
@@ -41,9 +42,9 @@ def contributions(
     - `WeightedMeanReadout`, `SoftmaxReadout`, `AttentionReadout`: a_i v_i, the weight times the value.
 
     The parts of a sum add up to the bit. The others are rounded to the dtype of the result, and add up to
-    that rounding; those of mean, max and min to the bit where n, or the number of winners, is a power of
-    two. What is NaN or infinite in the output is so in the nodes that made it. Constants all through: no
-    gradient flows.
+    that rounding; those of mean, max and min to the bit where n, or the number of tied nodes, is a power of
+    two. If the output is NaN or infinite, so are the parts of the nodes that caused this. Parts have no
+    gradient.
 
     Args:
         reduce: one of these names, a module of `readouts.nn`, or several of both.
@@ -52,17 +53,17 @@ def contributions(
             None, for one graph.
         ptr: offsets of sorted graphs, int64 or int32 [B + 1], instead of `batch`.
         size: number of graphs B; by default taken from `batch`.
-        weight: what `WeightedMeanReadout` is given beside x, if it has no gate.
+        weight: the weights for `WeightedMeanReadout`, if it has no gate.
 
     Returns:
-        [N, *features], where a module maps features these; several readouts side by side along the last
+        [N, *features], or the features that a module returns; several readouts side by side along the last
         dimension, as in `readout`. The dtype is that of x; integers and bool give int64 for the sum, else
         the default float dtype. A graph without nodes has no contributions, whatever its value.
 
     Raises:
         TypeError: an argument has a type or dtype that cannot be used.
         ValueError: `reduce` has no such parts, or `batch`, `ptr` or `weight` do not fit x.
-        IndexError: `batch` names a graph that is not there.
+        IndexError: an index in `batch` is negative or not below `size`.
 
     Example:
         >>> x = torch.tensor([[1.0], [4.0], [4.0]])
@@ -70,11 +71,8 @@ def contributions(
         tensor([[0.3333, 1.3333, 1.3333],
                 [0.0000, 2.0000, 2.0000]])
     """
-    check_x(x)
     several = list(reduce.readouts) if _is_side_by_side(reduce) else reduce
-    with torch.inference_mode(False), torch.no_grad():  # slopes are derivatives, also in inference mode
-        x, weight = _ordinary(x.detach()), None if weight is None else _ordinary(weight)
-        graphs = _ordinary_graphs(segments_of(x, batch, ptr, size))
+    with _ordinary_tensors(x, batch, ptr, size, weight) as (x, graphs, weight):
         columns = x.unsqueeze(1) if x.dim() == 1 else x
         if isinstance(several, str | nn.Module):
             blocks = isinstance(several, QuantileReadout) and not isinstance(several.q, int | float)
@@ -109,7 +107,7 @@ def attention_weights(
             `WeightedMeanReadout`.
         x: node features [N, F], as the readout takes them.
         batch, ptr, size: as for `contributions`.
-        weight: what `WeightedMeanReadout` is given beside x, if it has no gate.
+        weight: the weights for `WeightedMeanReadout`, if it has no gate.
 
     Returns:
         One row for each node. `AttentionReadout`: [N, 1], or [N, F'] with one score for each feature.
@@ -125,10 +123,7 @@ def attention_weights(
     """
     if not isinstance(readout, Readout):
         raise TypeError(f"readout: expected a module of `readouts.nn`, got {type(readout).__name__}")
-    check_x(x)
-    with torch.inference_mode(False), torch.no_grad():
-        x, weight = _ordinary(x.detach()), None if weight is None else _ordinary(weight)
-        graphs = _ordinary_graphs(segments_of(x, batch, ptr, size))
+    with _ordinary_tensors(x, batch, ptr, size, weight) as (x, graphs, weight):
         return readout.attention(x, graphs, weight).detach()
 
 
@@ -136,9 +131,21 @@ def _is_side_by_side(reduce: object) -> TypeGuard[MultiReadout]:
     return isinstance(reduce, MultiReadout) and reduce.mode == "cat"
 
 
-def _ordinary_graphs(graphs: Segments) -> Segments:
-    order = None if graphs.order is None else _ordinary(graphs.order)
-    return Segments(_ordinary(graphs.index), _ordinary(graphs.ptr), order)
+@contextmanager
+def _ordinary_tensors(
+    x: Tensor,
+    batch: Tensor | Segments | None,
+    ptr: Tensor | None,
+    size: int | None,
+    weight: Tensor | None,
+) -> Iterator[tuple[Tensor, Segments, Tensor | None]]:
+    """Yield constants that derivatives may be taken of, also in inference mode: slopes are derivatives."""
+    check_x(x)
+    with torch.inference_mode(False), torch.no_grad():
+        graphs = segments_of(x, batch, ptr, size)
+        order = None if graphs.order is None else _ordinary(graphs.order)
+        graphs = Segments(_ordinary(graphs.index), _ordinary(graphs.ptr), order)
+        yield _ordinary(x.detach()), graphs, None if weight is None else _ordinary(weight)
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

@@ -1,16 +1,16 @@
 """Check whether a model is permutation invariant, and if not, name the layer that broke it.
 
-TARGET is package.module:name, from the current folder as well: a module, a class or function that makes
-one without arguments, or any function of graphs. A module made from a class is put into evaluation mode;
-everything else is checked in the mode that it is in, or in that of --mode.
+TARGET is package.module:name, also from the current folder: a torch module, a class or function that makes
+one without arguments, or any function of graphs. A module made from a class is put into evaluation mode,
+any other keeps its mode; --mode changes the mode of both.
 
-What a model is given is read from the names of its parameters: x, edge_index, edge_attr, edge_weight, pos,
-z, batch and other tensors of the batch, or ptr, size, num_graphs and num_nodes, by position or keyword.
-Parameters with a default keep it, except x, edge_index and batch. A single parameter of another name, or
-one that is called batch, gets the PyG Batch.
+The arguments follow from the names of the model's parameters: x, edge_index, edge_attr, edge_weight, pos, z,
+batch and other tensors of the batch, or ptr, size, num_graphs and num_nodes, by position or keyword.
+Parameters with a default keep it, except x, edge_index and batch. If the only parameter has another name, or
+is called batch, the model gets the PyG Batch.
 
-The verdict of each check is printed as soon as it is known, one line each; below them, for each fault: why
-it is one, where it is, lines that reproduce it, and what to do.
+The verdict of each check is printed as soon as it is known, one line each. Then follow, for each fault, the
+reason, the layer, code that reproduces the fault, and what to do.
 
 exit code: 0 invariant (identical bits or rounding), 1 not (broken or random), 2 cannot be run
 """
@@ -39,13 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE.pt",
         help="the first 32 graphs of a TU set (from the TU site, or from READOUTS_TU_MIRROR, a folder or URL "
         "with NAME.zip), or what torch.save wrote: Data, a list of Data, Batch, or a tuple of tensors, which "
-        "are then the arguments themselves (default: a dozen molecule-like graphs made by code)",
+        "are then the arguments themselves (default: a dozen synthetic molecule-like graphs)",
     )
     parser.add_argument(
         "--features",
         type=_positive,
         metavar="F",
-        help="number of features of the graphs made by code (default: what its layers take, else 8)",
+        help="number of features of the synthetic graphs (default: what the model's layers take, else 8)",
     )
     parser.add_argument(
         "--permutations", type=_positive, default=10, metavar="N", help="random permutations (default: 10)"
@@ -69,16 +69,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exact-scatter",
         action="store_true",
-        help="check the model under readouts.exact_scatter(), edges alone included: what still depends on "
-        "an order is a matrix product or a sum over all edges, or a fault",
+        help="check the model under readouts.exact_scatter(), also with the edges alone shuffled: a "
+        "difference that remains comes from a matrix product, a sum over all edges, or a fault",
     )
     parser.add_argument("--positions", action="store_true", help="also rotate and shift the positions pos")
     parser.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", help="stop after this time, with what is known then"
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop after this time, with the verdicts known so far",
     )
-    parser.add_argument("--no-shrink", action="store_true", help="print counterexamples as they are found")
+    parser.add_argument("--no-shrink", action="store_true", help="do not make counterexamples smaller")
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="print the details of checks that found no fault too"
+        "-v", "--verbose", action="store_true", help="print details also of checks that found no fault"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -110,7 +113,7 @@ def _positive(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Check a model, print the results, and return the exit code."""
     if arguments.features and arguments.data:
-        raise CannotRunError("--features: expected without --data, whose features are what they are")
+        raise CannotRunError("--features: expected without --data, which determines the number of features")
     if arguments.data and Path(arguments.data).suffix and not Path(arguments.data).exists():
         raise CannotRunError(f"--data: cannot read {arguments.data}: FileNotFoundError: no such file")
     from readouts.commands import limits  # PyG is imported here, and not for --help

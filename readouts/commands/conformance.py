@@ -1,8 +1,8 @@
 """Run the value contract of this library against any readout or aggregation.
 
-TARGET is package.module:name, from the current folder as well: an aggregation in PyG's manner, any other
-module or a function (x, batch, ...). Every failure is shown by three lines that can be pasted. Rows
-that have no meaning for a readout are told by the kind that probing finds, or by --like.
+TARGET is package.module:name, also from the current folder: an aggregation with PyG's interface, any other
+torch module, or a function (x, batch, ...). Every failure is shown by three lines of code. Which rows apply
+to a readout depends on what it behaves like (sum, mean, ...), which is found by probing or set by --like.
 
 Rows have three levels: "must" (values, gradients, shapes), "bits" (equality to the bit) and "validation"
 (arguments that must be refused); --level, --rows and --skip choose which of them count.
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--document",
         action="store_true",
-        help="instead of one readout examine those of this library, of PyG and of torch-scatter where it is "
+        help="instead of one readout test those of this library, of PyG and of torch-scatter where it is "
         "installed, and print the page docs/conformance.md",
     )
     parser.add_argument(
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--like",
         metavar="KIND",
-        help=f"what the readout ought to behave like: {', '.join(KINDS)} (default: found by probing)",
+        help=f"what the readout must behave like: {', '.join(KINDS)} (default: found by probing)",
     )
     parser.add_argument(
         "--rows",

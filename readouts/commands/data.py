@@ -1,4 +1,4 @@
-"""Graphs to run a model on: made by code, from a TU set, or from a file."""
+"""Graphs to run a model on: synthetic, from a TU set, or from a file."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def tu_set(name: str) -> Batch:
         _check_labels(folder, name)
         joined, slices, _ = read_tu_data(str(folder), name)
     except DataError as error:
-        raise CannotRunError(f"--data: cannot have {name}: {error}") from error
+        raise CannotRunError(f"--data: cannot get {name}: {error}") from error
     except Exception as error:  # of the parser
         raise CannotRunError(f"--data: cannot read {name}: {said(error)}") from error
     batch = _separated(joined, slices)

@@ -1,7 +1,7 @@
 """Print which kernels this installation of readouts uses, and why.
 
-The native core sums with vector instructions; READOUTS_ISA=baseline, avx2, avx512, neon or none chooses among
-them. Where it is not in use, plain PyTorch returns the same bits, slower.
+READOUTS_ISA=baseline, avx2, avx512 or neon chooses the instruction set of the native core, none turns it off.
+Without the core, PyTorch kernels return the same bits, more slowly.
 
 exit code: 0 always
 """

@@ -51,9 +51,9 @@ def prepare(model: Model, data: str | None, features: int | None, seed: int) -> 
 
     Args:
         model: any callable.
-        data: a file, the name of a TU set, or None for graphs made by code.
-        features: number of features of the graphs made by code; None to try those of its layers.
-        seed: seed of the graphs made by code.
+        data: a file, the name of a TU set, or None for synthetic graphs.
+        features: number of features of the synthetic graphs; None to try those that the layers take.
+        seed: seed of the synthetic graphs.
 
     Raises:
         CannotRunError: there are no such graphs, or the model cannot be run on them.
@@ -84,7 +84,7 @@ def set_mode(model: Model, training: bool) -> None:
 
 
 def _offers(model: Model, data: str | None, features: int | None, seed: int) -> Iterator[tuple[Given, str]]:
-    """Yield the graphs of `data`, or graphs made by code for every width of a layer, each with a text."""
+    """Yield the graphs of `data`, or synthetic graphs for every width of a layer, each with a text."""
     if data is not None:
         if is_file(data):
             given = from_file(data)
@@ -100,8 +100,8 @@ def _offers(model: Model, data: str | None, features: int | None, seed: int) -> 
             _in_dtype_of(model, molecules(width, edge_features, seed, full)) for full in (True, False)
         )
         if takes_data(model, full):  # counterexamples are shorter without unused attributes
-            yield plain, f"data made by code: {_sizes(plain)}"
-        yield full, f"data made by code: {_sizes(full)}"
+            yield plain, f"synthetic data: {_sizes(plain)}"
+        yield full, f"synthetic data: {_sizes(full)}"
 
 
 def _sorted_by_target(offers: list[tuple[Given, str]]) -> Iterator[tuple[Given, str]]:

@@ -1,4 +1,4 @@
-"""Limit the time of a command, and tell its progress on the standard error."""
+"""Limit the time of a command, and print its progress on the standard error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Progress:
         self.timeout = timeout
 
     def __call__(self, text: str) -> None:
-        """Tell a stage; raise TimeUpError if the limit is over, in case a callback swallowed its signal."""
+        """Print a stage; raise TimeUpError if the limit is over, in case a callback swallowed its signal."""
         now = time.monotonic()
         if self.timeout is not None and now - self.start > self.timeout:
             raise TimeUpError

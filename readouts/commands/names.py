@@ -15,7 +15,7 @@ KINDS = ("sum", "mean", "max", "min", "median", "var", "std", "mul", "other")
 ROWS = (
     *("empty graph", "NaN", "infinities", "signed zeros", "median", "median in bfloat16"),
     *("variance of close values", "population variance", "integers", "narrow floats", "correctly rounded"),
-    *("ties share the gradient", "lone winner", "median gradient", "std gradient at 0"),
+    *("ties share the gradient", "single extreme", "median gradient", "std gradient at 0"),
     *("first derivative", "second derivative", "no nodes", "no graphs", "no features", "one dimension"),
     *("more dimensions", "strides", "int32 batch", "batch in any order", "ptr", "no batch", "no size"),
     *("index out of range", "negative index", "batch of another length", "ptr that is no partition"),

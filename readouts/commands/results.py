@@ -70,7 +70,7 @@ class Results:
         }
 
     def details(self, verbose: bool) -> str:
-        """Write what stands below the verdicts: details of faults, or of all checks, and the summary."""
+        """Return the text below the verdicts: details of faults, or of all checks, and the summary."""
         parts = [str(report) for report in self.reports if verbose or not report.invariant]
         parts += [str(self.card)] if self.card and verbose else []
         return "".join([*(f"\n{part}\n" for part in parts), "\n" if parts else "", self._summary()])
@@ -114,8 +114,8 @@ def check_all(
         call: the model and its inputs.
         permutations, seed: as on the command line.
         only: names of the checks, of `CHECKS`.
-        listener: is told of the verdicts.
-        not_checked: is told of the checks that are not made, and why.
+        listener: its callbacks get the progress and the verdicts.
+        not_checked: is called with every check that is not made, and why.
 
     Raises:
         CannotRunError: the graphs have nothing to permute, or the model raises on tied features.

@@ -60,7 +60,10 @@ def build(target: str) -> Callable[..., Any]:
         return found
     if not _needs_nothing(found):
         signature = inspect.signature(found)
-        raise CannotRunError(f"target: expected a class without required arguments, got {target}{signature}")
+        raise CannotRunError(
+            "target: expected a class without required arguments, or a function that makes the model, "
+            f"got {target}{signature}"
+        )
     try:
         model = found()
     except (Exception, SystemExit) as error:  # of the code of the class or function

@@ -27,8 +27,8 @@ class DistributedReadout(Module):
 
     Every rank passes its own nodes and gets the value of the readout over all nodes. Networks inside the
     readout, such as gates, are applied to the nodes of each rank and must process every node independently.
-    Backward sends two messages wherever values of graphs are expanded to nodes, as the learned number of
-    `SoftmaxReadout` is; otherwise none.
+    Backward sends two messages for every value of graphs that is expanded to nodes, such as the learned
+    number of `SoftmaxReadout`; otherwise none.
 
     Args:
         reduce: a name that `readouts.nn.readout_resolver` accepts, a readout, or several of them. All

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from readouts.functional.checks import averaged_graphs_of, cast_back, to_compute_dtype
 from readouts.functional.elementary import reduced
+from readouts.functional.parts import in_parts
 from readouts.keywords import explain_keywords
 from readouts.segments import Segments
 
@@ -35,11 +36,17 @@ def moments(
     """
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
     x = x.unsqueeze(1) if x.dim() == 1 else x
-    wide = to_compute_dtype(segments.nodes(x), torch.float64)
+    out = in_parts(_moments, segments, (segments.nodes(x),), temporaries=128).flatten(-2)
+    return segments.fill_empty(out, empty)
+
+
+def _moments(segments: Segments, x: Tensor) -> Tensor:
+    """Return the moments [B, ..., 4, F] of x [N, ..., F]."""
+    wide = to_compute_dtype(x, torch.float64)
     mean, std = reduced(wide, segments, ("mean", "std")).chunk(2, dim=-1)
     flat = std == 0
     inverse = torch.where(flat, 0, 1 / torch.where(flat, 1, std))
     scores = (wide - segments.expand(mean)) * segments.expand(inverse)
     cubes = scores * scores * scores
     shape = reduced(torch.cat([cubes, cubes * scores], dim=-1), segments, "mean")
-    return cast_back(segments.fill_empty(torch.cat([mean, std, shape], dim=-1), empty), x)
+    return cast_back(torch.stack([mean, std, *shape.chunk(2, dim=-1)], dim=-2), x)

@@ -6,6 +6,7 @@ and gradients are the same for every order.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from readouts import ops
 from readouts.functional.checks import graphs_of
 from readouts.functional.elementary import finish
+from readouts.functional.parts import in_parts
 from readouts.keywords import explain_keywords
 from readouts.ops import wide_dtype
 from readouts.reductions import result_dtype
@@ -126,7 +128,10 @@ def quantile(
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     levels = all_levels_of(q)
     segments = graphs_of(x, batch, ptr, size, empty)
-    out = _quantiles(flat(segments.nodes(x)), segments, levels, interpolation)
+    positions = torch.stack([position_of(segments.count, q, interpolation) for q in levels], dim=1)
+    positions = (positions if interpolation in CONTINUOUS else positions.detach()).unsqueeze(2)
+    function = functools.partial(_quantiles, interpolation)
+    out = in_parts(function, segments, (flat(segments.nodes(x)),), (positions,), temporaries=16)
     single = q.dim() == 0 if isinstance(q, Tensor) else isinstance(q, int | float)
     return finish(out, x, segments, single, empty)
 
@@ -170,8 +175,12 @@ def trimmed_mean(
     segments = graphs_of(x, batch, ptr, size, empty)
     n = segments.count
     cut = torch.minimum((n.to(wide_dtype(n)) * proportion).long(), ((n - 1) // 2).clamp(min=0))
-    out = segments.trimmed_mean(flat(segments.nodes(x)), cut)
+    out = in_parts(_trimmed, segments, (flat(segments.nodes(x)),), (cut,), temporaries=16)
     return finish(out.unsqueeze(1), x, segments, True, empty)
+
+
+def _trimmed(segments: Segments, rows: Tensor, cut: Tensor) -> Tensor:
+    return segments.trimmed_mean(rows, cut)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -217,21 +226,19 @@ def level_tensors(q: Tensor) -> Sequence[Tensor]:
     return q.reshape(-1).unbind()
 
 
-def _quantiles(
-    rows: Tensor, segments: Segments, levels: Sequence[float | Tensor], interpolation: str
-) -> Tensor:
-    """Return quantiles [B, Q, F]."""
-    positions = torch.stack([position_of(segments.count, q, interpolation) for q in levels], dim=1)
+def _quantiles(interpolation: str, segments: Segments, rows: Tensor, positions: Tensor) -> Tensor:
+    """Return quantiles [B, Q, F] at positions [B, Q, 1] in the sorted values."""
+    places = positions.detach().squeeze(2)
     if interpolation in ("lower", "higher", "nearest"):
         chosen = {"lower": torch.floor, "higher": torch.ceil, "nearest": torch.round}[interpolation]
-        return segments.select(rows, chosen(positions.detach()).long())
-    below = positions.detach().floor()
-    above = positions.detach().ceil() if interpolation == "midpoint" else below + 1
+        return segments.select(rows, chosen(places).long())
+    below = places.floor()
+    above = places.ceil() if interpolation == "midpoint" else below + 1
     values = segments.select(rows, torch.cat([below, above], dim=1).long())
     low, high = values.chunk(2, dim=1)
     if interpolation == "midpoint":
         return ops.mean_of_two(low, high)
-    return between(low, high, (positions - below).unsqueeze(2))
+    return between(low, high, positions - below.unsqueeze(2))
 
 
 def position_of(n: Tensor, q: float | Tensor, interpolation: str) -> Tensor:

@@ -8,6 +8,7 @@ computed in float64 for every dtype, if the device has float64.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from readouts.functional.checks import (
     to_compute_dtype,
 )
 from readouts.functional.elementary import reduced
+from readouts.functional.parts import derivatives, in_parts
 from readouts.keywords import explain_keywords
 from readouts.segments import Segments, flat, has_one_weight
 
@@ -116,10 +118,22 @@ def softmax_averaged(x: Tensor, scores: Tensor, segments: Segments, empty: float
 
 def _averaged(x: Tensor, given: Tensor, segments: Segments, softmax: bool, empty: float) -> Tensor:
     """Return weighted means of x; `given` are weights, or scores whose softmax is the weights."""
-    values, given = promote(x, given)
-    if values.dtype == torch.float64 and not softmax:
+    given = unsqueeze_like(given, x)
+    function = functools.partial(_weighted_means, softmax, empty)
+    if x.dtype == given.dtype == torch.float32 and has_one_weight(x, given):  # which takes little memory
+        return function(segments, x, given)
+    heavy = torch.float64 in (x.dtype, given.dtype)
+    return in_parts(function, segments, (x, given), temporaries=48 if heavy else 24)
+
+
+def _weighted_means(softmax: bool, empty: float, segments: Segments, x: Tensor, given: Tensor) -> Tensor:
+    values, given = to_compute_dtype(x), to_compute_dtype(given)
+    dtype = torch.promote_types(values.dtype, given.dtype)
+    if dtype == torch.float64 and not softmax:
         out = ranges.weighted_mean(values, given, segments)
-    elif ops.is_eager(values, given):
+        return cast_back(segments.fill_empty(out, empty), x)
+    values, given = values.to(dtype), given.to(dtype)
+    if ops.is_eager(values, given):
         out = _WeightedMean.apply(values, given, segments, softmax)
         if values.dtype == torch.float64 and not (out.is_cpu and bool(out.isfinite().all())):
             with torch.no_grad():
@@ -153,16 +167,36 @@ def softmax_of_multiples(x: Tensor, t: float | Tensor, segments: Segments, empty
     Where t x overflows, the scores are t (x - m), with m the value of the greatest score: their softmax is
     the same. x has been returned by `Segments.nodes`.
     """
-    if ops.is_plain(x, t if isinstance(t, Tensor) else None):
-        out = softmax_averaged(x, multiples(x, t, segments, shifted=False), segments, empty)
+    function = functools.partial(_softmax_of_multiples, empty, t)
+    rows = (per_graph(t, x, segments),) if isinstance(t, Tensor) else ()
+    heavy = x.dtype == torch.float64 or isinstance(t, Tensor)
+    return in_parts(function, segments, (x,), rows, temporaries=48 if heavy else 24)
+
+
+def _softmax_of_multiples(
+    empty: float, t: float | Tensor, segments: Segments, x: Tensor, *rows: Tensor
+) -> Tensor:
+    t = rows[0] if rows else t  # of every graph
+    if ops.is_plain(x, *rows):
+        wide = to_compute_dtype(x)
+        if not isinstance(t, Tensor) and wide.dtype == torch.float32 and 2.0**-100 < abs(t) < 2.0**100:
+            out = cast_back(_SoftmaxOfMultiples.apply(wide, float(t), segments), x)
+            out = segments.fill_empty(out, empty) if empty != 0 else out
+        else:
+            out = _weighted_means(True, empty, segments, x, _multiples(x, t, segments, shifted=False))
         if not bool(out.isnan().any()):
             return out
-    return softmax_averaged(x, multiples(x, t, segments), segments, empty)
+    return _weighted_means(True, empty, segments, x, _multiples(x, t, segments))
 
 
-def multiples(x: Tensor, t: float | Tensor, segments: Segments, *, shifted: bool = True) -> Tensor:
-    """Return t x, or t (x - m) with m of every graph where t x overflows, unless `shifted` is False."""
-    wide, rows = to_compute_dtype(x), per_graph(t, x, segments) if isinstance(t, Tensor) else None
+def multiples(x: Tensor, t: float | Tensor, segments: Segments) -> Tensor:
+    """Return t x, or t (x - m) with m of every graph where t x overflows."""
+    return _multiples(x, per_graph(t, x, segments) if isinstance(t, Tensor) else t, segments)
+
+
+def _multiples(x: Tensor, t: float | Tensor, segments: Segments, *, shifted: bool = True) -> Tensor:
+    """Return `multiples` for t of every graph, or t x unless `shifted`."""
+    wide, rows = to_compute_dtype(x), t if isinstance(t, Tensor) else None
     factor = t if rows is None else segments.expand(rows)
     learned = rows is not None and rows.requires_grad
     if not (shifted or learned):
@@ -202,17 +236,51 @@ class _WeightedMean(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, given, weight, out, total = ctx.saved_tensors
         for_x, for_given, *_ = ctx.needs_input_grad
-        again = torch.is_grad_enabled()
-        if again or not ops.is_eager(grad):  # or several gradients at once
-            with torch.enable_grad():
-                x, given = x.view_as(x), given.view_as(given)  # scores may be made of x
-                wanted = [tensor for tensor in (x, given) if tensor.requires_grad]
-                result = _step_by_step(x, given, ctx.segments, ctx.softmax)
-            found = iter(torch.autograd.grad(result, wanted, grad, create_graph=again))
-            return next(found) if for_x else None, next(found) if for_given else None, None, None
+        if torch.is_grad_enabled() or not ops.is_eager(grad):  # or several gradients at once
+            function = lambda x, given: _step_by_step(x, given, ctx.segments, ctx.softmax)  # noqa: E731
+            return *derivatives(function, (x, given), (for_x, for_given), grad), None, None
         with ops.DefaultWord():
             gradients = _gradients(grad, x, weight, out, total, ctx.segments, ctx.softmax)
             return gradients[0] if for_x else None, gradients[1]() if for_given else None, None, None
+
+
+class _SoftmaxOfMultiples(torch.autograd.Function):
+    """Softmax means of float32 numbers x with the scores s x, and the gradient of both in one pass.
+
+    With the names of `_gradients` it is w_i g / t (1 + s (x_i - r)) = w_i (s g / t) (x_i - (r - 1 / s)).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, segments: Segments) -> Tensor:
+        with ops.DefaultWord():
+            weight = _weights(x if scale == 1 else x * scale, segments)
+            out, total = segments.weighted_mean(x, weight)
+        ctx.save_for_backward(x, weight, out, total)
+        ctx.scale, ctx.segments = scale, segments
+        return out.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, out, total = ctx.saved_tensors
+        scale, segments = ctx.scale, ctx.segments
+        if torch.is_grad_enabled() or not ops.is_eager(grad):  # or several gradients at once
+            function = lambda x: _step_by_step(x, x * scale, segments, True)  # noqa: E731
+            return *derivatives(function, (x,), (True,), grad), None, None
+        with ops.DefaultWord():
+            kernel = ops.kernel_for(x.device, x.dtype, "weighted")
+            rows, table, mean, index = (
+                flat(x),
+                flat(grad / total * scale),
+                flat(out - 1 / scale),
+                segments.index,
+            )
+            found = kernel.weight_gradient(rows, flat(weight), table, mean, index, shared=False)
+            coarse = flat((out * scale).abs() > 2.0**20)  # there r - 1 / s has lost digits of 1 / s
+            if coarse.any():
+                both = _gradients(grad, x, weight, out, total, segments, True)
+                exact = flat(both[0] + both[1]() * scale)
+                found = torch.where(coarse.index_select(0, index), exact, found)
+        return found.view(x.shape), None, None
 
 
 def _gradients(
@@ -273,12 +341,16 @@ def logsumexp(
     Source: Pinheiro and Collobert, arXiv 1411.6228.
     """
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
-    wide = to_compute_dtype(segments.nodes(x))
+    return segments.fill_empty(in_parts(_logsumexp, segments, (segments.nodes(x),), temporaries=28), empty)
+
+
+def _logsumexp(segments: Segments, x: Tensor) -> Tensor:
+    wide = to_compute_dtype(x)
     top = _finite(segments.greatest(wide))
     total = reduced((wide - segments.expand(top)).exp(), segments, "sum", empty=1)
     nothing = total == 0
     out = top + torch.where(nothing, 1, total).log()
-    return cast_back(segments.fill_empty(out.masked_fill(nothing, -torch.inf), empty), x)
+    return cast_back(out.masked_fill(nothing, -torch.inf), x)
 
 
 @explain_keywords
@@ -321,21 +393,29 @@ def power_mean(
     check_clamps(clamp_min, clamp_max)
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
     check_power(p, x)
-    values = to_compute_dtype(segments.nodes(x), torch.float64).clamp(min=clamp_min, max=clamp_max)
     least = LEAST_POWER if isinstance(p, Tensor) else 1e-30
-    rows = torch.as_tensor(p, device=x.device).to(values.dtype)
+    rows = torch.as_tensor(p, device=x.device).to(ops.wide_dtype(x))
     rows = rows + (torch.where(rows.abs() < least, least, rows) - rows).detach()
-    rows = per_graph(rows, x, segments)
+    geometric = not isinstance(p, Tensor) and p == 0
+    function = functools.partial(_power_mean, geometric, (clamp_min, clamp_max))
+    out = in_parts(function, segments, (segments.nodes(x),), (per_graph(rows, x, segments),), temporaries=96)
+    return segments.fill_empty(out, empty)
+
+
+def _power_mean(
+    geometric: bool, clamps: tuple[float, float | None], segments: Segments, x: Tensor, rows: Tensor
+) -> Tensor:
+    """Return power means [B, *features] of x [N, *features], with the powers of every graph, or p = 0."""
+    values = to_compute_dtype(x, torch.float64).clamp(*clamps)
     unit = None
     if x.dtype == torch.float64:  # logarithms of small numbers: those of 1e308 would cost three digits
         unit, lower, upper = ranges.power_unit(values, rows.detach(), segments)
         values = (values / segments.expand(unit)).clamp(2.0**-1000, 2.0**1000)
-    geometric = not isinstance(p, Tensor) and p == 0
     logs = values.log()
     out = (reduced(logs, segments, "mean") if geometric else _log_power_mean(logs, rows, segments)).exp()
     if unit is not None:
         out = ranges.bounded(out, lower / unit, upper / unit) * unit
-    return cast_back(segments.fill_empty(out, empty), x)
+    return cast_back(out, x)
 
 
 def _log_power_mean(logs: Tensor, rows: Tensor, segments: Segments) -> Tensor:
@@ -349,13 +429,6 @@ def _log_power_mean(logs: Tensor, rows: Tensor, segments: Segments) -> Tensor:
 def unsqueeze_like(values: Tensor, x: Tensor) -> Tensor:
     """Append dimensions of size 1 to values [N, ...] until they have as many dimensions as x."""
     return values.view(values.shape + (1,) * (x.dim() - values.dim()))
-
-
-def promote(x: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x and the scores of its nodes with equally many dimensions, in one dtype to compute in."""
-    wide, scores = to_compute_dtype(x), unsqueeze_like(to_compute_dtype(scores), x)
-    dtype = torch.promote_types(wide.dtype, scores.dtype)
-    return wide.to(dtype), scores.to(dtype)
 
 
 def per_graph(parameter: Tensor, x: Tensor, segments: Segments) -> Tensor:

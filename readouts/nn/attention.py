@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 from torch_geometric.nn.inits import reset
 
 from readouts.functional.checks import check_count, check_features, check_values
+from readouts.functional.parts import in_parts
 from readouts.functional.weighted import per_graph, softmax_averaged, softmax_mean, softmax_weights
 from readouts.nn.base import Readout, apply, check_network, slopes_times_values
 from readouts.segments import Segments
@@ -94,7 +95,7 @@ class MultiheadAttentionReadout(Readout):
 
     Scores are computed as x_i . (W_k^T (W_q s + b_q))_h, and o_h as W_v sum_i a_i x_i. This equals the
     formula above and needs no matrix product over nodes, so the bits of outputs and gradients do not depend
-    on the order of the nodes. Memory: about N * seeds * heads * C numbers. Empty graph: `empty`.
+    on the order of the nodes. Memory: at most about N * seeds * heads * C numbers. Empty graph: `empty`.
 
     Args:
         channels: C.
@@ -136,9 +137,9 @@ class MultiheadAttentionReadout(Readout):
             reset(layer)
 
     def _read(self, x: Tensor, segments: Segments) -> Tensor:
-        nodes, scores = self._nodes_and_scores(x, segments)
+        nodes, directions = self._nodes_and_directions(x, segments)
         values = self.value.weight.unflatten(0, (self.heads, -1))
-        pooled = softmax_averaged(nodes, scores, segments).unflatten(-2, (self.seeds, self.heads))
+        pooled = _attended(nodes, directions, segments).unflatten(-2, (self.seeds, self.heads))
         heads = torch.einsum("...shc,hdc->...shd", pooled, values).flatten(-2) + self.value.bias
         out = self.seed + self.out(heads)
         out = out if self.norm1 is None else self.norm1(out)
@@ -146,20 +147,21 @@ class MultiheadAttentionReadout(Readout):
         out = out if self.norm2 is None else self.norm2(out)
         return segments.fill_empty(out.flatten(-2), self.empty)
 
-    def _nodes_and_scores(self, x: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Return the nodes [N, ..., 1, C] and their scores [N, ..., seeds * heads, 1]."""
+    def _nodes_and_directions(self, x: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+        """Return the nodes [N, ..., 1, C], and the directions [B, ..., seeds * heads, C] of every graph."""
         x = x.unsqueeze(1) if x.dim() == 1 else x
         check_features(x, self.channels)
         split = self.heads, self.channels // self.heads
         queries = self.query(self.seed).unflatten(-1, split) / split[1] ** 0.5
         directions = torch.einsum("shd,hdc->shc", queries, self.key.weight.unflatten(0, split)).flatten(0, 1)
         nodes = segments.nodes(x).unsqueeze(-2)
-        scores = (nodes * segments.expand(per_graph(directions, nodes, segments))).sum(-1, keepdim=True)
-        return nodes, scores
+        return nodes, per_graph(directions, nodes, segments)
 
     def attention(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return the weights of every seed and head, [N, seeds * heads], the heads of a seed side by side."""
-        return softmax_weights(self._nodes_and_scores(x, segments)[1], segments).squeeze(-1)
+        return softmax_weights(_scores(segments, *self._nodes_and_directions(x, segments)), segments).squeeze(
+            -1
+        )
 
     def _settings(self) -> list[str]:
         settings = [str(self.channels), f"heads={self.heads}", f"seeds={self.seeds}"]
@@ -223,7 +225,7 @@ class Set2SetReadout(Readout):
         return segments.fill_empty(self._attend(x, segments)[0], self.empty)
 
     def _attend(self, x: Tensor, segments: Segments) -> tuple[Tensor, list[Tensor]]:
-        """Return q*_T [B, 2 F] and the scores of every step, each [N, 1]."""
+        """Return q*_T [B, 2 F] and the queries of every step, each [B, F]."""
         x = x.unsqueeze(1) if x.dim() == 1 else x
         if x.dim() != 2 or x.shape[1] != self.in_channels:
             raise ValueError(f"x: expected node features [N, {self.in_channels}], got {tuple(x.shape)}")
@@ -236,13 +238,15 @@ class Set2SetReadout(Readout):
             for layer, cell in enumerate(self._cells):
                 states[layer] = _step(cell, query, *states[layer])
                 query = states[layer][0]
-            asked.append((x * segments.expand(query)).sum(-1, keepdim=True))
-            out = torch.cat([query, softmax_averaged(x, asked[-1], segments)], dim=-1)
+            asked.append(query)
+            out = torch.cat([query, _attended(x, query, segments)], dim=-1)
         return out, asked
 
     def attention(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return the weights of every step, [N, T]."""
-        return softmax_weights(torch.cat(self._attend(x, segments)[1], dim=-1), segments)
+        rows, queries = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1), self._attend(x, segments)[1]
+        scores = [_scores(segments, rows, query) for query in queries]
+        return softmax_weights(torch.cat(scores, dim=-1), segments)
 
     def _settings(self) -> list[str]:
         settings = [str(self.in_channels), f"processing_steps={self.processing_steps}"]
@@ -256,3 +260,21 @@ def _step(cell: LSTMCell, x: Tensor, query: Tensor, memory: Tensor) -> tuple[Ten
     let_in, keep, new, let_out = gates.chunk(4, dim=-1)
     memory = keep.sigmoid() * memory + let_in.sigmoid() * new.tanh()
     return let_out.sigmoid() * memory.tanh(), memory
+
+
+def _attended(nodes: Tensor, directions: Tensor, segments: Segments) -> Tensor:
+    """Average the nodes [N, ..., C] of every graph with the softmax of their products with directions."""
+    temporaries = 24 * directions.shape[1:].numel() // max(nodes.shape[1:].numel(), 1)
+    return in_parts(
+        _softmax_of_products, segments, (nodes,), (directions,), temporaries=temporaries, by_columns=False
+    )
+
+
+def _softmax_of_products(segments: Segments, nodes: Tensor, directions: Tensor) -> Tensor:
+    nodes = nodes.view_as(nodes)  # its two gradients are added before those of other calls
+    return softmax_averaged(nodes, _scores(segments, nodes, directions), segments)
+
+
+def _scores(segments: Segments, nodes: Tensor, directions: Tensor) -> Tensor:
+    """Return the products [N, ..., 1] of nodes and the directions [B, ..., C] of their graphs."""
+    return (nodes * segments.expand(directions)).sum(-1, keepdim=True)

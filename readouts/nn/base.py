@@ -31,7 +31,7 @@ class Readout(Aggregation):
     _hints: Mapping[str, str] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let constructor and `forward` explain the keywords of other libraries."""
+        """Make constructor and `forward` raise helpful errors for the keywords of other libraries."""
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
             cls.__init__ = explain_keywords(cls.__init__)  # type: ignore[method-assign]
@@ -89,7 +89,7 @@ class Readout(Aggregation):
         Raises:
             ValueError: the output is not a sum over nodes.
         """
-        raise ValueError(f"reduce: expected a readout that is a sum of what its nodes give, got {self!r}")
+        raise ValueError(f"reduce: expected a readout that is a sum over its nodes, got {self!r}")
 
     def attention(self, x: Tensor, segments: Segments, weight: Tensor | None = None) -> Tensor:
         """Return the weights of every node; see `readouts.attribution.attention_weights`.

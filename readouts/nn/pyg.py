@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=Module)
 
 
 def from_pyg(module: Model) -> Model:
-    """Return the twin of a PyG aggregation, or a model in which every aggregation is replaced by its twin.
+    """Return the equivalent (the twin) of a PyG aggregation, or a model whose aggregations are replaced.
 
     Example:
         >>> from torch_geometric.nn import GINConv, aggr
@@ -30,11 +30,11 @@ def from_pyg(module: Model) -> Model:
         >>> from_pyg(GINConv(torch.nn.Linear(8, 8))).aggr_module
         SumReadout()
 
-    Parameters are kept: the twin has the same `Parameter` objects, so that an optimizer stays valid, and the
-    mode, training or evaluation. A model is changed in place, like by
-    `torch.nn.SyncBatchNorm.convert_sync_batchnorm`. Convolutions then gather messages also for sparse
-    adjacency matrices, whose fused products would not use the readout. Functions such as
-    `global_add_pool` that a model calls are not modules: import those of `readouts` instead.
+    The twin has the same `Parameter` objects, so that an optimizer stays valid, and the same mode, training
+    or evaluation. A model is changed in place, like by
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm`. Convolutions on sparse adjacency matrices
+    then compute messages edge by edge, because the fused products would not use the readout. Functions
+    such as `global_add_pool` that a model calls are not modules: import those of `readouts` instead.
 
     Args:
         module: one of PyG's aggregations, or a module that contains some. Readouts are left as they are.

@@ -83,7 +83,7 @@ class WeightedMeanReadout(Readout):
         if weight is not None:
             return weight
         if self.gate is None:
-            raise ValueError("weight: expected weights of the nodes, for there is no gate, got None")
+            raise ValueError("weight: expected weights of the nodes, because there is no gate, got None")
         weight = apply(self.gate, x, segments, "gate")
         check_values("gate", weight, x)
         return weight
@@ -194,7 +194,7 @@ class PowerMeanReadout(_NumberedReadout):
         p: the power, or its initial value.
         learn: whether p is learned.
         channels: number of learned p, 1 or F.
-        clamp_min: positive; smaller values of x are replaced by it, power means need positive numbers.
+        clamp_min: positive, as power means need positive numbers; smaller values of x are replaced by it.
         clamp_max: greater values of x are replaced by it; None for no bound.
         empty: value of an empty graph.
 

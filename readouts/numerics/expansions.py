@@ -29,11 +29,12 @@ def two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def two_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return a * b rounded, and the error of that rounding."""
     product = a * b
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    (a_high, a_low), (b_high, b_low) = halves(a), halves(b)
     return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-def _halves(a: Tensor) -> tuple[Tensor, Tensor]:
+def halves(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two numbers with half of the digits each, whose sum is a."""
     scaled = a * SPLITTER
     high = scaled - (scaled - a)
     return high, a - high

@@ -30,7 +30,7 @@ def sortable(x: Tensor) -> Tensor:
     """Map numbers to int64 such that order is kept, with -0 below +0."""
     if not x.is_floating_point():
         return x.long()
-    bits = x.view(BITS[x.element_size()])
+    bits = x.resolve_neg().view(BITS[x.element_size()])
     return torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits).long()
 
 

@@ -1,7 +1,7 @@
 """The operators from which readouts are computed."""
 
 from readouts.kernels.devices import wide_dtype
-from readouts.kernels.native.memory import DefaultWord
+from readouts.kernels.native.memory import DefaultWord, new_tensor
 from readouts.kernels.portable.order import mean_of_two
 from readouts.kernels.portable.weighted import product
 from readouts.ops.elementary import reduce, reduce_backward, reduce_batch, reduce_flat
@@ -37,6 +37,7 @@ __all__ = [
     "kernel_for",
     "mean_of_two",
     "midpoint",
+    "new_tensor",
     "product",
     "put_",
     "ranks",

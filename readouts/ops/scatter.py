@@ -18,9 +18,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from readouts.kernels.native import elementary as native
 from readouts.ops.grouping import expand_ptr, group
 from readouts.ops.registry import Operator, kernel_for
-from readouts.reductions import FLOATS
+from readouts.reductions import FLOATS, INDEX_DTYPES
 
-_INDEX_DTYPES = (torch.int64, torch.int32)
 _NAMES = {
     "sum": "sum",
     "add": "sum",
@@ -132,7 +131,7 @@ def index_put_(target: Tensor, indices: Sequence[Tensor | None], values: Tensor)
     if not _is_known(target, values, None, "sum") or target.numel() == 0:
         return False
     first = indices[0] if len(indices) == 1 and target.dim() else None
-    if first is not None and first.dtype in _INDEX_DTYPES and first.dim() == 1:
+    if first is not None and first.dtype in INDEX_DTYPES and first.dim() == 1:
         rows = values.expand(first.shape[0], *target.shape[1:])
         if _update(target, first, rows, "sum", True):
             return True  # else a negative index, which counts from the end
@@ -207,7 +206,7 @@ def _is_known(target: Tensor, source: Tensor, index: Tensor | None, reduce: str)
         and reduce in _NAMES
         and source.device == target.device
         and target.layout == source.layout == torch.strided
-        and (index is None or (index.dtype in _INDEX_DTYPES and index.device == target.device))
+        and (index is None or (index.dtype in INDEX_DTYPES and index.device == target.device))
     )
 
 

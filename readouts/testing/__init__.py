@@ -1,4 +1,4 @@
-"""Checks of permutation invariance and of batch independence, which name the layer at fault."""
+"""Checks of permutation invariance, batch independence and more, which name the layer at fault."""
 
 from readouts.testing.discrimination import ReportCard, check_size_sensitivity
 from readouts.testing.edges import assert_edge_order_invariant, check_edge_order_invariance

@@ -18,11 +18,11 @@ from readouts.testing.report import name_of
 from readouts.testing.verdict import Pair, Verdict, judge
 
 LABELS = {
-    "sum": "the copies add up",
-    "size": "the number of copies shows, as for a sum followed by other layers",
-    "mean": "proportions count, sizes do not",
-    "max": "only the set of labels counts",
-    "nothing": "sees none of these, and no change of the features",
+    "sum": "k copies have k times the value",
+    "size": "depends on the number of copies, like a sum followed by other layers",
+    "mean": "depends on proportions, not on sizes",
+    "max": "depends on the set of labels only",
+    "nothing": "distinguishes none of these, nor a change of the features",
     "random": "the same input gives different results",
 }
 
@@ -34,12 +34,12 @@ class ReportCard:
     Attributes:
         model: class or name of the model.
         mode: training or evaluation mode.
-        copies: tells a graph from two or three disjoint copies of it.
-        lift: tells a graph from a connected graph that covers it twice.
-        proportions: tells two kinds of graphs mixed 1:1 from the same mixed 2:1.
+        copies: distinguishes a graph from two or three disjoint copies of it.
+        lift: distinguishes a graph from a connected graph that covers it twice.
+        proportions: distinguishes two kinds of graphs mixed 1:1 from the same mixed 2:1.
         additive: gives k copies k times the value of one, up to rounding.
         behaves_like: ``"sum"``, ``"size"``, ``"mean"``, ``"max"``, ``"nothing"`` or ``"random"``.
-        labels: tells a graph from the other graphs, and from itself with negated or shifted features.
+        labels: distinguishes a graph from the other graphs, and from itself with negated or shifted features.
     """
 
     model: str
@@ -68,7 +68,7 @@ class ReportCard:
             ("the same labels in other proportions", self.proportions),
             ("other labels", self.labels),
         ]
-        says = {True: "told apart", False: "the same to the model", None: "no such graph at hand"}
+        says = {True: "distinguished", False: "the same output", None: "not tested: no such graph"}
         lines = [f"  {what:<40}{says[seen]}" for what, seen in rows]
         return "\n".join([f"{self.model}{mode}: {self.sentence}", *lines])
 
@@ -119,7 +119,7 @@ def check_size_sensitivity(model: Model, *inputs: Any, **named: Any) -> ReportCa
 
 
 def _sees_labels(examination: Examination, singles: list[Graphs]) -> bool:
-    """Return whether a graph is told from the others, or from itself with other features."""
+    """Return whether a graph is distinguished from the others, or from itself with other features."""
     one = singles[0]
     changes = [one.change_features(lambda value: -value), one.change_features(lambda value: 2 * value + 1)]
     for other in [*singles[1:], *changes]:

@@ -1,4 +1,4 @@
-"""Check that outputs and gradients stay when edges alone are reordered."""
+"""Check that outputs and gradients do not change when edges alone are reordered."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def check_edge_order_invariance(
 ) -> Report:
     """Compare the outputs and gradients of a model before and after its edges alone are reordered.
 
-    The columns of ``edge_index`` move with the rows of all that has a row per edge; nodes keep their places.
-    Outputs with a row per edge, and gradients of edge features, must move with the edges; all others must
-    stay. For the arguments see `check_permutation_invariance`.
+    The columns of ``edge_index`` are permuted with the rows of all that has a row per edge; nodes are not.
+    Outputs with a row per edge, and gradients of edge features, must be permuted like the edges; all others
+    must not change. For the arguments see `check_permutation_invariance`.
 
     Raises:
         ValueError: there are fewer than two edges.
@@ -46,7 +46,7 @@ def check_edge_order_invariance(
         found = examine(model, gradients, groups, show_gradients, notes, final=False)
     except (ValueError, TimeUpError) as error:  # there is no gradient, or no time
         why = "no gradient" if isinstance(error, ValueError) else "no time: the time was up"
-        found = replace(report, notes=(*report.notes, f"outputs only, for there is {why}"))
+        found = replace(report, notes=(*report.notes, f"outputs only, because there is {why}"))
     else:
         rounding = report if found.verdict is Verdict.IDENTICAL else found
         found = replace(rounding, trials=found.trials + report.trials)
@@ -63,7 +63,7 @@ def assert_edge_order_invariant(
     allow: str = "rounding",
     **named: Any,
 ) -> None:
-    """Raise AssertionError with the report unless outputs and gradients stay when edges are reordered.
+    """Raise AssertionError with the report if outputs or gradients change when edges are reordered.
 
     For the arguments see `assert_permutation_invariant`.
     """

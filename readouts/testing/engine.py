@@ -52,7 +52,7 @@ class Question:
     Attributes:
         check: name of the property.
         measure: returns named tensors of a model on an input, in a dtype, with a seed.
-        rows: returns what the rows of two tensors of this name move with; see `outputs.moving`.
+        rows: returns along with what the rows of two tensors of this name are permuted; see `outputs.moving`.
         trace: returns the events of a run.
         locate: names the place where such events stop agreeing.
         may_jump: whether results may jump where values are equal up to rounding, as gradients do.
@@ -134,7 +134,7 @@ class Examination:
             reason = f"raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             return Judgement(Verdict.BROKEN, "output", place, math.inf, reason=reason)
         if first.keys() != second.keys():
-            reason = f"the outputs are {sorted(first)} once and {sorted(second)} then"
+            reason = f"the outputs are {sorted(first)} in one run and {sorted(second)} in another"
             return Judgement(Verdict.BROKEN, "output", place, math.inf, reason=reason)
         twos = {name: self._two(trial, name, first, second) for name in first}
         differing = {name: two for name, two in twos.items() if not same_bits(*two)}

@@ -1,4 +1,4 @@
-"""Check that gradients move with the nodes, also where features are tied."""
+"""Check that gradients are permuted like the nodes, also where features are tied."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def check_gradient_equivariance(
     """Compare the gradients of a model before and after its nodes are relabelled.
 
     The loss is the sum over all float outputs of column c times c + 1. Its gradients with respect to node
-    and edge features must move with the nodes and edges, those with respect to the parameters must stay.
-    This finds gradients that are given to the first of several tied nodes. The outputs themselves are not
-    compared. Where a gradient jumps, as that of a standard deviation does at zero, rounding alone can change
-    it; such a difference counts as rounding. For the arguments see `check_permutation_invariance`.
+    and edge features must be permuted like the nodes and edges, those with respect to the parameters must
+    not change. This finds gradients that only the first of several tied nodes gets. The outputs themselves
+    are not compared. Where a gradient jumps, as that of a standard deviation does at zero, rounding alone can
+    change it; such a difference counts as rounding. For the arguments see `check_permutation_invariance`.
 
     Raises:
         ValueError: no float input or parameter has a gradient.
@@ -47,7 +47,7 @@ def assert_gradient_equivariant(
     allow: str = "rounding",
     **named: Any,
 ) -> None:
-    """Raise AssertionError with the report unless the gradients move with the nodes and edges.
+    """Raise AssertionError with the report unless the gradients are permuted like the nodes and edges.
 
     Args:
         model, inputs, permutations, seed, named: as for `check_gradient_equivariance`.

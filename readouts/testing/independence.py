@@ -165,8 +165,8 @@ def _companies(
     yield "beside a copy", lambda: (join([alone, alone]), 1)
     yield "beside a single node", lambda: (join([node, alone]), 1)
     yield "beside a huge graph", lambda: (join([alone, huge]), 0)
-    yield "behind a huge graph", lambda: (join([huge, alone]), 1)
-    yield "behind an empty graph", lambda: (join([nothing, alone]), 1)
+    yield "after a huge graph", lambda: (join([huge, alone]), 1)
+    yield "after an empty graph", lambda: (join([nothing, alone]), 1)
     if graphs.form == "batch":
         yield "before an empty graph", lambda: (join([alone, nothing]), 0)
     nan = alone.change_features(lambda value: torch.full_like(value, torch.nan))

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, Dataset
 from torch_geometric.utils import cumsum
 
-INTEGERS = (torch.int64, torch.int32)
+from readouts.reductions import INDEX_DTYPES
+
 ROLES = ("edge_index", "batch")
 ALIASES = {"batch": "index"}  # in aggregations of PyG
 OF_NODES = ("x", "z", "pos", "node_attr", "node_features")
@@ -30,8 +31,8 @@ class Graphs:
         member: graph of every node, int64 [N].
         size: number of graphs B.
         form: ``"tensors"``, ``"data"`` or ``"batch"``.
-        arguments: for tensors, every argument as it came, by name, in the order of the call; the fields above
-            take the place of those that they hold.
+        arguments: for tensors, every argument as passed, by name, in the order of the call; the fields above
+            replace those that they contain.
         examples: for ``Data`` the object itself, for ``Batch`` one object per graph; they hold the
             attributes that belong neither to nodes nor to edges.
         keywords: names of the last arguments, which are passed by keyword.
@@ -205,7 +206,7 @@ def _read_tensors(inputs: tuple[Any, ...], names: list[str]) -> Graphs:
             continue
         if place and count == columns and not (name.startswith("edge") or name in OF_NODES):
             text = f"{name}: expected rows of nodes or of edges, got {count} nodes and {count} edges"
-            raise ValueError(f"{text}; pass Data, whose names tell them apart")
+            raise ValueError(f"{text}; pass Data, whose names distinguish them")
         of_edges = place > 0 and (rows != count or (rows == columns and name.startswith("edge")))
         (edges if of_edges else nodes)[name] = value
     member = arguments["batch"].long() if "batch" in arguments else torch.zeros(count, dtype=torch.int64)
@@ -224,7 +225,7 @@ def _roles(values: list[Any], names: list[str], count: int) -> dict[int, str]:
         integers = [
             place
             for place, value in enumerate(values)
-            if place and isinstance(value, Tensor) and value.dtype in INTEGERS and fit(value)
+            if place and isinstance(value, Tensor) and value.dtype in INDEX_DTYPES and fit(value)
         ]
         by_name = [place for place in integers if names[place] in (role, ALIASES.get(role))]
         free = [place for place in integers if place not in found and names[place] not in OF_NODES]
@@ -261,7 +262,7 @@ def _read_batch(batch: Batch) -> Graphs:
 
 
 def _split_by_owner(data: Data) -> tuple[dict[str, Tensor], ...]:
-    """Return the tensors of nodes, of edges, and of node indices, told apart by PyG's own rules."""
+    """Return the tensors of nodes, of edges, and of node indices, by PyG's own rules."""
     nodes: dict[str, Tensor] = {}
     edges: dict[str, Tensor] = {}
     links: dict[str, Tensor] = {}
@@ -272,7 +273,7 @@ def _split_by_owner(data: Data) -> tuple[dict[str, Tensor], ...]:
             continue
         if value.layout != torch.strided:
             raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
-        if value.dtype in INTEGERS and value.dim() == 2 and ("index" in name or name == "face"):
+        if value.dtype in INDEX_DTYPES and value.dim() == 2 and ("index" in name or name == "face"):
             links[name] = value
         elif data.is_node_attr(name):
             nodes[name] = value

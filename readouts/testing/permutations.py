@@ -1,4 +1,4 @@
-"""Check that outputs stay, or move with the nodes, when nodes are relabelled and edges reordered."""
+"""Check that outputs do not change, or are permuted like the nodes, when nodes and edges are reordered."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def check_permutation_invariance(
 ) -> Report:
     """Compare the outputs of a model before and after its nodes are relabelled and its edges reordered.
 
-    Every output must stay as it is. Nodes move within their graph, with their features, positions, masks and
-    all else that has a row per node; edges move with their attributes. Some permutations are repeated on
-    features with ties, and on nodes that all have the same features.
+    No output may change. Nodes are permuted within their graph, with their features, positions, masks and
+    all else that has a row per node; edges are permuted with their attributes. Some permutations are repeated
+    on features with ties, and on nodes that all have the same features.
 
     Args:
         model: any callable; it is copied, and neither it nor the inputs are changed.
@@ -51,10 +51,10 @@ def check_permutation_invariance(
 def check_permutation_equivariance(
     model: Model, *inputs: Any, permutations: int = 10, seed: int = 0, **named: Any
 ) -> Report:
-    """Compare the outputs of a model, moved with its nodes and edges, before and after a relabelling.
+    """Compare the outputs of a model before and after its nodes and edges are reordered.
 
-    Outputs with a row per node must move with the nodes, those with a row per edge with the edges; all
-    others must stay. For the arguments see `check_permutation_invariance`.
+    Outputs with a row per node must be permuted like the nodes, those with a row per edge like the edges;
+    all others must not change. For the arguments see `check_permutation_invariance`.
     """
     return _check(
         model, Question("permutation equivariance", outputs, moving), inputs, named, permutations, seed
@@ -69,7 +69,7 @@ def assert_permutation_invariant(
     allow: str = "rounding",
     **named: Any,
 ) -> None:
-    """Raise AssertionError with the report unless the outputs stay as they are.
+    """Raise AssertionError with the report if the outputs change.
 
     Args:
         model, inputs, permutations, seed, named: as for `check_permutation_invariance`.
@@ -88,7 +88,7 @@ def assert_permutation_equivariant(
     allow: str = "rounding",
     **named: Any,
 ) -> None:
-    """Raise AssertionError with the report unless the outputs move with the nodes.
+    """Raise AssertionError with the report unless the outputs are permuted like the nodes.
 
     For the arguments see `assert_permutation_invariant`.
     """
@@ -135,7 +135,7 @@ def shuffles(
     notes: tuple[str, ...] = ()
     if needs_sorted_edges(model, graphs):
         graphs = replace(graphs, by_target=True)
-        notes = ("edges stay sorted by their target, for the model raises otherwise",)
+        notes = ("edges stay sorted by their target, because the model raises otherwise",)
     generator = torch.Generator().manual_seed(seed)
 
     def shuffle(graphs: Graphs, label: str) -> Trial:

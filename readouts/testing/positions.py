@@ -1,4 +1,4 @@
-"""Check that outputs stay when the positions of the nodes are rotated and shifted."""
+"""Check that outputs do not change when the positions of the nodes are rotated and shifted."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def check_motion_invariance(
 ) -> Report:
     """Compare the outputs of a model before and after the positions of its nodes are rotated and shifted.
 
-    Every output must stay as it is, those with a row per node too. The positions are rounded to few bits
-    and rotated by matrices with rational entries, so that rotating and shifting them rounds nothing.
+    No output may change, including those with a row per node. The positions are rounded to few bits
+    and rotated by matrices with rational entries, so that rotating and shifting them causes no rounding.
 
     Args:
         model: any callable; it is copied, and neither it nor the inputs are changed.
@@ -71,7 +71,7 @@ def check_motion_invariance(
 def assert_motion_invariant(
     model: Model, *inputs: Any, motions: int = 10, seed: int = 0, allow: str = "rounding", **named: Any
 ) -> None:
-    """Raise AssertionError with the report unless the outputs stay when positions are rotated and shifted.
+    """Raise AssertionError with the report if the outputs change when positions are rotated and shifted.
 
     Args:
         model, inputs, motions, seed, named: as for `check_motion_invariance`.

@@ -1,4 +1,4 @@
-"""What a caller hears of a running check: stages, the verdict as soon as it is known, and an end of time."""
+"""Progress of a running check: its stages, its verdict as soon as it is known, and a time limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from readouts.testing.report import Report
 
 
 class TimeUpError(BaseException):
-    """Raised when a limit of time is over; no handler of errors of the model catches it."""
+    """Raised when the time limit is exceeded; handlers of `Exception` in the model do not catch it."""
 
 
 @dataclass(frozen=True)

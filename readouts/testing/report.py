@@ -171,10 +171,12 @@ class Report:
             return f"let {here} read the nodes of one graph only: pass it the batch vector, and mask padding"
         if "gradient" in self.check:
             text = f"let {here} share the gradient among tied nodes, as amax and MaxReadout do"
-            return f"{text}; if outputs change too, mend that first"
+            return f"{text}; if outputs change too, fix that first"
         if "rotation" in self.check:
             return f"let {here} read distances and angles instead of coordinates"
-        return f"give {here} an operation without order (sum, mean, max); break ties by value, not by place"
+        return (
+            f"give {here} an operation without order (sum, mean, max); break ties by value, not by position"
+        )
 
     def _numbers(self) -> str:
         if math.isinf(self.difference):
@@ -190,10 +192,10 @@ class Report:
 
 
 def about_rounding() -> str:
-    """Say how rounding can be removed, or what it comes from if scatter operators are exact already."""
+    """Return how to avoid rounding, or its source if scatter operators are exact already."""
     if exact_scatter.is_enabled():
-        return "it comes from a matrix product or a sum over all rows, which stays as it is"
-    return "`with readouts.exact_scatter():` removes that of sums over nodes and edges"
+        return "it comes from a matrix product or a sum over all rows, which exact_scatter does not change"
+    return "`with readouts.exact_scatter():` makes sums over nodes and edges exact"
 
 
 def shown(verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""Tell identical bits, rounding and faults apart, by how a difference shrinks from a narrow float to float64.
+"""Distinguish identical bits, rounding and faults: how does a difference shrink from float32 to float64?
 
 A difference that comes from rounding is proportional to the unit of rounding: in float64 it is 2^29 times
 smaller than in float32. A difference that comes from a fault keeps its size. The threshold is the geometric
@@ -209,11 +209,11 @@ def _by_size(rows: Sequence[Rows], own: torch.dtype) -> Judgement:
 
 KEEPS = "the difference keeps its size in float64, so it is not rounding"
 SHRINKS = "the difference shrinks in float64 as rounding does"
-AMPLIFIED = "rounding, amplified: float32 and float64 differ as much on one and the same input"
-NEARLY_CANCELS = "rounding, amplified, for terms nearly cancel; the difference shrinks in float64"
+AMPLIFIED = "rounding, amplified: float32 and float64 differ as much on the same input"
+NEARLY_CANCELS = "rounding, amplified, because terms nearly cancel; the difference shrinks in float64"
 CANCELS = "the terms cancel: the exact value is zero, or nearly so, and what is left is rounding"
 JUMPS = "rounding, at a point where the gradient jumps: rounding alone changes it as much in the same order"
-ONE_DTYPE = "judged by size alone, for the model cannot be run in a second float dtype"
+ONE_DTYPE = "judged by size alone, because the model cannot be run in a second float dtype"
 
 
 def _kind(value: Tensor) -> str:

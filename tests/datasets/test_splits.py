@@ -175,3 +175,65 @@ def test_indices_that_leak_or_do_not_exist(test: tuple[int, ...]) -> None:
     tampered = replace(stratified_folds(PATHS), splits=(Split((0, 1), (2,), test),))
     with pytest.raises(ValueError, match="split 0 of paths names a graph twice, or one that is not there"):
         tampered.check(PATHS)
+
+
+def numbers_of(targets: list[float]) -> GraphSet:
+    graphs = tuple(path_graph(3 + place % 5, 0) for place in range(len(targets)))
+    for graph, target in zip(graphs, targets, strict=True):
+        graph.y = torch.tensor([target])
+    return GraphSet("numbers", graphs, 0)
+
+
+def test_folds_of_numbers_have_equal_shares_of_every_tenth() -> None:
+    numbers = numbers_of([float(7 * place % 100) for place in range(100)])
+    for split in stratified_folds(numbers, folds=5, validation=0.25).splits:
+        assert Counter(int(numbers[index].y) // 10 for index in split.test) == dict.fromkeys(range(10), 2)
+        assert len(split.validation) == 20
+    few = stratified_folds(numbers_of([0.25, 0.5, 0.75, 1.0]), folds=2, validation=0).splits
+    assert [len(split.test) for split in few] == [2, 2]
+    with pytest.raises(ValueError, match=r"into 5 stratified folds: .* at most 4, the number of graphs"):
+        stratified_folds(numbers_of([0.25, 0.5, 0.75, 1.0]), folds=5)
+
+
+def test_several_numbers_for_each_graph_have_no_strata() -> None:
+    several = numbers_of([0.0] * 12)
+    for place, graph in enumerate(several):
+        graph.y = torch.tensor([[place, 0.5]])
+    assert [len(split.test) for split in stratified_folds(several, folds=4, validation=0.25).splits] == [
+        3
+    ] * 4
+
+
+def test_fingerprints_see_parts_of_numbers() -> None:
+    assert fingerprint(numbers_of([0.25, 0.5])) != fingerprint(numbers_of([0.75, 0.5]))
+
+
+@pytest.mark.parametrize("validation", [0, 0.2])
+def test_groups_stay_together(validation: float) -> None:
+    groups = [place // 3 for place in range(100)]
+    folds = stratified_folds(PATHS, folds=5, validation=validation, seed=1, groups=groups)
+    assert (
+        folds.rule == f"5 stratified folds, {validation:g} of the rest for validation, groups kept together"
+    )
+    assert sorted(index for split in folds.splits for index in split.test) == list(range(100))
+    for split in folds.splits:
+        parts = [split.train, split.validation, split.test]
+        assert sorted(index for part in parts for index in part) == list(range(100))
+        owners = [{groups[index] for index in part} for part in parts]
+        assert sum(map(len, owners)) == len(set().union(*owners)) == 34
+        assert abs(len(split.test) - 20) <= 3
+        assert abs(classes_in(split.test)[0] - 12) <= 3
+        assert (len(split.validation) > 0) == (validation > 0)
+    assert folds == stratified_folds(PATHS, folds=5, validation=validation, seed=1, groups=groups)
+
+
+def test_groups_of_one_graph_each_share_out_the_classes_as_well() -> None:
+    for split in stratified_folds(PATHS, folds=5, validation=0, groups=list(range(100))).splits:
+        assert classes_in(split.test) == {0: 12, 1: 8}
+
+
+def test_groups_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"groups: expected one for each of 100 graphs, got \(3,\)"):
+        stratified_folds(PATHS, groups=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"at most 1, the number of groups in its smallest class"):
+        stratified_folds(PATHS, folds=3, groups=[0] * 60 + [1] * 20 + [2] * 20)

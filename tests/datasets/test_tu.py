@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets import tu
+from datasets import tables, tu
 from datasets.graphs import GraphSet
 from readouts.commands.tu import checksums, fetch
 from readouts.commands.tu.errors import DataError
@@ -157,7 +157,7 @@ def test_degrees_stand_in_for_missing_node_labels(tmp_path: Path) -> None:
 def test_degrees_too_many_for_memory_share_the_last_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tu, "MOST_ONE_HOT_BYTES", 2 * 6 * 4)
+    monkeypatch.setattr(tables, "MOST_ONE_HOT_BYTES", 2 * 6 * 4)
     unlabelled = load(tmp_path, node_labels=None)
     assert unlabelled[1].node_label.tolist() == [1, 1, 1]
     assert "nodes of a degree above 1, labelled 1: 4" in unlabelled.notes
@@ -247,7 +247,7 @@ def test_numbers_that_are_not_finite_are_counted(tmp_path: Path) -> None:
 def test_labels_whose_one_hot_rows_fill_the_memory_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tu, "MOST_ONE_HOT_BYTES", 2 * 6 * 4)
+    monkeypatch.setattr(tables, "MOST_ONE_HOT_BYTES", 2 * 6 * 4)
     assert "3 different labels of 6 nodes would make one-hot rows" in complaint(tmp_path)
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from readouts import Segments, readout
 from readouts.functional.order import median
 from readouts.functional.weighted import softmax_mean
+from readouts.kernels.native.library import core
 
+needs_core = pytest.mark.skipif(core.isa is None, reason="PyTorch's operators check for themselves")
 graph_of_node = st.lists(st.integers(0, 5), max_size=30).map(
     lambda graphs: torch.tensor(graphs, dtype=torch.int64)
 )
@@ -125,6 +127,7 @@ def test_a_change_of_each_part_is_noticed(part):
         readout(torch.ones(3, 2), segments)
 
 
+@needs_core
 @pytest.mark.parametrize("name", READOUTS)
 def test_order_that_changed_unseen_is_an_error_and_no_wild_read(name):
     segments = Segments.from_batch(torch.randint(0, 3, (50,)), 3)
@@ -133,6 +136,7 @@ def test_order_that_changed_unseen_is_an_error_and_no_wild_read(name):
         with_gradient(READOUTS[name], segments)
 
 
+@needs_core
 @pytest.mark.parametrize("name", ["std", "several", "median"])
 def test_memory_that_was_exchanged_is_an_error(name):
     segments = Segments.from_batch(torch.randint(0, 3, (50,)), 3)

@@ -28,7 +28,7 @@ def raw_folder(name: str, mirror: str | Path | None = None, cache: str | Path | 
     """The folder that holds `NAME_A.txt` and its siblings, fetched and unpacked where it has to be.
 
     A set with known digests is cached under its name, whatever its source; any other under its name and
-    source, for two mirrors may mean different things by one name. Raises `DataError`.
+    source, because two mirrors may have different sets under one name. Raises `DataError`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise DataError(f"{name!r} is not the name of a data set: these have letters, digits, - and _ only")

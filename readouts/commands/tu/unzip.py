@@ -1,4 +1,4 @@
-"""Unpacking of archives that nobody has reason to trust."""
+"""Unpack untrusted archives safely."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_MEMBERS = 1000
 MOST_BYTES = 8 << 30
 MOST_FOLDERS = 16  # that a member lies in, one within the other
 MOST_EXPANSION = 100
-ALWAYS_ALLOWED = 64 << 20  # bytes that even the smallest archive may hold: nobody's disk fills up by them
+ALWAYS_ALLOWED = 64 << 20  # bytes that even the smallest archive may expand to
 CHUNK = 1 << 16  # bytes
 
 # What zipfile and the decompressors raise on bytes that are not what they seem.

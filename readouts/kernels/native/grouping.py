@@ -8,11 +8,12 @@ from torch import Tensor
 from readouts.kernels.native.library import DTYPE_ERROR, INDEX_ERROR, PTR_ERROR, core, is_available
 from readouts.kernels.native.memory import contiguous
 from readouts.kernels.portable import grouping as portable
+from readouts.reductions import INDEX_DTYPES
 
 
 def supports(dtype: torch.dtype) -> bool:
     """Return whether an index of this dtype can be grouped."""
-    return dtype in (torch.int64, torch.int32) and is_available()
+    return dtype in INDEX_DTYPES and is_available()
 
 
 def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:

@@ -11,14 +11,20 @@ def supports(dtype: torch.dtype) -> bool:
     return dtype == torch.int64
 
 
-def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return ptr [B + 1] and order [N], int64; see `readouts.ops.group`."""
-    if index.device.type == "cpu" and len(index):
-        least, largest = (int(bound) for bound in index.aminmax())
+def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+    """Return ptr [B + 1] and order [N], int64; see `readouts.ops.group`.
+
+    On CUDA, `scatter_add_` asserts on the device that no index is negative or above `size`.
+    """
+    is_sorted = False
+    if index.device.type == "cpu":
+        least, largest = (int(bound) for bound in index.aminmax()) if len(index) else (0, -1)
         if least < 0 or largest >= size:
             raise index_error(least, largest, size)
-    ptr = index.new_zeros(size + 1).scatter_add_(0, index + 1, torch.ones_like(index))
-    return ptr.cumsum_(0), index.argsort(stable=True)
+        is_sorted = bool((index[1:] >= index[:-1]).all())
+    ptr = index.new_zeros(size + 1)
+    ptr[1:].scatter_add_(0, index, torch.ones_like(index))
+    return ptr.cumsum_(0), None if is_sorted else index.argsort(stable=True)
 
 
 def index_error(least: int, largest: int, size: int) -> IndexError:
@@ -29,7 +35,10 @@ def index_error(least: int, largest: int, size: int) -> IndexError:
 
 def expand_ptr(ptr: Tensor, num_nodes: int) -> Tensor:
     """Return the graph of every node, int64 [N]; see `readouts.ops.expand_ptr`."""
-    if ptr.device.type == "cpu" and (ptr[0] != 0 or ptr[-1] != num_nodes or (ptr[1:] < ptr[:-1]).any()):
+    fits = (ptr[0] == 0) & (ptr[-1] == num_nodes) & (ptr[1:] >= ptr[:-1]).all()
+    if ptr.device.type == "cuda":
+        torch._assert_async(fits, "ptr: expected offsets from 0 to the number of nodes that do not decrease")
+    elif ptr.device.type == "cpu" and not fits:
         raise ptr_error(ptr, num_nodes)
     nodes = torch.arange(num_nodes, device=ptr.device)
     return torch.bucketize(nodes, ptr[1:].contiguous(), right=True)

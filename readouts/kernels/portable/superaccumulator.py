@@ -24,7 +24,7 @@ def add(limbs: Tensor, rows: Tensor, index: Tensor, layout: Layout) -> None:
     """Add rows of numbers, or their squares, to the limbs of their graphs, in place."""
     features = rows.shape[1]
     columns = torch.arange(features, device=rows.device)
-    for bits, graphs in _blocks(rows.view(BITS[rows.element_size()]), index):
+    for bits, graphs in _blocks(rows.resolve_neg().view(BITS[rows.element_size()]), index):
         cells = (graphs.unsqueeze(1) * features + columns).view(-1)
         bits = bits.reshape(-1).long()
         exponent = (bits >> layout.stored) & layout.top

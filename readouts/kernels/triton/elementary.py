@@ -193,7 +193,7 @@ def _find(name: str, names: Sequence[str]) -> int:
 
 def _bits(x: Tensor) -> Tensor:
     """View the bits of floats as integers."""
-    return x.detach().contiguous().view(_BITS[x.element_size()])
+    return x.detach().contiguous().resolve_neg().view(_BITS[x.element_size()])
 
 
 def _power_of_two(number: int) -> int:

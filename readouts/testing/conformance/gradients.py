@@ -1,4 +1,4 @@
-"""Rows on derivatives: ties, lone winners, medians, std at zero, first and second order."""
+"""Rows on derivatives: ties, single extremes, medians, std at zero, first and second order."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def _ties(subject: Subject) -> Iterator[Case]:
 
 
 @row(
-    "lone winner",
-    "A node that is the extreme alone gets all of the gradient, also when its value is 0.",
+    "single extreme",
+    "A single node with the extreme value gets the whole gradient, also if the value is 0.",
     behaves_like("max", "min"),
 )
-def _lone_winner(subject: Subject) -> Iterator[Case]:
+def _single_extreme(subject: Subject) -> Iterator[Case]:
     yield from _extremes(subject, [0.0, -1.0, -2.0], [1.0, 0.0, 0.0])
     yield from _extremes(subject, [1.0, 3.0, 2.0], [0.0, 1.0, 0.0])
 

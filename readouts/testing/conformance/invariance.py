@@ -67,11 +67,11 @@ ORDER_BITS = row(
 )(partial(_shuffled, wide=False))
 GRADIENT = row(
     "gradient and order",
-    "The gradient moves with the nodes when they are shuffled (float64, up to rounding).",
+    "The gradient is permuted like the nodes when they are shuffled (float64, up to rounding).",
 )(partial(_gradients, wide=True))
 GRADIENT_BITS = row(
     "gradient and order, to the bit",
-    "The gradient moves with the nodes, with the same bits.",
+    "The gradient is permuted like the nodes, with the same bits.",
     level="bits",
 )(partial(_gradients, wide=False))
 OTHERS = row(
@@ -79,5 +79,7 @@ OTHERS = row(
     "A graph's output does not depend on the other graphs of its batch (float64, up to rounding).",
 )(partial(_company, wide=True))
 OTHERS_BITS = row(
-    "other graphs, to the bit", "A graph's output has the same bits alone and in company.", level="bits"
+    "other graphs, to the bit",
+    "A graph's output has the same bits alone and beside other graphs.",
+    level="bits",
 )(partial(_company, wide=False))

@@ -49,12 +49,12 @@ def row(
 
 def behaves_like(*kinds: str) -> Callable[[Subject], str]:
     """Restrict a row to readouts of these kinds."""
-    return lambda subject: "" if set(kinds) & set(subject.kinds) else f"has meaning for {', '.join(kinds)}"
+    return lambda subject: "" if set(kinds) & set(subject.kinds) else f"applies to {', '.join(kinds)}"
 
 
 def treats_features_apart(subject: Subject) -> str:
     """Restrict a row to readouts that process every feature separately."""
-    return "" if subject.apart else "has meaning where every feature is treated alone"
+    return "" if subject.apart else "applies where features are treated separately"
 
 
 def column(values: list[float], dtype: torch.dtype = torch.float32) -> str:

@@ -36,7 +36,7 @@ def _takes_dimensions(subject: Subject) -> str:
     return "has no parameter for the dimension of the nodes"
 
 
-@row("no nodes", "N = 0 works, all graphs are empty then.", _has_size)
+@row("no nodes", "N = 0 works; all graphs are then empty.", _has_size)
 def _no_nodes(subject: Subject) -> Iterator[Case]:
     given = f"x, batch = torch.zeros(0, {subject.features}), torch.zeros(0).long()"
     yield Case(given, f"{subject.call(size=3)}.isfinite().all(dim=1).tolist()", equal([True] * 3))
@@ -54,21 +54,21 @@ def _no_features(subject: Subject) -> Iterator[Case]:
     yield Case(given, f"list({subject.call(size=2)}.shape)", equal([2, 0]))
 
 
-@row("one dimension", "x [N] gives what x [N, 1] gives.", treats_features_apart)
+@row("one dimension", "x [N] has the values of x [N, 1].", treats_features_apart)
 def _one_dimension(subject: Subject) -> Iterator[Case]:
     given = f"{random(4, 1)}; batch = torch.tensor([0, 0, 1, 1])"
     flat = subject.call("x.flatten()", size=2, flat=False)
     yield agree(given, f"{flat}.flatten()", f"{subject.call(size=2)}.flatten()")
 
 
-@row("more dimensions", "x [N, 2, 3] gives what its slices give.", _takes_dimensions)
+@row("more dimensions", "x [N, 2, 3] has the values of its slices.", _takes_dimensions)
 def _more_dimensions(subject: Subject) -> Iterator[Case]:
     given = "torch.manual_seed(0); x = torch.randn(4, 2, 3); batch = torch.tensor([0, 0, 1, 1])"
     call = subject.call(size=2, flat=False)
     yield agree(given, f"{call}[:, 1]", subject.call("x[:, 1]", size=2))
 
 
-@row("strides", "x that is not contiguous gives what its copy gives.")
+@row("strides", "A non-contiguous x has the values of its contiguous copy.")
 def _strides(subject: Subject) -> Iterator[Case]:
     twice = f"{random(6, 2 * subject.features)}; batch = torch.tensor([0, 0, 1, 1, 1, 1])"
     for view in ("x[:, ::2]", f"x.t().contiguous().t()[:, :{subject.features}]"):
@@ -106,7 +106,7 @@ def _no_batch(subject: Subject) -> Iterator[Case]:
     yield agree(given, subject.call(batch="None", size=1), subject.call(size=1))
 
 
-@row("no size", "Without a size the batch tells the number of graphs.", _takes_no_size)
+@row("no size", "Without a size, the number of graphs is taken from the batch.", _takes_no_size)
 def _no_size(subject: Subject) -> Iterator[Case]:
     given = f"{random(4, subject.features)}; batch = torch.tensor([0, 0, 2, 2])"
     yield agree(given, subject.call(), subject.call(size=3))
@@ -118,9 +118,9 @@ def _raises(subject: Subject, batches: tuple[str, ...]) -> Iterator[Case]:
         yield Case(given, f"{subject.call(size=2)}.tolist()", RAISES, isolated=True)
 
 
-BEYOND = row(
-    "index out of range", "A batch that names a missing graph raises.", _has_size, level="validation"
-)(partial(_raises, batches=("[0, 0, 2]", "[0, 0, 100000]")))
+BEYOND = row("index out of range", "An index beyond the last graph raises.", _has_size, level="validation")(
+    partial(_raises, batches=("[0, 0, 2]", "[0, 0, 100000]"))
+)
 NEGATIVE = row("negative index", "A negative index raises.", level="validation")(
     partial(_raises, batches=("[-1, 0, 1]", "[-100000, 0, 1]"))
 )

@@ -27,7 +27,7 @@ class Result:
         result: "passed", "failed" or "not applicable".
         reason: why it does not apply.
         expected: the outcome of the example by the contract.
-        came: its actual outcome.
+        got: its actual outcome.
         example: three lines of code that show the failure.
         level: "must", "bits" or "validation".
     """
@@ -37,7 +37,7 @@ class Result:
     result: str
     reason: str = ""
     expected: str = ""
-    came: str = ""
+    got: str = ""
     example: str = ""
     level: str = "must"
 
@@ -74,7 +74,7 @@ class Conformance:
             lines.append(f"  {found.row:<{width}}  {mark}{': ' + found.reason if found.reason else ''}")
         for found in self.named(FAILED):
             lines += ["", f"{found.row}: {found.contract}"]
-            lines += [f"  expected  {found.expected}", f"  came      {found.came}"]
+            lines += [f"  expected  {found.expected}", f"  got       {found.got}"]
             lines += [f"    {line}" for line in found.example.splitlines()]
         counts = [f"{len(self.named(result))} {result}" for result in (PASSED, FAILED, WITHOUT)]
         return "\n".join([*lines, "", ", ".join(counts)])

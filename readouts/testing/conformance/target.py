@@ -208,7 +208,9 @@ def _made(setup: str) -> Any:
         _quietly(lambda: exec(setup, scope))
     except Exception as error:
         expression = setup.rpartition("readout = ")[2]
-        raise TargetError(f"target: {expression} cannot be made: {described(error)}") from error
+        raise TargetError(
+            f"target: {expression} cannot be made (init: arguments): {described(error)}"
+        ) from error
     return scope["readout"]
 
 

@@ -41,7 +41,7 @@ def _vmap(subject: Subject) -> Iterator[Case]:
     yield agree(given, mapped, subject.call("xs[1]", size=2))
 
 
-@row("autocast", "Under autocast the output is that without it; where matrices are multiplied, it is finite.")
+@row("autocast", "The output is the same under autocast; where matrices are multiplied, it is finite.")
 def _autocast(subject: Subject) -> Iterator[Case]:
     cast = f'torch.autocast("cpu", dtype=torch.bfloat16)(lambda x: {subject.call(size=2)})(x)'
     same = f"torch.equal({cast}, {subject.call(size=2)})"
@@ -59,7 +59,7 @@ def _copies(subject: Subject) -> Iterator[Case]:
         yield Case(given, f"torch.equal({first.replace('readout(', 'copied(')}, {first})", equal(True))
 
 
-@row("state_dict", "The parameters survive state_dict and load_state_dict.", _is_module)
+@row("state_dict", "state_dict and load_state_dict keep the parameters.", _is_module)
 def _state_dict(subject: Subject) -> Iterator[Case]:
     first = subject.call(size=2)
     given = (

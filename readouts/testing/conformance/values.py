@@ -34,7 +34,7 @@ def _near(part: Subject, kind: str, values: list[float], tolerance: float) -> Ca
 @row(
     "empty graph",
     "A graph without nodes, in the middle or after the others, is 0; "
-    "where values are not known, a constant that does not depend on the data.",
+    "for readouts of unknown kind, a constant that does not depend on the data.",
 )
 def _empty(subject: Subject) -> Iterator[Case]:
     if subject.known:
@@ -64,7 +64,7 @@ def _nan(subject: Subject) -> Iterator[Case]:
 
 @row(
     "infinities",
-    "Infinities are kept as IEEE 754 says: inf - inf is NaN, the maximum of -inf is -inf.",
+    "Infinities follow IEEE 754: inf - inf is NaN, the maximum of -inf is -inf.",
     behaves_like("sum", "mean", "max", "min", "median", "var", "std"),
 )
 def _infinities(subject: Subject) -> Iterator[Case]:
@@ -115,7 +115,7 @@ def _median_of_many(subject: Subject) -> Iterator[Case]:
 
 @row(
     "variance of close values",
-    "var and std are taken around the mean, so that close values keep their variance.",
+    "var and std are computed from deviations from the mean, so that close values keep their variance.",
     behaves_like("var", "std"),
 )
 def _close_values(subject: Subject) -> Iterator[Case]:
@@ -152,7 +152,7 @@ def _integers(subject: Subject) -> Iterator[Case]:
 
 @row(
     "narrow floats",
-    "float16 and bfloat16 are accumulated wide, without overflow, and rounded once.",
+    "float16 and bfloat16 are accumulated in a wider dtype, without overflow, and rounded once.",
     behaves_like("sum", "mean", "std", "median"),
 )
 def _narrow(subject: Subject) -> Iterator[Case]:

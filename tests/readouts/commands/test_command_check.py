@@ -126,7 +126,7 @@ def test_verdict_and_exit_code(target, code, ending, capsys):
 def test_every_check_is_printed_with_culprit_and_counterexample(capsys):
     assert main(["check", "models:Broken"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Broken(data) on data made by code: 12 graphs, ")
+    assert lines[0].startswith("Broken(data) on synthetic data: 12 graphs, ")
     checks = ("permutation invariance", "batch independence", "gradient equivariance")
     assert [line[16:] for line in lines[1:4]] == list(checks)
     assert lines[1].startswith("BROKEN ")
@@ -160,7 +160,7 @@ def test_verbose_shows_details_of_rounding(capsys):
     out = capsys.readouterr().out
     assert "ROUNDING: permutation invariance of plain" in out
     assert "  what to do  nothing: rounding is harmless; " in out
-    assert "told apart" in out
+    assert "distinguished" in out
 
 
 def test_only_some_checks(capsys):
@@ -191,7 +191,7 @@ def test_edges_sorted_by_target_for_models_that_take_no_others(capsys):
     assert main(["check", "models:ByTarget", "--only", "permutations", "--no-shrink"]) == 1
     out = capsys.readouterr().out
     assert "edges sorted by target" in out.splitlines()[0]
-    assert "  note        edges stay sorted by their target, for the model raises otherwise" in out
+    assert "  note        edges stay sorted by their target, because the model raises otherwise" in out
 
 
 def test_time_limit_keeps_what_is_known(capsys):
@@ -512,7 +512,10 @@ def test_tu_set_without_labels_has_degrees_and_is_cut(tmp_path, monkeypatch):
         ("models:number", "target: expected a model, class or function, got int"),
         ("models:makes_number", "target: expected models:makes_number() to make a model, got int"),
         ("models:makes_nothing", "models:makes_nothing() raises ValueError: no model today"),
-        ("models:Needy", "target: expected a class without required arguments, got models:Needy(width)"),
+        (
+            "models:Needy",
+            "target: expected a class without required arguments, or *, got models:Needy(width)",
+        ),
         ("models:matrix", "matrix(x, adj): expected parameters named as tensors (*), got 'adj'; --data *"),
         (
             "models:keyword",
@@ -520,9 +523,9 @@ def test_tu_set_without_labels_has_degrees_and_is_cut(tmp_path, monkeypatch):
         ),
         (
             "models:raises",
-            "raises(x, batch) on data made by code: * raises RuntimeError: first line; --features *",
+            "raises(x, batch) on synthetic data: * raises RuntimeError: first line; --features *",
         ),
-        ("models:exits", "exits(x, batch) on data made by code: * raises SystemExit: 0; --features *"),
+        ("models:exits", "exits(x, batch) on synthetic data: * raises SystemExit: 0; --features *"),
         (
             "models:words",
             "words(x, batch) on * raises TypeError: model: expected tensors in the output, got str; *",
@@ -538,7 +541,7 @@ def test_tu_set_without_labels_has_degrees_and_is_cut(tmp_path, monkeypatch):
             "Net* on single.pt: 1 graph, 1 nodes, x [[]1, 5]: ValueError: inputs: expected *",
         ),
         ("models:Net --data ../NAME", "--data: expected FILE.pt or the name of a TU set, got '../NAME'"),
-        ("models:Net --data ABSENT", "--data: cannot have ABSENT: there is no data set 'ABSENT' in *"),
+        ("models:Net --data ABSENT", "--data: cannot get ABSENT: there is no data set 'ABSENT' in *"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(arguments, problem, tmp_path, monkeypatch, capsys):

@@ -1,7 +1,5 @@
 """Planted faults get the right verdict and the right culprit, honest models no false alarm."""
 
-import time
-
 import pytest
 import torch
 from models_for_testing import FAULTS, HONEST, gin, inputs_of, molecules, tensors
@@ -65,12 +63,12 @@ def test_same_gin_with_the_sums_of_pyg_rounds():
     assert report.culprit.kind == "SumAggregation"
 
 
-def test_ten_layers_on_128_molecules_take_seconds():
+def test_ten_layers_on_128_molecules_take_the_time_of_a_hundred_forward_passes():
     torch.manual_seed(1)
     model = gin(lambda: "sum", global_add_pool, layers=10).eval()
     batch = molecules(graphs=128, nodes=18)
-    start = time.process_time()  # of this process: others may be busy
+    nodes = []
+    model.register_forward_hook(lambda model, inputs, output: nodes.append(inputs[0].num_nodes))
     report = check_permutation_invariance(model, batch)
-    taken = time.process_time() - start
     assert report.verdict is Verdict.ROUNDING
-    assert taken < 60  # 10 where nothing else runs
+    assert batch.num_nodes < sum(nodes) < 100 * batch.num_nodes

@@ -295,7 +295,7 @@ def test_rounding_of_edges_and_models_without_gradient():
     assert check_edge_order_invariance(conv, *tensors()[:2]).verdict is Verdict.ROUNDING
     count = check_edge_order_invariance(lambda x, edge_index: edge_index.amax(), *tensors()[:2])
     assert count.verdict is Verdict.IDENTICAL
-    assert count.notes == ("outputs only, for there is no gradient",)
+    assert count.notes == ("outputs only, because there is no gradient",)
     with pytest.raises(ValueError, match="expected two edges or more, got 1"):
         check_edge_order_invariance(conv, torch.randn(3, WIDTH), torch.tensor([[0], [1]]))
 

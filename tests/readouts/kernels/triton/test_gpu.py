@@ -19,11 +19,15 @@ OPTIONS = ("num_warps", "enable_fp_fusion")
 
 
 @pytest.mark.timeout(1800)
-def test_interpreted_kernels_return_the_bits_of_the_reference():
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "interpreted"]
+@pytest.mark.parametrize("dtypes", ["not f16", pytest.param("f16", marks=pytest.mark.thorough)])
+def test_interpreted_kernels_return_the_bits_of_the_reference(dtypes):
+    """`f16` also chooses bf16."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", dtypes]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     folder = Path(__file__).parent
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    run = subprocess.run(
+        [*command, "interpreted"], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr
 
 
@@ -84,6 +88,7 @@ def test_launches_whatever_is_asked_for(launches):
     assert names == ["forward", "merge", "survey", "merge", "survey", "merge", "survey", "merge", "backward"]
 
 
+@pytest.mark.thorough
 def test_all_kernels_compile_for_hopper(launches, dtype):
     nodes = 40 if dtype.itemsize > 2 else 20  # cut graphs or whole ones
     for kernel, tensors, flags in launches(dtype, ELEMENTARY, nodes):
