@@ -30,7 +30,7 @@ from experiments.accuracy.networks import READOUTS, Network
 from experiments.accuracy.products import SparseMatrix
 from experiments.accuracy.resident import NETWORKS, reside
 from experiments.console import UserError
-from experiments.rows import RowLog, read_rows
+from experiments.records import RowLog, read_rows
 from readouts import readout
 
 ROOT = Path(__file__).parents[2]
@@ -217,7 +217,7 @@ def test_rerun_repeats_nothing_and_processes_give_the_same_bits(measured, tmp_pa
     assert results(parallel) == results(measured)
     monkeypatch.setattr(Job, "run", lambda *arguments: pytest.fail("measured again"))
     assert run(tmp_path) == parallel
-    assert len(list(read_rows(tmp_path / "accuracy.jsonl"))) == len(parallel)
+    assert len(list(read_rows(tmp_path / "accuracy.jsonl.gz"))) == len(parallel)
 
 
 def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
@@ -225,7 +225,7 @@ def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
         line = f"accuracy --readout sum --folds 2 --epochs 8 --jobs 2 --device cpu --out {out}"
         return [sys.executable, "-m", "experiments", *line.split()]
 
-    out = tmp_path / "killed" / "accuracy.jsonl"
+    out = tmp_path / "killed" / "accuracy.jsonl.gz"
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL}
     process = subprocess.Popen(command(out.parent), start_new_session=True, **quiet)
     deadline = time.monotonic() + 200
@@ -240,7 +240,7 @@ def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
     after = list(read_rows(out))
     assert after[: len(before)] == before
     assert len(before) < len(after)
-    undisturbed = list(read_rows(tmp_path / "undisturbed" / "accuracy.jsonl"))
+    undisturbed = list(read_rows(tmp_path / "undisturbed" / "accuracy.jsonl.gz"))
     assert results(after) == results(undisturbed)
 
 
@@ -263,7 +263,7 @@ def test_a_cluster_gives_the_rows_of_a_local_run(measured, scheduler, tmp_path):
 
 def test_a_lost_worker_changes_nothing(scheduler, tmp_path):
     plan = replace(PLAN, folds=4, settings=replace(SHORT, epochs=30))
-    out = tmp_path / "cluster" / "accuracy.jsonl"
+    out = tmp_path / "cluster" / "accuracy.jsonl.gz"
     with cluster.connected(scheduler) as client:
         victim, _ = client.run(os.getpid).values()
 
@@ -366,7 +366,9 @@ def test_a_fold_that_fails_stops_the_run_and_is_kept(tmp_path, where, request):
     text = (tmp_path / measure.FAILURE).read_text()
     assert "Traceback" in text
     assert "in train\n" in text
-    assert not [row for row in read_rows(tmp_path / "accuracy.jsonl") if row["network"] and row["fold"] == 0]
+    assert not [
+        row for row in read_rows(tmp_path / "accuracy.jsonl.gz") if row["network"] and row["fold"] == 0
+    ]
     run(tmp_path)
     assert not (tmp_path / measure.FAILURE).exists()
 

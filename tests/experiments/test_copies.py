@@ -7,7 +7,7 @@ import torch
 
 from datasets import load
 from experiments import copies
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 FOLDS, EPOCHS = 2, 100
 

@@ -1,7 +1,7 @@
 """The experiment `scaling`: rows of a small run, and verdicts that follow from rows."""
 
 from experiments import scaling
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 
 def test_a_run_counts_what_is_computed(tmp_path, monkeypatch):
@@ -17,7 +17,7 @@ def test_a_run_counts_what_is_computed(tmp_path, monkeypatch):
     titles = [table.title for table in scaling.tables(rows)]
     assert titles[0].startswith("Measured: ")
     assert titles[1].startswith("Computed, not measured: ")
-    same, bytes_sent = scaling.verdicts(rows)
+    same, bytes_sent = (found.sentence for found in scaling.findings(rows))
     assert "have the bits of one process" in same
     assert "1.00 times as large" in bytes_sent
     assert "none is larger" in bytes_sent

@@ -10,9 +10,9 @@ import torch
 from torch_geometric.data import Data
 
 from datasets import GraphSet, load
-from experiments import propositions, propositions_picture
+from experiments import propositions
 from experiments.console import UserError
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR")
 NO_EDGES = torch.empty(2, 0, dtype=torch.int64)
@@ -59,10 +59,12 @@ def test_numbers_against_a_proposition_are_told(measured):
     found["float64"]["logits of sum"] = 0.0
     assert propositions.judged(found, 9) == "fails: mean in float32, logits of sum in float64"
     wrong = [row | {"value": 0.5} if row["metric"] == "losers of max" else row for row in measured]
-    assert list(propositions.verdicts(wrong)) == [
+    assert [found.sentence for found in propositions.findings(wrong)] == [
         "rings: 9 of 10 propositions hold; 8 fails: losers of max in float32, losers of max in float64."
     ]
-    assert list(propositions.verdicts(measured)) == ["rings: 10 of 10 propositions hold."]
+    assert [found.sentence for found in propositions.findings(measured)] == [
+        "rings: 10 of 10 propositions hold."
+    ]
 
 
 def test_graphs_that_do_not_cover_each_other_deviate():
@@ -102,8 +104,7 @@ def test_graphs_without_edges_of_one_kind(tmp_path):
         if "fails" in propositions.judged({dtype: propositions.numbers(rows, "dots", number, dtype)}, number)
     ]
     assert failed == []
-    assert [path.name for path in propositions_picture.figure(rows, tmp_path)] == [
-        "propositions.svg",
+    assert [path.name for path in propositions.figure(rows, tmp_path)] == [
         "propositions.png",
     ]
 
