@@ -285,31 +285,28 @@ def changed(rows, value, **conditions):
 
 
 def test_verdicts_can_come_out_against_the_claim(measured):
+    def found(rows, *words):
+        (one,) = (one for one in activation_maps.findings(rows) if one.claim == ", ".join(words))
+        return one
+
     dark = changed(measured, 0.0, metric="score", readout="mean")
-    assert next(iter(found.sentence for found in activation_maps.findings(dark))).startswith(
-        "MUTAG, mean: nitro groups do not light up"
-    )
+    assert found(dark, "MUTAG", "mean", "nitro groups light up").holds is False
     misses = changed(measured, 0.0, metric="NO2 hits", readout="max")
-    (said,) = (
-        one
-        for one in (found.sentence for found in activation_maps.findings(misses))
-        if "max: of 12 mutagens with NO2" in one
-    )
-    assert "is in it no more often than by chance: .000 against" in said
+    one = found(misses, "MUTAG", "max", "the best scored atom is in NO2 more often than by chance")
+    assert one.holds is False
+    assert one.numbers.startswith("of 12 mutagens with NO2 .000 against")
     blind = measured
     for part in activation_maps.REMOVED:
         blind = changed(blind, 0.9, metric=activation_maps.point(activation_maps.BEST, part), readout="mean")
         blind = changed(blind, 0.1, metric=activation_maps.point(activation_maps.WORST, part), readout="mean")
-    (said,) = (
-        one
-        for one in (found.sentence for found in activation_maps.findings(blind))
-        if "MUTAG, mean: when atoms" in one
-    )
-    assert "goes no sooner than at random (area .900" in said
-    assert said.endswith("it comes back no sooner (.100).")
+    gone = found(blind, "MUTAG", "mean", "deleted best first", "the class goes sooner")
+    back = found(blind, "MUTAG", "mean", "inserted best first", "the class comes sooner")
+    assert (gone.holds, back.holds) == (False, False)
+    assert gone.numbers.startswith("area .900 against")
+    assert back.numbers.startswith("area .100 against")
     twins = [row | {"readout": "max"} for row in measured if row["readout"] == "mean"]
     equal = [row for row in measured if row["readout"] != "max"] + twins
-    assert [found.sentence for found in activation_maps.findings(equal)][-1].count("(undecided)") == 4
+    assert list(activation_maps.notes([], equal))[-1].count("(undecided)") == 4
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def test_variance_between_graphs():
 
 
 def test_how_many_nodes_are_drawn():
-    assert heads.numbers(dots([1, 5], 1)) == [1, 2, 4]
-    assert heads.numbers(dots([8, 3], 1)) == [1, 2, 4]
-    assert heads.numbers(dots([2], 1)) == [1]
+    assert heads.drawn_sizes(dots([1, 5], 1)) == [1, 2, 4]
+    assert heads.drawn_sizes(dots([8, 3], 1)) == [1, 2, 4]
+    assert heads.drawn_sizes(dots([2], 1)) == [1]
 
 
 def test_flattened_heads_fail_on_shuffled_nodes_of_rings(measured):

@@ -36,7 +36,7 @@ def measured(tmp_path_factory):
 @pytest.mark.parametrize("number", range(1, 11))
 @pytest.mark.parametrize("dtype", propositions.DTYPES)
 def test_each_holds(measured, number, dtype):
-    found = propositions.numbers(measured, "rings", number, dtype)
+    found = propositions.measured(measured, "rings", number, dtype)
     proposition = propositions.PROPOSITIONS[number - 1]
     assert all(found[name] <= propositions.TOLERANCES[dtype] for name in proposition.equal)
     assert all(found[name] >= least for name, least in proposition.apart.items())
@@ -46,14 +46,14 @@ def test_each_holds(measured, number, dtype):
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_what_sees_proportions_has_the_same_bits(measured, number):
     for dtype in propositions.DTYPES:
-        found = propositions.numbers(measured, "rings", number, dtype)
+        found = propositions.measured(measured, "rings", number, dtype)
         assert {name: found[name] for name in propositions.PROPORTIONAL} == dict.fromkeys(
             propositions.PROPORTIONAL, 0.0
         )
 
 
 def test_numbers_against_a_proposition_are_told(measured):
-    found = {dtype: propositions.numbers(measured, "rings", 9, dtype) for dtype in propositions.DTYPES}
+    found = {dtype: propositions.measured(measured, "rings", 9, dtype) for dtype in propositions.DTYPES}
     assert propositions.judged(found, 9) in ("to the bit", "holds")
     found["float32"]["mean"] = 1e-4
     found["float64"]["logits of sum"] = 0.0
@@ -101,7 +101,7 @@ def test_graphs_without_edges_of_one_kind(tmp_path):
         number
         for number in range(1, 10)
         for dtype in propositions.DTYPES
-        if "fails" in propositions.judged({dtype: propositions.numbers(rows, "dots", number, dtype)}, number)
+        if "fails" in propositions.judged({dtype: propositions.measured(rows, "dots", number, dtype)}, number)
     ]
     assert failed == []
     assert [path.name for path in propositions.figure(rows, tmp_path)] == [
