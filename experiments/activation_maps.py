@@ -46,7 +46,8 @@ from experiments.models import GIN
 from experiments.options import Folds, Option, number
 from experiments.records import Row, RowLog, pick, present
 from experiments.statistics import LEVEL, interval
-from readouts.attribution import class_activation, contributions, molecule
+from readouts.attribution import class_activation, contributions
+from readouts.attribution import molecule as drawing
 from readouts.attribution.drawing import Array, bond_orders, colour_bar, colour_scale
 
 MUTAGENS = {"MUTAG": 1, "Mutagenicity": 0}
@@ -670,7 +671,7 @@ def shown_figure(rows: Sequence[Row], sets: Sequence[GraphSet], out: Path) -> li
         limit = largest(rows, graphs.name, PICKING, positions)
         for column, position in enumerate(positions):
             coloured = colour(rows, graphs, PICKING, position, limit)
-            molecule.draw_molecule(*coloured, axes, (LEFT + CELL[0] * column, bottom), CELL, LONGEST_BOND)
+            drawing.draw_molecule(*coloured, axes, (LEFT + CELL[0] * column, bottom), CELL, LONGEST_BOND)
         colour_bar(paper, colour_scale(limit), "score", (width - BAR + 0.1, middle - 0.55), 1.1)
         atoms, score = (mean(per_fold(rows, graphs.name, PICKING, name)) for name in ("atoms", "score"))
         note = f"NO$_2$ is {atoms:.0%}\nof the atoms and\ncarries {score:.0%} of\nthe positive score"
@@ -722,7 +723,7 @@ def draw_cell(
         return
     limit = largest(rows, graphs.name, readout, [position])
     coloured = colour(rows, graphs, readout, position, limit)
-    molecule.draw_molecule(*coloured, axes, (corner[0], corner[1] + CAPTION), room, LONGEST_BOND)
+    drawing.draw_molecule(*coloured, axes, (corner[0], corner[1] + CAPTION), room, LONGEST_BOND)
     logit = pick(rows, data=graphs.name, readout=readout, molecule=position, metric="logit")
     probability = torch.tensor(logit).sigmoid().item()
     answer = "right" if (logit > 0) == kind.startswith("mutagen") else "wrong"
@@ -787,7 +788,7 @@ def colour(
     """Return one molecule of a set, and the colours of its atoms."""
     graph, elements = graphs[position], graphs.node_names or ()
     orders = bond_orders(graph, torch.tensor(BOND_ORDERS[graphs.name])[graph.edge_label])
-    compound = molecule.build([elements[label] for label in graph.node_label], None, orders)
+    compound = drawing.build([elements[label] for label in graph.node_label], None, orders)
     scores = np.array(map_of(rows, graphs.name, readout, position))
     return compound, colour_scale(limit).to_rgba(scores)
 

@@ -15,6 +15,7 @@ Example, all of `experiments/toy.py`:
     measure(tasks, log, ...) -> rows    appends rows to the log; all that follows only reads rows
     tables(rows), findings(rows), numbers(rows)
     figure(rows, out, sets, tasks) -> paths
+    notes(tasks, rows, ...) -> sentences for the reader
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from experiments.console import Table
 from experiments.digest import digest
 from experiments.options import COMMON, OF_THE_READER, RINGS, Option
+from experiments.records import Row
 
+MOST_TOLD = 100
 WORDS = {True: "as claimed", False: "not as claimed", None: "undecided"}
 
 
@@ -101,11 +105,11 @@ class Experiment:
     source: str
     caveats: Sequence[str]
     drawings: Sequence[Drawing]
-    measure: Callable[..., Sequence[Any]]
-    tables: Callable[[Sequence[Any]], Iterable[Table]]
-    findings: Callable[[Sequence[Any]], Iterable[Finding]]
-    numbers: Callable[[Sequence[Any]], str]
-    figure: Callable[..., Sequence[Any]]
+    measure: Callable[..., Sequence[Row]]
+    tables: Callable[[Sequence[Row]], Iterable[Table]]
+    findings: Callable[[Sequence[Row]], Iterable[Finding]]
+    numbers: Callable[[Sequence[Row]], str]
+    figure: Callable[..., Sequence[Path]]
     prepare: Callable[..., Any] | None = None
     notes: Callable[..., Iterable[str]] | None = None
     aside: Callable[..., Iterable[str]] | None = None  # lines for the terminal alone
@@ -158,7 +162,7 @@ def call(function: Callable[..., Any], *arguments: Any, given: Mapping[str, Any]
     return function(*arguments, **{name: given[name] for name in names if name in given})
 
 
-def sentences(tasks: Iterable[Any]) -> Iterator[str]:
+def sentences(tasks: Iterable[Any], rows: Sequence[Row]) -> Iterator[str]:
     """What each task says of itself, as notes."""
     return (task.sentence for task in tasks)
 
@@ -181,3 +185,11 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def told(findings: Sequence[Finding]) -> list[str]:
+    """All findings in words; of more than anyone reads, how many there are: the tables have them."""
+    if len(findings) <= MOST_TOLD:
+        return [finding.sentence for finding in findings]
+    count = {holds: sum(finding.holds is holds for finding in findings) for holds in WORDS}
+    return ["; ".join(f"{number} {WORDS[holds]}" for holds, number in count.items() if number) + "."]

@@ -23,7 +23,7 @@ from markdown_it import MarkdownIt
 
 from experiments import records
 from experiments.console import Table, UserError, writing
-from experiments.experiment import Drawing, Experiment, Finding, Published, verdict
+from experiments.experiment import Drawing, Experiment, Finding, Published, told, verdict
 from experiments.records import Row
 from experiments.run import RUN
 
@@ -151,7 +151,7 @@ def body(section: Section, folder: Path, address: Address, text: Callable[[str],
         kind = "Check" if kinds == {"check"} else "Finding"
         _, word, numbers = section.headline
         yield f"**{kind}: {text(word)}.** {text(numbers)}"
-        yield bullets(text(finding.sentence) for finding in findings)
+        yield bullets(map(text, told(findings)))
     if view["refused"]:
         yield bullets(f"Left out, {text(name)}: {text(why)}" for name, why in view["refused"].items())
     yield f"**Source.** {experiment.source}"

@@ -276,7 +276,9 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         at = partial(average, rows, data=data)
         wrong = [readout for readout in READOUTS if at(readout=readout, metric="as predicted") != 1]
         points = [f"{readout} {100 * at(readout=readout, metric='breakdown'):.0f} %" for readout in READOUTS]
-        said = f"not as predicted: {', '.join(wrong)}" if wrong else "every readout breaks as predicted"
+        said = (
+            f"elsewhere than predicted: {', '.join(wrong)}" if wrong else "every readout breaks as predicted"
+        )
         said += f"; on average at {', '.join(points)} of the nodes"
         yield Finding(f"{data}, random network", not wrong, said, "check", main=False)
         held = not wrong

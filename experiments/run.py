@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console import UserError, say, writing
-from experiments.experiment import Experiment, call, command_line, one_thread
+from experiments.experiment import Experiment, call, command_line, one_thread, told
 from experiments.options import load_sets, resolve
 from experiments.records import Row, RowLog
 
@@ -48,7 +48,7 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
             "refused": dict(refused or {}),
         }
         log.finish(rows, view)
-    say(*experiment.tables(rows), *notes, *(finding.sentence for finding in experiment.findings(rows)))
+    say(*experiment.tables(rows), *notes, *told(list(experiment.findings(rows))))
     if experiment.aside:
         say(*call(experiment.aside, given=given))
     say(*(f"wrote {path}" for path in (log.path, *figures)))

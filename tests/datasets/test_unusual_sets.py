@@ -8,7 +8,7 @@ import pytest
 from tu_files import write_set
 
 from experiments.__main__ import BAD_INPUT, app, main
-from experiments.rows import read_rows
+from experiments.records import read_rows
 
 GRAPHS = 24
 FEW = "--folds 2 --epochs 2"
@@ -90,7 +90,7 @@ def test_a_command_runs_or_says_why_not(command, kind, tmp_path, capsys):
         assert said.count("\n") == 1
     else:
         assert (code, said) == (0, "")
-        rows = read_rows(tmp_path / "out" / f"{command.replace('-', '_')}.jsonl")
+        rows = read_rows(tmp_path / "out" / f"{command.replace('-', '_')}.jsonl.gz")
         assert {row["data"] for row in rows} == {"ODD"}
 
 
@@ -113,6 +113,6 @@ def test_accuracy_takes_attributes_when_asked(labelled, tmp_path):
     write_set(tmp_path / "mirror", "ODD", **graphs)
     arguments = f"accuracy --attributes --data ODD --mirror {tmp_path / 'mirror'} --out {tmp_path / 'out'}"
     assert main([*arguments.split(), "--device", "cpu", *OPTIONS["accuracy"].split()]) == 0
-    rows = list(read_rows(tmp_path / "out" / "accuracy.jsonl"))
+    rows = list(read_rows(tmp_path / "out" / "accuracy.jsonl.gz"))
     assert all(row["attributes"] for row in rows)
     assert {row["value"] for row in rows if row["metric"] == "ceiling"} == {1.0}

@@ -23,14 +23,15 @@ from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 from datasets import GraphSet, load
 from datasets.collisions import colours, separation
 from datasets.splits import Split
+from experiments import statistics
 from experiments.__main__ import BAD_INPUT, main
-from experiments.accuracy import cluster, figure, measure, statistics, tables, training
+from experiments.accuracy import cluster, experiment, training
 from experiments.accuracy.jobs import Job, Plan, list_jobs
 from experiments.accuracy.networks import READOUTS, Network
 from experiments.accuracy.products import SparseMatrix
 from experiments.accuracy.resident import NETWORKS, reside
 from experiments.console import UserError
-from experiments.rows import RowLog, read_rows
+from experiments.records import RowLog, read_rows
 from readouts import readout
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def random_set(seed=0, graphs=24, classes=2, attributes=0, sizes=range(1, 9)):
 
 def run(folder, plan=PLAN, graphs=None, jobs=1, scheduler=None):
     with RowLog(folder, "accuracy") as log:
-        return measure.measure([graphs or random_set()], log, plan, "cpu", jobs, scheduler)
+        return experiment.carry_out([graphs or random_set()], log, plan, "cpu", jobs, scheduler)
 
 
 def results(rows):
@@ -217,7 +218,7 @@ def test_rerun_repeats_nothing_and_processes_give_the_same_bits(measured, tmp_pa
     assert results(parallel) == results(measured)
     monkeypatch.setattr(Job, "run", lambda *arguments: pytest.fail("measured again"))
     assert run(tmp_path) == parallel
-    assert len(list(read_rows(tmp_path / "accuracy.jsonl"))) == len(parallel)
+    assert len(list(read_rows(tmp_path / "accuracy.jsonl.gz"))) == len(parallel)
 
 
 def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
@@ -225,7 +226,7 @@ def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
         line = f"accuracy --readout sum --folds 2 --epochs 8 --jobs 2 --device cpu --out {out}"
         return [sys.executable, "-m", "experiments", *line.split()]
 
-    out = tmp_path / "killed" / "accuracy.jsonl"
+    out = tmp_path / "killed" / "accuracy.jsonl.gz"
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL}
     process = subprocess.Popen(command(out.parent), start_new_session=True, **quiet)
     deadline = time.monotonic() + 200
@@ -240,7 +241,7 @@ def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
     after = list(read_rows(out))
     assert after[: len(before)] == before
     assert len(before) < len(after)
-    undisturbed = list(read_rows(tmp_path / "undisturbed" / "accuracy.jsonl"))
+    undisturbed = list(read_rows(tmp_path / "undisturbed" / "accuracy.jsonl.gz"))
     assert results(after) == results(undisturbed)
 
 
@@ -263,7 +264,7 @@ def test_a_cluster_gives_the_rows_of_a_local_run(measured, scheduler, tmp_path):
 
 def test_a_lost_worker_changes_nothing(scheduler, tmp_path):
     plan = replace(PLAN, folds=4, settings=replace(SHORT, epochs=30))
-    out = tmp_path / "cluster" / "accuracy.jsonl"
+    out = tmp_path / "cluster" / "accuracy.jsonl.gz"
     with cluster.connected(scheduler) as client:
         victim, _ = client.run(os.getpid).values()
 
@@ -357,18 +358,16 @@ def wait_for_the_end_of(session):
 
 
 @pytest.mark.parametrize("where", ["here", "processes", "cluster"])
-def test_a_fold_that_fails_stops_the_run_and_is_kept(tmp_path, where, request):
+def test_a_fold_that_fails_stops_the_run_and_a_rerun_continues(tmp_path, where, request):
     """A learning rate that makes the loss infinite; in processes the fault is real, too."""
     plan = replace(PLAN, settings=replace(SHORT, learning_rates=(1e30,), epochs=5))
     scheduler = request.getfixturevalue("scheduler") if where == "cluster" else None
     with pytest.raises(FloatingPointError, match=r"RANDOM, gin, (sum|mean): loss"):
         run(tmp_path, plan, jobs=2 if where == "processes" else 1, scheduler=scheduler)
-    text = (tmp_path / measure.FAILURE).read_text()
-    assert "Traceback" in text
-    assert "in train\n" in text
-    assert not [row for row in read_rows(tmp_path / "accuracy.jsonl") if row["network"] and row["fold"] == 0]
+    assert not [
+        row for row in read_rows(tmp_path / "accuracy.jsonl.gz") if row["network"] and row["fold"] == 0
+    ]
     run(tmp_path)
-    assert not (tmp_path / measure.FAILURE).exists()
 
 
 def test_nadeau_bengio_by_hand():
@@ -420,7 +419,7 @@ def test_known_numbers_of_mutag():
     ],
 )
 def test_verdicts(low, high, p, difference, expected):
-    assert statistics.verdict(low, high, p, difference) == expected
+    assert statistics.Comparison("sum", difference, low, high, p).verdict == expected
 
 
 def test_compare_needs_the_same_folds():
@@ -432,14 +431,15 @@ def test_tables_sentences_and_figure_come_from_rows(measured, tmp_path):
     from rich.console import Console
 
     console = Console(width=110, record=True, file=io.StringIO())
-    console.print(*tables.tables(measured))
+    console.print(*experiment.tables(measured))
     text = console.export_text()
     assert "counts only" in text
     assert "Paired differences to mean" in text
-    (sentence,) = tables.sentences(measured)
-    assert sentence.startswith("RANDOM, gin, against mean: ")
-    assert all(f" {name}" in sentence for name in ("sum", "majority class", "size only", "counts only"))
-    assert all(path.stat().st_size > 0 for path in figure.figure(measured, tmp_path))
+    claims = [found.claim for found in experiment.findings(measured)]
+    methods = ("sum", "majority class", "size only", "counts only")
+    assert claims == [f"RANDOM, gin, {name} is better than mean" for name in methods]
+    assert [found.main for found in experiment.findings(measured)] == [True, False, False, False]
+    assert all(path.stat().st_size > 0 for path in experiment.figure(measured, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ def test_tables_sentences_and_figure_come_from_rows(measured, tmp_path):
 def test_sets_that_are_hard_to_take(graphs, attributes, tmp_path):
     plan = replace(PLAN, networks=tuple(NETWORKS), readouts=("std", "size-aware mean"), attributes=attributes)
     rows = run(tmp_path, plan, graphs)
-    found = tables.per_fold(rows, data="RANDOM", metric="accuracy")
+    found = experiment.per_fold(rows, data="RANDOM", metric="accuracy")
     assert len(found) == 2 * (3 * 2 + 3)
     assert all(0 <= value <= 1 for value in found)
 

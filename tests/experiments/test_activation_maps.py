@@ -10,11 +10,11 @@ from torch_geometric.data import Data
 
 from datasets import GraphSet, load
 from datasets.splits import stratified_folds
+from experiments import activation_maps
 from experiments.__main__ import BAD_INPUT, main
-from experiments.activation_maps import figure, maps, measure, tables, task, worth
 from experiments.console import UserError
 from experiments.models import GIN
-from experiments.rows import RowLog, pick
+from experiments.records import RowLog, pick
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR", "")
 NODE_NAMES = ("C", "N", "O")
@@ -56,37 +56,41 @@ def measured(toys, tmp_path_factory):
 
 def run(graphs, folder):
     with RowLog(folder, "activation_maps") as log:
-        return measure.measure([graphs], log, "cpu", seed=0, folds=3, steps=60)
+        return activation_maps.measure([graphs], log, "cpu", seed=0, folds=3, steps=60)
 
 
 @pytest.fixture(scope="module")
 def known(toys):
     """The task, the first split, and both networks after a few steps."""
-    chosen = task.choose(toys)
+    chosen = activation_maps.choose(toys)
     split = stratified_folds(toys, 3, validation=0.0, seed=0).splits[0]
-    return chosen, split, {name: maps.train(chosen, split, name, "cpu", 0, 60) for name in maps.READOUTS}
+    return (
+        chosen,
+        split,
+        {name: activation_maps.train(chosen, split, name, "cpu", 0, 60) for name in activation_maps.READOUTS},
+    )
 
 
 def per_fold(rows, metric, readout="mean", trained=True):
-    return tables.per_fold(rows, "MUTAG", readout, metric, trained)
+    return activation_maps.per_fold(rows, "MUTAG", readout, metric, trained)
 
 
 def test_nitro_atoms_are_a_nitrogen_and_two_oxygen_ends():
     nitro = molecule([0] * 6 + [1, 2, 2], RING + NITRO)
-    assert task.nitro_atoms(nitro, NODE_NAMES).tolist() == [False] * 6 + [True] * 3
+    assert activation_maps.nitro_atoms(nitro, NODE_NAMES).tolist() == [False] * 6 + [True] * 3
     nitrate = molecule([0, 2, 1, 2, 2], [(0, 1), (1, 2), (2, 3), (2, 4)])
-    assert task.nitro_atoms(nitrate, NODE_NAMES).tolist() == [False, False, True, True, True]
+    assert activation_maps.nitro_atoms(nitrate, NODE_NAMES).tolist() == [False, False, True, True, True]
     nitroso = molecule([0, 1, 2], [(0, 1), (1, 2)])
     ester = molecule([1, 2, 2, 0, 0], [(0, 1), (0, 2), (1, 3), (2, 4)])
     acid = molecule([0, 0, 2, 2], [(0, 1), (1, 2), (1, 3)])
     for other in (nitroso, ester, acid):
-        assert not task.nitro_atoms(other, NODE_NAMES).any()
+        assert not activation_maps.nitro_atoms(other, NODE_NAMES).any()
 
 
 def test_amino_atoms_with_hydrogens_are_a_nitrogen_and_two_of_them():
     elements = ("C", "H", "N")
     star = [(0, 1), (1, 2), (1, 3)]
-    amino = lambda labels, edges: task.amino_atoms(molecule(labels, edges), elements, (1.5, 1.0))  # noqa: E731
+    amino = lambda labels, edges: activation_maps.amino_atoms(molecule(labels, edges), elements, (1.5, 1.0))  # noqa: E731
     assert amino([0, 2, 1, 1], star).tolist() == [False, True, True, True]
     assert amino([2, 2, 1, 1], star).tolist() == [False, True, True, True]  # the end of a hydrazine
     assert not amino([0, 2, 1, 0], star).any()  # secondary
@@ -98,18 +102,18 @@ def test_amino_atoms_with_hydrogens_are_a_nitrogen_and_two_of_them():
 def test_amino_atoms_without_hydrogens_end_a_single_bond():
     orders = (1.5, 1.0, 2.0, 3.0)
     amine = molecule([0, 1], [(0, 1)])
-    assert task.amino_atoms(amine, NODE_NAMES, orders).tolist() == [False, True]
+    assert activation_maps.amino_atoms(amine, NODE_NAMES, orders).tolist() == [False, True]
     nitrile = amine.clone()
     nitrile.edge_label = torch.full((2,), 3)
-    assert not task.amino_atoms(nitrile, NODE_NAMES, orders).any()
-    assert not task.amino_atoms(molecule([0, 1, 0], [(0, 1), (1, 2)]), NODE_NAMES, orders).any()
+    assert not activation_maps.amino_atoms(nitrile, NODE_NAMES, orders).any()
+    assert not activation_maps.amino_atoms(molecule([0, 1, 0], [(0, 1), (1, 2)]), NODE_NAMES, orders).any()
 
 
 def test_fused_atoms_have_three_bonds_in_rings():
     naphthalene = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 9), (9, 0), (4, 9)]
-    assert task.fused_atoms(molecule([0] * 10, naphthalene)).nonzero().flatten().tolist() == [4, 9]
+    assert activation_maps.fused_atoms(molecule([0] * 10, naphthalene)).nonzero().flatten().tolist() == [4, 9]
     two_rings = [*RING, (0, 6), *[(a + 6, b + 6) for a, b in RING]]
-    assert not task.fused_atoms(molecule([0] * 12, two_rings)).any()
+    assert not activation_maps.fused_atoms(molecule([0] * 12, two_rings)).any()
 
 
 def test_nitro_groups_light_up_where_they_tell_the_classes_apart(measured):
@@ -121,7 +125,7 @@ def test_nitro_groups_light_up_where_they_tell_the_classes_apart(measured):
     assert min(ranked) > 0.6
     assert all(n > 1.5 * r for n, r in zip(nitro, at_random, strict=True))
     assert per_fold(measured, "accuracy", trained=False) == [0.5] * 3
-    said = list(tables.verdicts(measured))
+    said = [found.sentence for found in activation_maps.findings(measured)]
     assert said[0].startswith("MUTAG, mean: nitro groups light up")
     assert "in 3 of 3 folds" in said[0]
     assert any("mean: without its best" in one and one.endswith("in 3 of 3 folds.") for one in said)
@@ -129,18 +133,18 @@ def test_nitro_groups_light_up_where_they_tell_the_classes_apart(measured):
 
 
 def test_counts(measured):
-    assert [pick(measured, metric=name) for name in measure.COUNTS] == [12, 0, 0, 12]
+    assert [pick(measured, metric=name) for name in activation_maps.COUNTS] == [12, 0, 0, 12]
     assert per_fold(measured, "NO2 molecules") == [4, 4, 4]
     assert per_fold(measured, "NH2 molecules") == [0, 0, 0]
 
 
-@pytest.mark.parametrize("readout", maps.READOUTS)
+@pytest.mark.parametrize("readout", activation_maps.READOUTS)
 def test_the_mean_of_a_map_is_the_logit(known, readout):
     chosen, _, networks = known
     empty = Data(x=torch.ones(0, 3), edge_index=torch.empty(2, 0, dtype=torch.long), y=torch.zeros(1))
     molecules = [*chosen.molecules[:6], empty]
-    found = maps.activation_maps(networks[readout], molecules, readout)
-    logits = maps.logits(networks[readout], molecules)
+    found = activation_maps.activation_maps(networks[readout], molecules, readout)
+    logits = activation_maps.logits(networks[readout], molecules)
     assert [len(scores) for scores in found] == [m.num_nodes for m in molecules]
     for scores, logit in zip(found[:-1], logits[:-1], strict=True):
         assert scores.mean().item() == pytest.approx(logit.item(), rel=1e-4, abs=1e-5)
@@ -149,7 +153,7 @@ def test_the_mean_of_a_map_is_the_logit(known, readout):
 def test_behind_a_max_only_winners_score(known):
     chosen, _, networks = known
     network = networks["max"]
-    (scores,) = maps.activation_maps(network, [chosen.molecules[0]], "max")
+    (scores,) = activation_maps.activation_maps(network, [chosen.molecules[0]], "max")
     with torch.no_grad():
         states = network.nodes(chosen.molecules[0])
     winners = (states == states.amax(dim=0)) & (states > 0)
@@ -162,71 +166,71 @@ def test_behind_a_max_only_winners_score(known):
 def test_what_is_drawn_comes_from_the_first_fold(known, measured):
     chosen, split, networks = known
     with_nitro = [position for position in split.test if chosen.nitro[position].any()]
-    shown = [pick(measured, metric=metric) for metric in measure.SHOWN]
+    shown = [pick(measured, metric=metric) for metric in activation_maps.SHOWN]
     assert shown == with_nitro  # four of four
-    drawn = {metric: pick(measured, metric=metric) for metric in measure.GALLERY}
+    drawn = {metric: pick(measured, metric=metric) for metric in activation_maps.GALLERY}
     right = [drawn[f"{kind}, right {place}"] for place in range(2) for kind in ("mutagen", "other")]
     assert len(set(right)) == 4
     assert all(chosen.molecules[position].y == 1 - place % 2 for place, position in enumerate(right))
-    assert {value for metric, value in drawn.items() if "wrong" in metric} == {measure.NONE}
-    (scores,) = maps.activation_maps(networks["max"], [chosen.molecules[right[0]]], "max")
-    assert figure.map_of(measured, "MUTAG", "max", right[0]) == scores.tolist()
+    assert {value for metric, value in drawn.items() if "wrong" in metric} == {activation_maps.NONE}
+    (scores,) = activation_maps.activation_maps(networks["max"], [chosen.molecules[right[0]]], "max")
+    assert activation_maps.map_of(measured, "MUTAG", "max", right[0]) == scores.tolist()
 
 
 def test_wrong_molecules_are_picked_too(known):
     """A network that takes everything for a mutagen."""
     chosen, split, networks = known
-    network = GIN(3, 1, "mean", maps.WIDTH, maps.LAYERS).eval()
+    network = GIN(3, 1, "mean", activation_maps.WIDTH, activation_maps.LAYERS).eval()
     network.load_state_dict(networks["mean"].state_dict())
     with torch.no_grad():
         network.head.bias += 1e6
-    found = measure.pick_molecules(chosen, split, lambda: network)
+    found = activation_maps.pick_molecules(chosen, split, lambda: network)
     wrong = [position for position in split.test if chosen.molecules[position].y == 0]
     assert [found[f"other, wrong {place}"] for place in range(2)] == wrong[:2]
-    assert found["other, right 0"] == found["mutagen, wrong 0"] == measure.NONE
+    assert found["other, right 0"] == found["mutagen, wrong 0"] == activation_maps.NONE
 
 
 def test_shares_and_ranks_by_hand():
     scores, group = torch.tensor([3.0, -5.0, 1.0, 0.0]), torch.tensor([True, True, False, False])
-    assert worth.shares(scores, group) == (0.5, 0.75)
-    assert worth.ranked(scores, group) == 0.5
-    assert worth.ranked(torch.zeros(4), group) == 0.5
-    assert worth.shares(-scores.abs(), group) == (0.5, 0.0)
+    assert activation_maps.shares(scores, group) == (0.5, 0.75)
+    assert activation_maps.ranked(scores, group) == 0.5
+    assert activation_maps.ranked(torch.zeros(4), group) == 0.5
+    assert activation_maps.shares(-scores.abs(), group) == (0.5, 0.0)
 
 
 def test_half_and_hit_by_hand():
-    assert worth.half(torch.tensor([1.0, 4.0, -9.0, 3.0])) == 0.25
-    assert worth.half(torch.ones(4)) == 0.5
-    assert worth.half(-torch.ones(4)) == worth.half(torch.empty(0)) == 0
+    assert activation_maps.half(torch.tensor([1.0, 4.0, -9.0, 3.0])) == 0.25
+    assert activation_maps.half(torch.ones(4)) == 0.5
+    assert activation_maps.half(-torch.ones(4)) == activation_maps.half(torch.empty(0)) == 0
     group = torch.tensor([True, False, False])
-    assert worth.hit(torch.tensor([2.0, 1.0, 0.0]), group) == 1
-    assert worth.hit(torch.tensor([2.0, 3.0, 0.0]), group) == 0
-    assert worth.hit(torch.tensor([2.0, 2.0, 0.0]), group) == 0.5
+    assert activation_maps.hit(torch.tensor([2.0, 1.0, 0.0]), group) == 1
+    assert activation_maps.hit(torch.tensor([2.0, 3.0, 0.0]), group) == 0
+    assert activation_maps.hit(torch.tensor([2.0, 2.0, 0.0]), group) == 0.5
 
 
 def test_hits_are_counted_among_mutagens(known):
     chosen, split, _ = known
     best = [nitro.double() for nitro in (chosen.nitro[position] for position in split.test)]
-    found = measure.hits(chosen, split, best)
+    found = activation_maps.hits(chosen, split, best)
     assert found["NO2 molecules"] == found["NO2 hits"] == 4
     parts = [3 / chosen.molecules[i].num_nodes for i in split.test if chosen.nitro[i].any()]
     assert found["NO2 expected"] == pytest.approx(sum(parts))
     assert found["NH2 molecules"] == found["NH2 hits"] == found["NH2 expected"] == 0
-    assert measure.hits(chosen, split, [-scores for scores in best])["NO2 hits"] == 0
+    assert activation_maps.hits(chosen, split, [-scores for scores in best])["NO2 hits"] == 0
 
 
 def test_one_threshold_on_the_size_in_either_direction():
     small, large = (molecule([0] * n, chain(n - 1, 1), y) for n, y in ((3, 0), (7, 1)))
     train = [Data(x=m.x, edge_index=m.edge_index, y=m.y) for m in (small, large)]
-    assert measure.size_only(train, train) == 1.0
+    assert activation_maps.size_only(train, train) == 1.0
     swapped = [Data(x=m.x, edge_index=m.edge_index, y=1 - m.y) for m in (small, large)]
-    assert measure.size_only(swapped, swapped) == 1.0
-    assert measure.size_only(train, swapped) == 0.0
+    assert activation_maps.size_only(swapped, swapped) == 1.0
+    assert activation_maps.size_only(train, swapped) == 0.0
 
 
 def test_removing_atoms_takes_their_bonds_along():
     ring = molecule([0] * 6 + [1, 2, 2], RING + NITRO)
-    rest = worth.without(ring, torch.tensor([6, 7, 8]))
+    rest = activation_maps.without(ring, torch.tensor([6, 7, 8]))
     assert rest.x.shape == (6, 3)
     assert sorted(map(tuple, rest.edge_index.T.tolist())) == sorted(RING + [edge[::-1] for edge in RING])
 
@@ -234,20 +238,20 @@ def test_removing_atoms_takes_their_bonds_along():
 def test_drops_are_differences_of_logits(known):
     chosen, _, networks = known
     network, first, group = networks["mean"], chosen.molecules[0], chosen.nitro[0]
-    (scores,) = maps.activation_maps(network, [first], "mean")
-    top, nitro, at_random = worth.drops(network, [first], [scores], [group], seed=0)
-    whole = maps.logits(network, [first])
-    best = worth.without(first, scores.topk(3).indices)
-    assert top == pytest.approx((whole - maps.logits(network, [best])).item(), abs=1e-6)
-    bare = worth.without(first, torch.tensor([6, 7, 8]))
-    assert nitro == pytest.approx((whole - maps.logits(network, [bare])).item(), abs=1e-6)
+    (scores,) = activation_maps.activation_maps(network, [first], "mean")
+    top, nitro, at_random = activation_maps.drops(network, [first], [scores], [group], seed=0)
+    whole = activation_maps.logits(network, [first])
+    best = activation_maps.without(first, scores.topk(3).indices)
+    assert top == pytest.approx((whole - activation_maps.logits(network, [best])).item(), abs=1e-6)
+    bare = activation_maps.without(first, torch.tensor([6, 7, 8]))
+    assert nitro == pytest.approx((whole - activation_maps.logits(network, [bare])).item(), abs=1e-6)
     assert at_random != top
 
 
 def test_places_in_each_molecule():
     batch, keys = torch.tensor([0, 0, 0, 2, 2]), torch.tensor([3.0, 1.0, 1.0, 0.0, -1.0])
-    assert worth.places(batch, keys, torch.tensor([0, 2, 1, 0, 0])).tolist() == [2, 1, 0, 1, 0]
-    assert worth.places(batch, keys, torch.tensor([0, 1, 2, 0, 0])).tolist() == [2, 0, 1, 1, 0]
+    assert activation_maps.places(batch, keys, torch.tensor([0, 2, 1, 0, 0])).tolist() == [2, 1, 0, 1, 0]
+    assert activation_maps.places(batch, keys, torch.tensor([0, 1, 2, 0, 0])).tolist() == [2, 0, 1, 1, 0]
 
 
 def test_deletion_by_hand(known):
@@ -258,21 +262,21 @@ def test_deletion_by_hand(known):
         one = chosen.molecules[position]
         assert one.num_nodes == 10
         scores = torch.arange(10.0)[torch.randperm(10)]
-        logit = maps.logits(network, [one])
+        logit = activation_maps.logits(network, [one])
         sign = 1 if logit > 0 else -1
-        found = worth.deletions(network, [one], [scores], seed=0)
+        found = activation_maps.deletions(network, [one], [scores], seed=0)
         order = (-sign * scores).argsort()
-        for name, first_out in ((worth.BEST, order), (worth.WORST, order.flip(0))):
-            rests = [worth.without(one, first_out[:k]) for k in range(11)]
-            expected = (sign * maps.logits(network, rests)).sigmoid().tolist()
+        for name, first_out in ((activation_maps.BEST, order), (activation_maps.WORST, order.flip(0))):
+            rests = [activation_maps.without(one, first_out[:k]) for k in range(11)]
+            expected = (sign * activation_maps.logits(network, rests)).sigmoid().tolist()
             assert found[name] == pytest.approx(expected, abs=1e-6)
         ends = {(curve[0], curve[-1]) for curve in found.values()}
         assert len(ends) == 1
-        assert all(0 <= value <= 1 for value in found[worth.RANDOM])
+        assert all(0 <= value <= 1 for value in found[activation_maps.RANDOM])
 
 
 def test_area_of_a_line():
-    assert worth.area([1 - part for part in worth.REMOVED]) == pytest.approx(0.5)
+    assert activation_maps.area([1 - part for part in activation_maps.REMOVED]) == pytest.approx(0.5)
 
 
 def changed(rows, value, **conditions):
@@ -281,29 +285,36 @@ def changed(rows, value, **conditions):
 
 
 def test_verdicts_can_come_out_against_the_claim(measured):
+    def found(rows, *words):
+        (one,) = (one for one in activation_maps.findings(rows) if one.claim == ", ".join(words))
+        return one
+
     dark = changed(measured, 0.0, metric="score", readout="mean")
-    assert next(iter(tables.verdicts(dark))).startswith("MUTAG, mean: nitro groups do not light up")
+    assert found(dark, "MUTAG", "mean", "nitro groups light up").holds is False
     misses = changed(measured, 0.0, metric="NO2 hits", readout="max")
-    (said,) = (one for one in tables.verdicts(misses) if "max: of 12 mutagens with NO2" in one)
-    assert "is in it no more often than by chance: .000 against" in said
+    one = found(misses, "MUTAG", "max", "the best scored atom is in NO2 more often than by chance")
+    assert one.holds is False
+    assert one.numbers.startswith("of 12 mutagens with NO2 .000 against")
     blind = measured
-    for part in worth.REMOVED:
-        blind = changed(blind, 0.9, metric=worth.point(worth.BEST, part), readout="mean")
-        blind = changed(blind, 0.1, metric=worth.point(worth.WORST, part), readout="mean")
-    (said,) = (one for one in tables.verdicts(blind) if "MUTAG, mean: when atoms" in one)
-    assert "goes no sooner than at random (area .900" in said
-    assert said.endswith("it comes back no sooner (.100).")
+    for part in activation_maps.REMOVED:
+        blind = changed(blind, 0.9, metric=activation_maps.point(activation_maps.BEST, part), readout="mean")
+        blind = changed(blind, 0.1, metric=activation_maps.point(activation_maps.WORST, part), readout="mean")
+    gone = found(blind, "MUTAG", "mean", "deleted best first", "the class goes sooner")
+    back = found(blind, "MUTAG", "mean", "inserted best first", "the class comes sooner")
+    assert (gone.holds, back.holds) == (False, False)
+    assert gone.numbers.startswith("area .900 against")
+    assert back.numbers.startswith("area .100 against")
     twins = [row | {"readout": "max"} for row in measured if row["readout"] == "mean"]
     equal = [row for row in measured if row["readout"] != "max"] + twins
-    assert list(tables.verdicts(equal))[-1].count("(undecided)") == 4
+    assert list(activation_maps.notes([], equal))[-1].count("(undecided)") == 4
 
 
 @pytest.mark.parametrize(
     ("holds", "words"),
-    [([True] * 10, "yes"), ([False] * 10, "no"), ([True, False], "yes in some folds only")],
+    [([True] * 10, True), ([False] * 10, False), ([True, False], None)],
 )
 def test_words_follow_the_folds(holds, words):
-    assert tables.told(holds, "yes", "no") == words
+    assert activation_maps.held(holds) is words
 
 
 def test_a_rerun_has_the_same_rows(toys, measured, tmp_path):
@@ -313,18 +324,18 @@ def test_a_rerun_has_the_same_rows(toys, measured, tmp_path):
 
 
 def test_figures_and_tables_read_rows(toys, measured, tmp_path):
-    paths = figure.figure(measured, [toys], tmp_path)
+    paths = activation_maps.figure(measured, [toys], tmp_path)
     assert [path.stem for path in paths[::2]] == ["activation", "activation_curves", "gallery-MUTAG"]
-    assert {path.suffix for path in paths} == {".svg", ".png"}
+    assert {path.suffix for path in paths} == {".png"}
     before = [path.read_bytes() for path in paths[::2]]
-    figure.figure(measured, [toys], tmp_path)
+    activation_maps.figure(measured, [toys], tmp_path)
     assert [path.read_bytes() for path in paths[::2]] == before
-    assert [len(table.rows) for table in tables.tables(measured)] == [2, 4, 4, 2, 2]
+    assert [len(table.lines) for table in activation_maps.tables(measured)] == [2, 4, 4, 2, 2]
 
 
 def test_only_sets_of_mutagens(tmp_path, capsys):
     with pytest.raises(UserError, match="expected MUTAG or Mutagenicity, sets of mutagens, got rings"):
-        task.choose(load("rings"))
+        activation_maps.choose(load("rings"))
     assert main(["activation-maps", "--out", str(tmp_path)]) == BAD_INPUT
     assert capsys.readouterr().err == (
         "--data: expected MUTAG or Mutagenicity, sets of mutagens, got none.\n"
@@ -334,7 +345,7 @@ def test_only_sets_of_mutagens(tmp_path, capsys):
 
 @pytest.mark.skipif(not MIRROR, reason="needs READOUTS_TU_MIRROR")
 def test_every_molecule_of_mutag_has_a_nitro_group():
-    chosen = task.choose(load("MUTAG", MIRROR))
-    assert measure.count(chosen) == dict(zip(measure.COUNTS, (125, 63, 0, 0), strict=True))
+    chosen = activation_maps.choose(load("MUTAG", MIRROR))
+    assert activation_maps.count(chosen) == dict(zip(activation_maps.COUNTS, (125, 63, 0, 0), strict=True))
     assert sum(int(nitro.sum()) for nitro in chosen.nitro) == 816
     assert all(int(nitro.sum()) % 3 == 0 for nitro in chosen.nitro)

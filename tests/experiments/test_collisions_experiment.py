@@ -9,7 +9,7 @@ import pytest
 from datasets import load
 from experiments import collisions
 from experiments.__main__ import main
-from experiments.rows import RowLog, pick
+from experiments.records import RowLog, pick
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR")
 

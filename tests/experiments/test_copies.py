@@ -7,7 +7,7 @@ import torch
 
 from datasets import load
 from experiments import copies
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 FOLDS, EPOCHS = 2, 100
 
@@ -30,21 +30,19 @@ def measured(task, tmp_path_factory):
 @pytest.mark.parametrize("readout", ["mean", "max"])
 @pytest.mark.parametrize("metric", copies.METRICS)
 def test_mean_and_max_are_exactly_one_half(measured, readout, metric):
-    assert copies.per_fold(measured, "rings", readout, metric) == [0.5] * FOLDS
+    assert copies.of(measured, "rings", readout, metric) == [0.5] * FOLDS
 
 
 @pytest.mark.parametrize("readout", ["sum", copies.BASELINE])
 def test_sum_and_size_tell_all_held_out_molecules(measured, readout):
-    assert copies.per_fold(measured, "rings", readout, "accuracy") == [1.0] * FOLDS
-    assert copies.per_fold(measured, "rings", readout, "pairs ranked") == [1.0] * FOLDS
+    assert copies.of(measured, "rings", readout, "accuracy") == [1.0] * FOLDS
+    assert copies.of(measured, "rings", readout, "pairs ranked") == [1.0] * FOLDS
 
 
 def test_training_is_deterministic(task, measured):
     train, test = copies.split(task, FOLDS, seed=0)[1]
     again = copies.train_and_judge(task, train, test, "sum", "cpu", 1, EPOCHS)
-    assert again == {
-        metric: copies.per_fold(measured, "rings", "sum", metric)[1] for metric in copies.METRICS
-    }
+    assert again == {metric: copies.of(measured, "rings", "sum", metric)[1] for metric in copies.METRICS}
 
 
 def test_every_molecule_but_the_extremes_is_tested_once(task):

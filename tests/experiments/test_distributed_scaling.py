@@ -1,14 +1,15 @@
 """The experiment `scaling`: rows of a small run, and verdicts that follow from rows."""
 
 from experiments import scaling
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 
 def test_a_run_counts_what_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "PROCESSES", (2,))
+    monkeypatch.setattr(scaling, "QUICK_NODES", 5000)
     monkeypatch.setattr(scaling, "READOUTS", ("sum+max+std",))
     with RowLog(tmp_path, "scaling") as log:
-        rows = scaling.measure(log, 0, 5000)
+        rows = scaling.measure([], log, 0, quick=True)
     found = {metric: scaling.value(rows, "sum+max+std", 2, metric) for metric in scaling.METRICS}
     assert found["bytes counted"] == found["bytes computed"] > 0
     assert found["messages"] == 8
@@ -17,14 +18,13 @@ def test_a_run_counts_what_is_computed(tmp_path, monkeypatch):
     titles = [table.title for table in scaling.tables(rows)]
     assert titles[0].startswith("Measured: ")
     assert titles[1].startswith("Computed, not measured: ")
-    same, bytes_sent = scaling.verdicts(rows)
+    same, bytes_sent = (found.sentence for found in scaling.findings(rows))
     assert "have the bits of one process" in same
     assert "1.00 times as large" in bytes_sent
     assert "none is larger" in bytes_sent
     bad = {"same bits": 0.0, "bytes computed": 1.0}
-    same, bytes_sent = scaling.verdicts(
-        [row | {"value": bad.get(row["metric"], row["value"])} for row in rows]
-    )
+    wrong = [row | {"value": bad.get(row["metric"], row["value"])} for row in rows]
+    same, bytes_sent = (found.sentence for found in scaling.findings(wrong))
     assert "do NOT have" in same
     assert "SOME ARE larger" in bytes_sent
 

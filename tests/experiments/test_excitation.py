@@ -11,11 +11,11 @@ from scipy.stats import spearmanr
 from torch_geometric.data import Data
 
 from datasets import GraphSet, covers
+from experiments import excitation
 from experiments.__main__ import BAD_INPUT, main
 from experiments.console import UserError
-from experiments.excitation import figure, measure, networks, tables
 from experiments.models import GIN
-from experiments.rows import RowLog, pick
+from experiments.records import RowLog, pick
 
 FOLDS, EPOCHS = 2, 60
 
@@ -48,9 +48,9 @@ def rings_of_one_kind(count=12):
 
 
 def run(graphs, folder, folds=FOLDS, epochs=EPOCHS):
-    task = measure.choose(graphs, seed=0)
+    task = excitation.choose(graphs, seed=0)
     with RowLog(folder, "excitation") as log:
-        return task, measure.measure([task], log, "cpu", 0, folds, epochs)
+        return task, excitation.measure([task], log, "cpu", 0, folds, epochs)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +61,12 @@ def measured(tmp_path_factory):
 def test_only_the_sum_shows_the_size(measured):
     """All these rings are one graph to a mean and a max; a gate by sum tells the small from the large."""
     _, rows = measured
-    for squeeze in (networks.NONE, "mean", "max"):
-        assert tables.per_fold(rows, "CYCLES", squeeze, "train accuracy") == [0.5] * FOLDS
+    for squeeze in (excitation.NONE, "mean", "max"):
+        assert excitation.per_fold(rows, "CYCLES", squeeze, "train accuracy") == [0.5] * FOLDS
         assert pick(rows, squeeze=squeeze, metric="ceiling") == 0.5
-    assert min(tables.per_fold(rows, "CYCLES", "sum", "train accuracy")) > 0.8
+    assert min(excitation.per_fold(rows, "CYCLES", "sum", "train accuracy")) > 0.8
     assert pick(rows, squeeze="sum", metric="ceiling") == 1
-    copies, sizes = list(tables.verdicts(rows))[1:]
+    copies, sizes = [found.sentence for found in excitation.findings(rows)][3:]
     assert copies.startswith(
         "CYCLES: as claimed, 16 copies of a graph leave all gates by mean and max as they are"
     )
@@ -75,41 +75,41 @@ def test_only_the_sum_shows_the_size(measured):
 
 def test_copies_move_gates_by_sum_only(measured):
     _, rows = measured
-    for squeeze in networks.SQUEEZES:
-        for k in measure.COPIES:
-            most = tables.per_fold(rows, "CYCLES", squeeze, "moved at most", copies=k)
+    for squeeze in excitation.SQUEEZES:
+        for k in excitation.COPIES:
+            most = excitation.per_fold(rows, "CYCLES", squeeze, "moved at most", copies=k)
             assert (max(most) == 0) == (squeeze != "sum" or k == 1)
-    once, often = (tables.per_fold(rows, "CYCLES", "sum", "saturated", copies=k) for k in (1, 16))
+    once, often = (excitation.per_fold(rows, "CYCLES", "sum", "saturated", copies=k) for k in (1, 16))
     assert all(after > before for before, after in zip(once, often, strict=True))
-    for squeeze in (networks.NONE, "mean", "max"):
-        assert tables.per_fold(rows, "CYCLES", squeeze, "answers changed", copies=16) == [0.0] * FOLDS
+    for squeeze in (excitation.NONE, "mean", "max"):
+        assert excitation.per_fold(rows, "CYCLES", squeeze, "answers changed", copies=16) == [0.0] * FOLDS
 
 
 def test_networks_differ_in_their_gates_alone():
     graphs = rings_of_one_kind()
     drawn = {
-        name: networks.trained(list(graphs), 2, name, "cpu", seed=3, epochs=0).state_dict()
-        for name in networks.VIEWS
+        name: excitation.trained(list(graphs), 2, name, "cpu", seed=3, epochs=0).state_dict()
+        for name in excitation.VIEWS
     }
-    plain = drawn.pop(networks.NONE)
+    plain = drawn.pop(excitation.NONE)
     for weights in drawn.values():
         assert all(torch.equal(weights[name], value) for name, value in plain.items())
         assert all(torch.equal(weights[name], value) for name, value in drawn["mean"].items())
         assert {name.split(".")[0] for name in weights.keys() - plain.keys()} == {"gates"}
-    hidden = networks.WIDTH // networks.REDUCTION
-    gate = 2 * networks.WIDTH * hidden + hidden + networks.WIDTH
+    hidden = excitation.WIDTH // excitation.REDUCTION
+    gate = 2 * excitation.WIDTH * hidden + hidden + excitation.WIDTH
     more = sum(value.numel() for value in drawn["sum"].values()) - sum(v.numel() for v in plain.values())
-    assert more == (networks.ROUNDS - 1) * gate
+    assert more == (excitation.ROUNDS - 1) * gate
 
 
-@pytest.mark.parametrize("squeeze", networks.SQUEEZES)
+@pytest.mark.parametrize("squeeze", excitation.SQUEEZES)
 def test_a_gated_network_by_hand(squeeze):
     """States times the gate of their graph between any two convolutions; gates seen are those used."""
     torch.manual_seed(0)
-    network = networks.Gated(3, 2, squeeze).eval()
+    network = excitation.Gated(3, 2, squeeze).eval()
     graphs = [path(n, 0) for n in (5, 1, 8)]
-    _, gates = networks.run(network, graphs)
-    assert gates.shape == (networks.ROUNDS - 1, 3, networks.WIDTH)
+    _, gates = excitation.run(network, graphs)
+    assert gates.shape == (excitation.ROUNDS - 1, 3, excitation.WIDTH)
     for place, graph in enumerate(graphs):
         x = graph.x
         for block, convolution in enumerate(network.convolutions):
@@ -122,27 +122,27 @@ def test_a_gated_network_by_hand(squeeze):
                 x = x * used
             x = convolution(x, graph.edge_index).relu()
         logits = network.head(x.mean(0, keepdim=True))
-        batch = networks.together(graphs, "cpu")
+        batch = excitation.together(graphs, "cpu")
         torch.testing.assert_close(network(batch)[place : place + 1], logits, rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_without_gates_has_none():
-    network = GIN(3, 2, networks.READOUT, networks.WIDTH, networks.ROUNDS).eval()
-    answers, gates = networks.run(network, [path(4, 0), path(2, 1)])
-    assert gates.shape == (0, 2, networks.WIDTH)
+    network = GIN(3, 2, excitation.READOUT, excitation.WIDTH, excitation.ROUNDS).eval()
+    answers, gates = excitation.run(network, [path(4, 0), path(2, 1)])
+    assert gates.shape == (0, 2, excitation.WIDTH)
     assert answers.shape == (2,)
 
 
 def test_spread_by_hand():
     gates = torch.tensor([[[0.2, 0.5], [0.4, 0.5], [0.6, 0.5]]], dtype=torch.float64)
     graphs = GraphSet("PATHS", tuple(path(n, n % 2) for n in (2, 3, 7)), 2)
-    task = measure.choose(graphs, 0)
-    found = measure.spread(task, lambda: gates, 0)
+    task = excitation.choose(graphs, 0)
+    found = excitation.spread(task, lambda: gates, 0)
     assert found["gate"] == pytest.approx(0.45)
     assert found["over graphs"] == pytest.approx((0.08 / 3) ** 0.5 / 2)
     assert found["over channels"] == pytest.approx(0.05)
     assert found["with size"] == pytest.approx(0.5)  # one channel goes up with the size, one is still
-    channels = measure.per_channel(lambda: gates.repeat(1, 1, networks.WIDTH // 2), 0)
+    channels = excitation.per_channel(lambda: gates.repeat(1, 1, excitation.WIDTH // 2), 0)
     assert channels["channel 2 mean"] == pytest.approx(0.4)
     assert channels["channel 3 sd"] == 0
 
@@ -151,8 +151,8 @@ def test_correlation_is_that_of_spearman():
     random = np.random.default_rng(0)
     gates, sizes = random.random((20, 4)), random.integers(3, 9, 20)
     expected = np.mean([abs(spearmanr(column, sizes).statistic) for column in gates.T])
-    assert measure.correlation(gates, sizes) == pytest.approx(expected)
-    assert measure.correlation(gates, np.full(20, 5)) == 0
+    assert excitation.correlation(gates, sizes) == pytest.approx(expected)
+    assert excitation.correlation(gates, np.full(20, 5)) == 0
 
 
 def changed(rows, value, **conditions):
@@ -163,21 +163,28 @@ def changed(rows, value, **conditions):
 def test_verdicts_can_come_out_against_the_claim(measured):
     _, rows = measured
     moved = changed(rows, 0.1, squeeze="mean", metric="moved at most", copies=16)
-    assert "not as claimed, 16 copies of a graph leave all gates by max as" in list(tables.verdicts(moved))[1]
+    assert (
+        "not as claimed, 16 copies of a graph leave all gates by max as"
+        in [found.sentence for found in excitation.findings(moved)][3]
+    )
     open_ = changed(rows, 0.0, squeeze="sum", metric="saturated", copies=16)
-    assert list(tables.verdicts(open_))[1].startswith("CYCLES: not as claimed, 16 copies")
-    still = list(tables.verdicts(changed(rows, 0.0, squeeze="sum", metric="with size")))
-    assert "not as claimed, gates by sum follow the size most in 0 of 2 folds" in still[2]
+    assert [found.sentence for found in excitation.findings(open_)][3].startswith(
+        "CYCLES, copies: not as claimed, 16 copies"
+    )
+    still = list(excitation.findings(changed(rows, 0.0, squeeze="sum", metric="with size")))
+    assert "not as claimed, gates by sum follow the size most in 0 of 2 folds" in still[4].sentence
     for fold, accuracy in enumerate((0.5, 0.6)):
-        for squeeze in networks.VIEWS:
+        for squeeze in excitation.VIEWS:
             better = accuracy + (0.3 + 0.001 * fold if squeeze == "max" else 0)
             rows = changed(rows, better, squeeze=squeeze, metric="accuracy", fold=fold)
-    first = next(iter(tables.verdicts(rows)))
-    assert first.startswith("CYCLES: gates help when squeezed by max; points")
-    assert "mean +0.0 (equivalent), max +30.1 (better by over 1 point), sum +0.0 (equivalent)." in first
+    found = [one for one in excitation.findings(rows) if one.main]
+    assert [one.holds for one in found] == [False, True, False]
+    assert found[1].claim == "CYCLES, squeezed by max"
+    assert found[1].numbers.startswith("+30.1 points of accuracy against no gates (better by over 1 point)")
+    assert excitation.numbers(rows) == "points gained by squeeze: mean +0.0, max +30.1, sum +0.0"
     for fold in range(FOLDS):
         rows = changed(rows, 0.55, squeeze="max", metric="accuracy", fold=fold)
-    assert next(iter(tables.verdicts(rows))).startswith("CYCLES: no gates are shown to help; points")
+    assert not any(one.holds for one in excitation.findings(rows) if one.main)
 
 
 def test_a_rerun_has_the_same_rows(measured, tmp_path):
@@ -188,20 +195,20 @@ def test_a_rerun_has_the_same_rows(measured, tmp_path):
 
 
 def test_accuracy_above_the_ceiling_is_a_bug(monkeypatch):
-    task = measure.choose(rings_of_one_kind(), 0)
+    task = excitation.choose(rings_of_one_kind(), 0)
     monkeypatch.setattr(type(task.resident), "ceiling", lambda *arguments: 0.1)
-    network = networks.trained(list(task.graphs), 2, "mean", "cpu", 0, 0)
-    split = measure.Split(tuple(range(12)), (), (0, 6))
+    network = excitation.trained(list(task.graphs), 2, "mean", "cpu", 0, 0)
+    split = excitation.Split(tuple(range(12)), (), (0, 6))
     with pytest.raises(
         RuntimeError, match=r"CYCLES, squeeze mean: train accuracy 0\.5 is above 0\.1, the ceiling"
     ):
-        measure.judge(task, split, "mean", lambda: network)
+        excitation.judge(task, split, "mean", lambda: network)
 
 
 def test_weights_that_overflow_stop_the_run(monkeypatch):
-    monkeypatch.setattr(networks, "LEARNING_RATE", 1e38)
+    monkeypatch.setattr(excitation, "LEARNING_RATE", 1e38)
     with pytest.raises(FloatingPointError, match="squeeze by sum: weights are not finite after 3 epochs"):
-        networks.trained([path(n, n % 2) for n in range(1, 9)], 2, "sum", "cpu", 0, 3)
+        excitation.trained([path(n, n % 2) for n in range(1, 9)], 2, "sum", "cpu", 0, 3)
 
 
 def test_sets_that_are_hard_to_take(tmp_path):
@@ -209,16 +216,16 @@ def test_sets_that_are_hard_to_take(tmp_path):
     graphs = GraphSet("SMALL", tuple(path(place % 3, place // 3 % 2) for place in range(12)), 2)
     task, rows = run(graphs, tmp_path, epochs=2)
     assert task.sentence == "SMALL: 12 graphs, held out in turns."
-    assert len(tables.tables(rows)) == 4
-    assert len(list(tables.verdicts(rows))) == 3
-    assert [path.name for path in figure.figure(rows, tmp_path)] == ["excitation.svg", "excitation.png"]
+    assert len(excitation.tables(rows)) == 4
+    assert len([found.sentence for found in excitation.findings(rows)]) == 5
+    assert [path.name for path in excitation.figure(rows, tmp_path)] == ["excitation.png"]
 
 
 def test_gates_do_not_depend_on_the_place_in_a_batch():
     graph = path(7, 0)
-    network = networks.trained([graph, path(3, 1)], 2, "mean", "cpu", 0, 5)
+    network = excitation.trained([graph, path(3, 1)], 2, "mean", "cpu", 0, 5)
     alone, together = (
-        networks.run(network, graphs)[1] for graphs in ([graph], [path(5, 0), covers.copies(graph, 3)])
+        excitation.run(network, graphs)[1] for graphs in ([graph], [path(5, 0), covers.copies(graph, 3)])
     )
     assert torch.equal(together[:, 1], alone[:, 0])
 
@@ -226,7 +233,7 @@ def test_gates_do_not_depend_on_the_place_in_a_batch():
 def test_what_cannot_run_is_refused(tmp_path, capsys):
     one_class = GraphSet("SAME", tuple(path(n, 0) for n in (2, 3)), 2)
     with pytest.raises(UserError, match="SAME: all 2 graphs are of one class; excitation needs two"):
-        measure.choose(one_class, 0)
+        excitation.choose(one_class, 0)
     rare = GraphSet("RARE", (path(2, 0), path(3, 0), path(4, 1)), 2)
     with pytest.raises(UserError, match="excitation: cannot cut RARE into 1 stratified folds"):
         run(rare, tmp_path, folds=None)
@@ -235,8 +242,8 @@ def test_what_cannot_run_is_refused(tmp_path, capsys):
 
 
 def test_a_large_set_is_sampled(monkeypatch):
-    monkeypatch.setattr(measure, "SAMPLE", 6)
-    task = measure.choose(rings_of_one_kind(), 1)
+    monkeypatch.setattr(excitation, "SAMPLE", 6)
+    task = excitation.choose(rings_of_one_kind(), 1)
     assert task.sentence == "CYCLES: 6 graphs (a seeded sample of 12), held out in turns."
 
 
@@ -244,5 +251,5 @@ def test_the_command_on_rings(tmp_path, capsys):
     assert main(["excitation", "--folds", "2", "--epochs", "1", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "rings: 40 graphs, held out in turns." in said
-    rows = [json.loads(line) for line in (tmp_path / "excitation.jsonl").read_text().splitlines()]
-    assert {row["squeeze"] for row in rows} == {*measure.BASELINES, *networks.VIEWS}
+    rows = [json.loads(line) for line in (tmp_path / "excitation.jsonl.gz").read_text().splitlines()]
+    assert {row["squeeze"] for row in rows} == {*excitation.BASELINES, *excitation.VIEWS}

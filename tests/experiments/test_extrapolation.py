@@ -10,12 +10,12 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from datasets import GraphSet, load
+from experiments import extrapolation
 from experiments.__main__ import BAD_INPUT, main
 from experiments.accuracy.resident import reside
 from experiments.accuracy.training import Settings
 from experiments.console import UserError
-from experiments.extrapolation import copies, figure, judging, measure, tables, task, training
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR")
 SHORT = Settings(epochs=4, learning_rates=(0.01,))
@@ -38,9 +38,9 @@ PATHS = paths(range(2, 42))
 
 
 def run(graphs, folder, seeds=2, epochs=2):
-    chosen = task.choose(graphs, 0, seeds)
+    chosen = extrapolation.choose(graphs, 0, seeds)
     with RowLog(folder, "extrapolation") as log:
-        return chosen, measure.measure([chosen], log, "cpu", epochs)
+        return chosen, extrapolation.measure([chosen], log, "cpu", epochs)
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,14 @@ def measured(tmp_path_factory):
 
 
 def trained(readout, graphs=PATHS):
-    chosen = task.choose(graphs, 0, 1)
+    chosen = extrapolation.choose(graphs, 0, 1)
     resident = reside(chosen.graphs, "gin", SHORT.rounds)
-    network = training.train(resident, chosen.parts[0], readout, 0, SHORT)
-    return chosen, resident, network, training.node_by_node(network, resident, SHORT)
+    network = extrapolation.train(resident, chosen.parts[0], readout, 0, SHORT)
+    return chosen, resident, network, extrapolation.node_by_node(network, resident, SHORT)
 
 
 def test_parts_are_cut_by_size():
-    (parts,) = task.choose(PATHS, 3, 1).parts.values()
+    (parts,) = extrapolation.choose(PATHS, 3, 1).parts.values()
     sizes = {part: sorted(PATHS[position].num_nodes for position in of) for part, of in parts.items()}
     assert sorted(sizes["train"] + sizes["hold-out"]) == list(range(2, 22))
     assert len(sizes["hold-out"]) == 4
@@ -67,16 +67,16 @@ def test_parts_are_cut_by_size():
 
 
 def test_the_sentence_tells_sizes_and_classes():
-    assert task.choose(PATHS, 0, 1).sentence == (
+    assert extrapolation.choose(PATHS, 0, 1).sentence == (
         "paths: learned from 20 graphs (10 + 10 by class) of 2 to 21 nodes, "
         "asked about 4 graphs (2 + 2 by class) of 38 to 41 nodes."
     )
 
 
 def test_copied_graphs_are_held_out_and_sampled(monkeypatch):
-    chosen = task.choose(PATHS, 0, 2)
+    chosen = extrapolation.choose(PATHS, 0, 2)
     assert [graph.num_nodes for graph in chosen.held_out(0)] == list(range(22, 38))
-    monkeypatch.setattr(task, "SAMPLE", 5)
+    monkeypatch.setattr(extrapolation, "SAMPLE", 5)
     sizes = [graph.num_nodes for graph in chosen.held_out(0)]
     assert len(set(sizes)) == 5
     assert set(sizes) <= set(range(22, 38))
@@ -84,11 +84,14 @@ def test_copied_graphs_are_held_out_and_sampled(monkeypatch):
 
 
 def test_rings_are_asked_for_their_family_with_noise():
-    chosen = task.choose(load("rings"), 0, 1)
+    chosen = extrapolation.choose(load("rings"), 0, 1)
     assert len({graph.family for graph in chosen.graphs}) == chosen.graphs.classes == 6
-    assert max(graph.num_nodes for graph in chosen.graphs) == task.LONGEST
-    assert len({(graph.family, graph.units) for graph in chosen.graphs}) == len(chosen.graphs) / task.TIMES
-    names = list(task.rings.FAMILIES)
+    assert max(graph.num_nodes for graph in chosen.graphs) == extrapolation.LONGEST
+    assert (
+        len({(graph.family, graph.units) for graph in chosen.graphs})
+        == len(chosen.graphs) / extrapolation.TIMES
+    )
+    names = list(extrapolation.rings.FAMILIES)
     right = np.mean([names[graph.y] == graph.family for graph in chosen.graphs])
     assert 0.75 < right < 0.92  # a fifth is drawn from six, of which one is right by chance
     assert chosen.sentence.endswith("all there twice, a fifth with random labels.")
@@ -97,29 +100,29 @@ def test_rings_are_asked_for_their_family_with_noise():
 
 
 def test_predictions_by_hand():
-    found = judging.predicted(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))
+    found = extrapolation.predicted(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))
     assert found == pytest.approx(
         {"MCC": 2 / np.sqrt(12), "class-weighted accuracy": (2 / 3 + 1) / 2, "accuracy": 0.75}
     )
-    alone = judging.predicted(np.array([1, 1]), np.array([1, 1]))
+    alone = extrapolation.predicted(np.array([1, 1]), np.array([1, 1]))
     assert alone == {"MCC": 0.0, "class-weighted accuracy": 1.0, "accuracy": 1.0}
-    strange = judging.predicted(np.array([1, 1]), np.array([1, 2]))
+    strange = extrapolation.predicted(np.array([1, 1]), np.array([1, 2]))
     assert strange == {"MCC": 0.0, "class-weighted accuracy": 0.5, "accuracy": 0.5}
 
 
 def test_every_class_counts_the_same_in_the_loss():
     y = torch.tensor([0, 0, 0, 2])
-    assert judging.class_weights(y, 3).tolist() == pytest.approx([4 / 3, 0, 4])
+    assert extrapolation.class_weights(y, 3).tolist() == pytest.approx([4 / 3, 0, 4])
     logits = torch.tensor([[2.0, 0, 0]] * 4)
     losses = -logits.double().log_softmax(1)[0]
-    found = judging.judged(logits, y)
+    found = extrapolation.judged(logits, y)
     assert found["class-weighted loss"] == pytest.approx(float(losses[0] + losses[2]) / 2)
     assert found["class-weighted accuracy"] == 0.5
 
 
 def test_calibration_by_hand():
     shares = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.2, 0.8]], dtype=torch.float64)
-    found = judging.calibration(shares.log() + 7, torch.tensor([0, 1, 1, 0]))
+    found = extrapolation.calibration(shares.log() + 7, torch.tensor([0, 1, 1, 0]))
     norms = [abs(np.log(a / b)) / np.sqrt(2) for a, b in shares.tolist()]
     expected = {
         "logit norm": np.mean(norms),
@@ -137,15 +140,15 @@ def test_a_threshold_among_small_sizes_leaves_large_graphs_on_one_side():
         graph.y = torch.tensor([int(graph.num_nodes > 10)])
     for graph in graphs.graphs[-4:-2]:
         graph.y = torch.tensor([0])
-    chosen = task.choose(graphs, 0, 1)
-    judge = lambda part, name: judging.fit_and_judge(chosen, chosen.parts[0], part, name)  # noqa: E731
-    assert judge("train", judging.SIZE)["accuracy"] == 1
-    assert judge("large", judging.SIZE)["MCC"] == 0
-    assert judge("large", judging.BEST_SIZE)["MCC"] == 1
-    assert judge("train", judging.MAJORITY)["MCC"] == 0
+    chosen = extrapolation.choose(graphs, 0, 1)
+    judge = lambda part, name: extrapolation.fit_and_judge(chosen, chosen.parts[0], part, name)  # noqa: E731
+    assert judge("train", extrapolation.SIZE)["accuracy"] == 1
+    assert judge("large", extrapolation.SIZE)["MCC"] == 0
+    assert judge("large", extrapolation.BEST_SIZE)["MCC"] == 1
+    assert judge("train", extrapolation.MAJORITY)["MCC"] == 0
 
 
-@pytest.mark.parametrize("readout", training.READOUTS)
+@pytest.mark.parametrize("readout", extrapolation.READOUTS)
 def test_both_forms_of_a_network_agree(readout):
     chosen, resident, network, plain = trained(readout)
     positions = chosen.parts[0]["large"]
@@ -155,26 +158,26 @@ def test_both_forms_of_a_network_agree(readout):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("readout", training.READOUTS)
+@pytest.mark.parametrize("readout", extrapolation.READOUTS)
 def test_copies_move_what_sees_the_size_and_no_bit_of_the_others(readout):
     chosen, _, _, plain = trained(readout)
-    logits = copies.logits_of(plain, copies.copied(chosen.held_out(0), "cpu"))
-    shares = [copies.moved(logits[k], logits[1]) for k in copies.COPIES]
-    assert shares == [0.0] * 5 if readout in training.PROPORTIONS else shares[1:] == [1.0] * 4
+    logits = extrapolation.logits_of(plain, extrapolation.copied(chosen.held_out(0), "cpu"))
+    shares = [extrapolation.moved(logits[k], logits[1]) for k in extrapolation.COPIES]
+    assert shares == [0.0] * 5 if readout in extrapolation.PROPORTIONS else shares[1:] == [1.0] * 4
 
 
 def test_a_single_bit_counts_as_moved():
     logits = torch.rand(4, 3)
     other = logits.clone()
     other[2, 1] = torch.nextafter(other[2, 1], torch.tensor(2.0))
-    assert copies.moved(other, logits) == 0.25
+    assert extrapolation.moved(other, logits) == 0.25
 
 
 def test_the_sum_of_copies_is_softmax_at_another_temperature():
     chosen, _, _, plain = trained("sum")
-    batches = copies.copied(chosen.held_out(0), "cpu")
-    logits = copies.logits_of(plain, batches)
-    found = copies.identities(plain, logits, batches[1])
+    batches = extrapolation.copied(chosen.held_out(0), "cpu")
+    logits = extrapolation.logits_of(plain, batches)
+    found = extrapolation.identities(plain, logits, batches[1])
     assert max(found.values()) < 1e-6
     bias = plain.head.bias.detach()
     torch.testing.assert_close(
@@ -182,23 +185,23 @@ def test_the_sum_of_copies_is_softmax_at_another_temperature():
     )
     with torch.no_grad():
         plain.head.bias += 1.0  # logits of another network: neither identity holds
-    wrong = copies.identities(plain, logits, batches[1])
+    wrong = extrapolation.identities(plain, logits, batches[1])
     assert min(wrong.values()) > 1e-3
 
 
 def test_attention_of_plain_linear_layers_is_replaced_and_trains():
     _, resident, network, _ = trained("attention")
-    fresh = training.new_network(resident, "attention", SHORT)
+    fresh = extrapolation.new_network(resident, "attention", SHORT)
     assert type(network.readout.gate_nn).__name__ == "RowLinear"
     assert network.head.weight.shape == fresh.head.weight.shape == (2, 32)
 
 
 def test_the_best_epoch_on_the_hold_out_is_kept(monkeypatch):
-    chosen = task.choose(PATHS, 0, 1)
+    chosen = extrapolation.choose(PATHS, 0, 1)
     resident = reside(chosen.graphs, "gin", 3)
     losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
     seen = []
-    true = training.cross_entropy
+    true = extrapolation.cross_entropy
 
     def told(logits, y, weight):
         if torch.is_grad_enabled():
@@ -206,9 +209,9 @@ def test_the_best_epoch_on_the_hold_out_is_kept(monkeypatch):
         seen.append(logits)
         return torch.tensor(next(losses))
 
-    monkeypatch.setattr(training, "cross_entropy", told)
+    monkeypatch.setattr(extrapolation, "cross_entropy", told)
     settings = Settings(epochs=9, learning_rates=(0.01,), patience=3)
-    network = training.train(resident, chosen.parts[0], "sum", 0, settings)
+    network = extrapolation.train(resident, chosen.parts[0], "sum", 0, settings)
     assert len(seen) == 5
     with torch.no_grad():
         again = network.eval()(resident.batch(chosen.parts[0]["hold-out"]))
@@ -216,33 +219,33 @@ def test_the_best_epoch_on_the_hold_out_is_kept(monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(monkeypatch):
-    chosen = task.choose(PATHS, 0, 1)
-    monkeypatch.setattr(training, "LEARNING_RATE", 1.0)
+    chosen = extrapolation.choose(PATHS, 0, 1)
+    monkeypatch.setattr(extrapolation, "LEARNING_RATE", 1.0)
     settings = Settings(epochs=9, learning_rates=(float("inf"),))
     with pytest.raises(FloatingPointError, match="paths, sum: loss nan in epoch 1"):
-        training.train(reside(chosen.graphs, "gin", 3), chosen.parts[0], "sum", 0, settings)
+        extrapolation.train(reside(chosen.graphs, "gin", 3), chosen.parts[0], "sum", 0, settings)
 
 
 def test_a_rerun_has_the_same_rows_and_reads_them(measured, tmp_path, monkeypatch):
     again = run(PATHS, tmp_path)[1]
-    value = lambda row: {key: row[key] for key in row if key not in ("commit", "date")}  # noqa: E731
+    value = lambda row: {key: row[key] for key in row if key != "run"}  # noqa: E731
     assert [value(row) for row in again] == [value(row) for row in measured[1]]
-    monkeypatch.setattr(training, "train", None)
+    monkeypatch.setattr(extrapolation, "train", None)
     assert run(PATHS, tmp_path)[1] == again
 
 
 def test_tables_and_figure_come_from_rows(measured, tmp_path):
     _, rows = measured
-    by_size, of_copies = tables.tables(rows)
-    assert by_size.row_count == 2 + len(training.READOUTS) + 3
-    assert of_copies.row_count == 2 * len(training.READOUTS)
-    made = figure.figure(rows, tmp_path)
-    assert [path.name for path in made] == ["extrapolation.svg", "extrapolation.png"]
-    said = list(tables.verdicts(rows))
+    by_size, of_copies = extrapolation.tables(rows)
+    assert len(by_size.lines) == 1 + 2 + len(extrapolation.READOUTS) + 3
+    assert len(of_copies.lines) == 2 * len(extrapolation.READOUTS)
+    made = extrapolation.figure(rows, tmp_path)
+    assert [path.name for path in made] == ["extrapolation.png"]
+    said = [found.sentence for found in extrapolation.findings(rows)]
     assert said[0].startswith("paths, larger graphs: undecided, ")  # four large graphs are too few
     assert "not a bit of mean, max, median, attention moved" in said[1]
-    assert tables.slope(rows, "paths", "mean") == pytest.approx(0, abs=1e-12)
-    assert 0.5 < tables.slope(rows, "paths", "sum") < 2
+    assert extrapolation.slope(rows, "paths", "mean") == pytest.approx(0, abs=1e-12)
+    assert 0.5 < extrapolation.slope(rows, "paths", "sum") < 2
 
 
 def changed(rows, value, **wanted):
@@ -257,24 +260,27 @@ def test_verdicts_can_come_out_against_the_claims(measured):
         for readout, values in (("mean", mean), ("sum", total)):
             for seed, value in enumerate(values):
                 found = changed(found, value, readout=readout, part="large", metric="MCC", seed=seed)
-        return next(tables.verdicts(found)).split(": ")[1].split(",")[0]
+        return next(found.sentence for found in extrapolation.findings(found)).split(": ")[1].split(",")[0]
 
     assert sizes((0.80, 0.81), (0.5, 0.52)) == "as claimed"
     assert sizes((0.5, 0.52), (0.80, 0.81)) == "not as claimed"
     assert sizes((0.5, 0.9), (0.9, 0.5)) == "undecided"
 
     shaken = changed(rows, 0.1, readout="median", k=4, metric="other bits", seed=1)
-    assert "not as claimed" in tables.of_logits(shaken, "paths")
-    assert "median moved" in tables.of_logits(shaken, "paths")
-    assert "not as claimed" in tables.of_logits(changed(rows, 1e-3, metric="k times"), "paths")
+    held, said = extrapolation.of_logits(shaken, "paths")
+    assert not held
+    assert "median moved" in said
+    assert not extrapolation.of_logits(changed(rows, 1e-3, metric="k times"), "paths")[0]
     flat = changed(rows, 1.0, readout="sum", metric="logit norm")
-    assert "not as claimed, the norm of sum's logits grows as k^0.00" in tables.of_logits(flat, "paths")
+    held, said = extrapolation.of_logits(flat, "paths")
+    assert not held
+    assert said.startswith("the norm of sum's logits grows as k^0.00")
 
-    for ece, nll, expected in ((0.3, 2.0, "as"), (0.1, 2.0, "not as"), (0.3, 0.5, "not as")):
+    for ece, nll, expected in ((0.3, 2.0, True), (0.1, 2.0, False), (0.3, 0.5, False)):
         found = changed(changed(rows, 0.1, readout="sum", metric="ECE"), 1.0, readout="sum", metric="NLL")
         found = changed(found, ece, readout="sum", k=16, metric="ECE")
         found = changed(found, nll, readout="sum", k=16, metric="NLL")
-        assert tables.of_calibration(found, "paths").startswith(f"{expected} claimed")
+        assert extrapolation.of_calibration(found, "paths")[0] is expected
 
 
 @pytest.mark.parametrize(
@@ -289,9 +295,9 @@ def test_verdicts_can_come_out_against_the_claims(measured):
 def test_unusual_sets_run(graphs, tmp_path):
     chosen, rows = run(graphs, tmp_path, epochs=1)
     assert chosen.sentence
-    assert tables.tables(rows)
-    assert len(list(tables.verdicts(rows))) == 3
-    assert figure.figure(rows, tmp_path)
+    assert extrapolation.tables(rows)
+    assert len([found.sentence for found in extrapolation.findings(rows)]) == 3
+    assert extrapolation.figure(rows, tmp_path)
 
 
 def test_a_large_part_of_one_class_has_no_balanced_part(tmp_path):
@@ -299,10 +305,12 @@ def test_a_large_part_of_one_class_has_no_balanced_part(tmp_path):
     for graph in graphs.graphs[-4:]:
         graph.y = torch.tensor([1])
     _, rows = run(graphs, tmp_path, epochs=1)
-    assert tables.found(rows, part="large, balanced", metric="MCC") == []
-    assert set(tables.found(rows, part="large", metric="MCC")) == {0.0}
-    assert tables.tables(rows)
-    assert next(tables.verdicts(rows)).startswith("paths, larger graphs: undecided")
+    assert extrapolation.values(rows, part="large, balanced", metric="MCC") == []
+    assert set(extrapolation.values(rows, part="large", metric="MCC")) == {0.0}
+    assert extrapolation.tables(rows)
+    assert next(found.sentence for found in extrapolation.findings(rows)).startswith(
+        "paths, larger graphs: undecided"
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,7 +323,7 @@ def test_a_large_part_of_one_class_has_no_balanced_part(tmp_path):
 )
 def test_what_has_no_answer_is_refused(graphs, message):
     with pytest.raises(UserError, match=message):
-        task.choose(graphs, 0, 2)
+        extrapolation.choose(graphs, 0, 2)
 
 
 def test_a_small_half_of_one_class_is_refused():
@@ -323,19 +331,19 @@ def test_a_small_half_of_one_class_is_refused():
     for graph in graphs.graphs[:20]:
         graph.y = torch.tensor([0])
     with pytest.raises(UserError, match="paths: the smaller half of the graphs is all of one class"):
-        task.choose(graphs, 0, 2)
+        extrapolation.choose(graphs, 0, 2)
 
 
 def test_the_command(tmp_path, capsys):
     assert main(["extrapolation", "--seeds", "2", "--epochs", "1", "--out", str(tmp_path)]) == 0
     assert "rings, calibration of copies: " in capsys.readouterr().out
-    assert (tmp_path / "extrapolation.svg").exists()
+    assert (tmp_path / "extrapolation.png").exists()
     assert main(["extrapolation", "--seeds", "1", "--out", str(tmp_path)]) == BAD_INPUT
 
 
 @pytest.mark.skipif(MIRROR is None, reason="READOUTS_TU_MIRROR is not set")
 def test_sizes_of_mutag():
-    chosen = task.choose(load("MUTAG", MIRROR), 0, 1)
+    chosen = extrapolation.choose(load("MUTAG", MIRROR), 0, 1)
     sizes = {
         part: [chosen.graphs[position].num_nodes for position in of] for part, of in chosen.parts[0].items()
     }

@@ -9,11 +9,11 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from datasets import GraphSet, load
+from experiments import gradients as experiment
 from experiments.__main__ import BAD_INPUT, main
 from experiments.console import UserError
-from experiments.gradients import figure, measure, tables
-from experiments.gradients.networks import MAPS, READOUTS, VECTOR, Network, gini, gradients, losses, spread
-from experiments.rows import RowLog
+from experiments.gradients import MAPS, READOUTS, VECTOR, Network, gini, gradients, losses, spread
+from experiments.records import RowLog
 from readouts import Segments
 
 FOLDS, EPOCHS = 2, 4
@@ -21,9 +21,9 @@ NO_EDGES = torch.empty(2, 0, dtype=torch.int64)
 
 
 def run(graphs, folder):
-    task = measure.choose(graphs, seed=0)
+    task = experiment.choose(graphs, seed=0)
     with RowLog(folder, "gradients") as log:
-        return task, measure.measure([task], log, "cpu", 0, FOLDS, EPOCHS)
+        return task, experiment.measure([task], log, "cpu", 0, FOLDS, EPOCHS)
 
 
 def bags(classes, sizes, kinds=3):
@@ -126,20 +126,20 @@ def test_a_sure_answer_has_a_gradient():
     [(1, [0, 1]), (4, [0, 1, 3, 4]), (30, [0, 1, 3, 10, 30]), (100, [0, 1, 3, 10, 30, 100])],
 )
 def test_logged_epochs(epochs, expected):
-    assert measure.logged(epochs) == expected
+    assert experiment.logged(epochs) == expected
 
 
 def test_sum_and_mean_are_democratic_on_rings_and_max_is_not(measured):
     task, rows = measured
     assert len(rows) == 1 + FOLDS * 2 * len(READOUTS) * 4 * 8
     for name in ("sum", "mean"):
-        assert tables.average(rows, readout=name, metric="nodes") == 1
-        assert tables.average(rows, readout=name, metric="met") == 1
-        assert tables.average(rows, readout=name, metric="gini") < 1e-12
-        assert tables.average(rows, readout=name, metric="divided") == 0
+        assert experiment.average(rows, readout=name, metric="nodes") == 1
+        assert experiment.average(rows, readout=name, metric="met") == 1
+        assert experiment.average(rows, readout=name, metric="gini") < 1e-12
+        assert experiment.average(rows, readout=name, metric="divided") == 0
     for head in (VECTOR, MAPS):
-        assert tables.average(rows, readout="max", metric="gini", head=head) > 0.1
-        assert tables.average(rows, readout="max", metric="nodes a channel", head=head) < 0.8
+        assert experiment.average(rows, readout="max", metric="gini", head=head) > 0.1
+        assert experiment.average(rows, readout="max", metric="nodes a channel", head=head) < 0.8
     assert "the labels are family and share of nodes" in task.sentence
 
 
@@ -156,7 +156,9 @@ def test_verdicts_follow_from_the_rows(measured):
     rows = changed(measured[1], 0.9, readout="max", metric="gini")
     rows = changed(rows, 0.8, readout="max", metric="divided", head=VECTOR)
     rows = changed(rows, 0.1, readout="max", metric="met", head=MAPS)
-    assert [said.split(":")[1].split(",")[0] for said in tables.verdicts(rows)] == [" as claimed"] * 4
+    assert [
+        said.split(":")[1].split(",")[0] for said in (found.sentence for found in experiment.findings(rows))
+    ] == [" as claimed"] * 4
     against = [
         (0, "sum and mean are not democratic", {"readout": "mean", "metric": "gini", "epoch": 3}, 0.01),
         (2, "sum and mean are not democratic", {"readout": "sum", "metric": "nodes", "fold": 1}, 0.99),
@@ -166,15 +168,15 @@ def test_verdicts_follow_from_the_rows(measured):
         (3, "do not miss each other", {"readout": "max", "metric": "met", "epoch": 4}, 0.5),
     ]
     for place, words, wanted, value in against:
-        said = list(tables.verdicts(changed(rows, value, **wanted)))[place]
+        said = [found.sentence for found in experiment.findings(changed(rows, value, **wanted))][place]
         assert ": not as claimed, " in said
         assert words in said
 
 
 def test_labels_are_cut_as_evenly_as_may_be():
-    assert measure.upper(torch.tensor([1, 5, 2, 2, 9])).tolist() == [False, True, False, False, True]
-    assert measure.upper(torch.tensor([0, 0, 0, 1])).tolist() == [False, False, False, True]
-    assert measure.upper(torch.tensor([3.0, 3.0])).tolist() == [False, False]
+    assert experiment.upper(torch.tensor([1, 5, 2, 2, 9])).tolist() == [False, True, False, False, True]
+    assert experiment.upper(torch.tensor([0, 0, 0, 1])).tolist() == [False, False, False, True]
+    assert experiment.upper(torch.tensor([3.0, 3.0])).tolist() == [False, False]
 
 
 def test_one_class_two_nodes_no_edges_and_empty_graphs(tmp_path):
@@ -183,15 +185,15 @@ def test_one_class_two_nodes_no_edges_and_empty_graphs(tmp_path):
         "bags: 6 graphs of two nodes or more (a seeded sample of 8); the labels are share of nodes of kind "
     )
     assert task.labels[1] == "size"
-    assert len(list(tables.verdicts(rows))) == 4
-    assert [path.name for path in figure.figure(rows, tmp_path)] == ["gradients.svg", "gradients.png"]
+    assert len([found.sentence for found in experiment.findings(rows)]) == 4
+    assert [path.name for path in experiment.figure(rows, tmp_path)] == ["gradients.png"]
 
 
 def test_what_cannot_run_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="bags: expected graphs of two nodes or more, got none"):
-        measure.choose(bags(2, [1, 0, 1]), 0)
+        experiment.choose(bags(2, [1, 0, 1]), 0)
     with pytest.raises(UserError, match=r"bags: expected graphs that differ in two of .*, got class"):
-        measure.choose(bags(2, [0, 2, 2, 2]), 0)
+        experiment.choose(bags(2, [0, 2, 2, 2]), 0)
     assert main(["gradients", "--folds", "41", "--out", str(tmp_path)]) == BAD_INPUT
     assert capsys.readouterr().err == "--folds 41: rings has only 40 graphs to train on.\n"
 
@@ -200,4 +202,4 @@ def test_command(tmp_path, capsys):
     assert main(["gradients", "--folds", "2", "--epochs", "1", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "rings, one vector: " in said
-    assert (tmp_path / "gradients.svg").exists()
+    assert (tmp_path / "gradients.png").exists()

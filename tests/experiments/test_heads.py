@@ -11,11 +11,11 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.utils import sort_edge_index
 
 from datasets import GraphSet, load
+from experiments import heads
 from experiments.__main__ import BAD_INPUT, main
 from experiments.console import UserError
-from experiments.heads import figure, law, measure, tables
-from experiments.heads.networks import DROPOUT, FLAT, FLATTEN, HEADS, POOLED, WIDTH, build, shuffled
-from experiments.rows import RowLog
+from experiments.heads import DROPOUT, FLAT, FLATTEN, HEADS, POOLED, WIDTH, build, shuffled
+from experiments.records import RowLog
 from readouts import Segments
 
 FOLDS, EPOCHS, SEEDS = 2, 20, 2
@@ -23,9 +23,9 @@ NO_EDGES = torch.empty(2, 0, dtype=torch.int64)
 
 
 def run(graphs, folder):
-    task = measure.choose(graphs, seed=0)
+    task = heads.choose(graphs, seed=0)
     with RowLog(folder, "heads") as log:
-        return task, measure.measure([task], log, "cpu", 0, FOLDS, EPOCHS, SEEDS)
+        return task, heads.measure([task], log, "cpu", 0, FOLDS, EPOCHS, SEEDS)
 
 
 def dots(sizes, classes):
@@ -70,7 +70,7 @@ def test_only_flattened_heads_see_the_order(head):
     network = build(head, batch.x.size(1), 6, largest=80).eval()
     with torch.no_grad():
         before, after = (network(one) for one in (batch, shuffled(batch, torch.Generator().manual_seed(1))))
-    assert torch.equal(measure.bits(before), measure.bits(after)) == (head in POOLED)
+    assert torch.equal(heads.bits(before), heads.bits(after)) == (head in POOLED)
 
 
 def test_heads_start_from_the_same_rounds_and_differ_in_weights():
@@ -107,7 +107,7 @@ def test_the_formula_is_the_variance_over_all_draws(m):
     center = Fraction(sum(values), 5)
     squares = [(Fraction(sum(chosen), m) - center) ** 2 for chosen in combinations(values, m)]
     graphs = Segments.from_batch(torch.tensor([0, 0, 0, 0, 0, 1]))
-    found = law.draw(torch.tensor([*values, 7.0]).double()[:, None], graphs, m, seed=0)
+    found = heads.draw(torch.tensor([*values, 7.0]).double()[:, None], graphs, m, seed=0)
     assert found["predicted"] == pytest.approx(float(sum(squares) / len(squares)))
     assert found["plain"] == pytest.approx(float(sum((value - center) ** 2 for value in values) / 5 / m))
     assert abs(found["measured"] - found["predicted"]) < 4 * found["standard error"]
@@ -117,43 +117,45 @@ def test_the_formula_is_the_variance_over_all_draws(m):
 def test_variance_between_graphs():
     """The means of the three graphs are 1, 2 and 6: their variance is 14 / 2."""
     x = torch.tensor([[0.0], [2.0], [2.0], [2.0], [6.0]]).double()
-    found = law.between(x, Segments.from_batch(torch.tensor([0, 0, 1, 1, 2])))
+    found = heads.between(x, Segments.from_batch(torch.tensor([0, 0, 1, 1, 2])))
     variance = (0 + 4 + 4 + 4 + 36) / 5 - (12 / 5) ** 2
     assert found["between graphs"] == pytest.approx(7)
     assert found["independent nodes"] == pytest.approx(variance * (1 / 2 + 1 / 2 + 1) / 3)
 
 
 def test_how_many_nodes_are_drawn():
-    assert law.numbers(dots([1, 5], 1)) == [1, 2, 4]
-    assert law.numbers(dots([8, 3], 1)) == [1, 2, 4]
-    assert law.numbers(dots([2], 1)) == [1]
+    assert heads.drawn_sizes(dots([1, 5], 1)) == [1, 2, 4]
+    assert heads.drawn_sizes(dots([8, 3], 1)) == [1, 2, 4]
+    assert heads.drawn_sizes(dots([2], 1)) == [1]
 
 
 def test_flattened_heads_fail_on_shuffled_nodes_of_rings(measured):
     _, rows = measured
-    of_heads = FOLDS * SEEDS * len(HEADS) * len(measure.METRICS)
-    assert len(rows) == 1 + of_heads + 2 * (7 * len(law.LAW) + len(law.BETWEEN))
+    of_heads = FOLDS * SEEDS * len(HEADS) * len(heads.METRICS)
+    assert len(rows) == 1 + of_heads + 2 * (7 * len(heads.LAW) + len(heads.BETWEEN))
     for head in POOLED:
-        assert tables.average(rows, readout=head, metric="same bits") == 1
-        assert tables.average(rows, readout=head, metric="answers changed") == 0
-        assert tables.lost(rows, "rings", head) == 0
+        assert heads.average(rows, readout=head, metric="same bits") == 1
+        assert heads.average(rows, readout=head, metric="answers changed") == 0
+        assert heads.lost(rows, "rings", head) == 0
     for head in (FLATTEN, DROPOUT):
-        assert tables.average(rows, readout=head, metric="same bits") < 0.5
-        assert tables.average(rows, readout=head, metric="answers changed") > 0.1
-        assert tables.lost(rows, "rings", head) > 0.1
-    assert next(tables.verdicts(rows)).startswith(
+        assert heads.average(rows, readout=head, metric="same bits") < 0.5
+        assert heads.average(rows, readout=head, metric="answers changed") > 0.1
+        assert heads.lost(rows, "rings", head) > 0.1
+    assert next(found.sentence for found in heads.findings(rows)).startswith(
         "rings, order of the nodes: as claimed, readouts keep every bit"
     )
-    assert list(tables.verdicts(rows))[-1].startswith("rings, law of the mean: as claimed")
+    assert [found.sentence for found in heads.findings(rows)][-1].startswith(
+        "rings, law of the mean: as claimed"
+    )
 
 
 def test_a_rerun_has_the_same_rows(measured, tmp_path):
     task, rows = measured
     side = list(range(0, 40, 2)), list(range(1, 40, 2))
-    judged = [measure.train_and_judge(task, *side, "flatten + shuffles", "cpu", 1, 5) for _ in range(2)]
+    judged = [heads.train_and_judge(task, *side, "flatten + shuffles", "cpu", 1, 5) for _ in range(2)]
     assert judged[0] == judged[1]
     with RowLog(tmp_path, "heads") as log:
-        again = measure.measure_law(task, log, "cpu", 0)
+        again = heads.measure_law(task, log, "cpu", 0)
     assert [row["value"] for row in again] == [row["value"] for row in rows if "features" in row]
 
 
@@ -173,7 +175,7 @@ def test_verdicts_follow_from_the_rows(measured):
                 wanted = {"readout": head, "metric": "accuracy", "fold": fold, "draw": draw}
                 rows = changed(rows, right + noise, **wanted)
     rows = changed(rows, 0.4, metric="shuffled accuracy")
-    said = list(tables.verdicts(rows))
+    said = [found.sentence for found in heads.findings(rows)]
     assert [sentence.split(": ")[1].split(",")[0] for sentence in said] == ["as claimed"] * 5
     against = [
         (0, "do not keep every bit", {"readout": "max", "metric": "same bits", "draw": 1}, 0.9),
@@ -183,10 +185,10 @@ def test_verdicts_follow_from_the_rows(measured):
         (2, "not as claimed, against the mean: flatten +", {"readout": "mean", "metric": "accuracy"}, 0.2),
         (2, "undecided, against the mean", {"readout": "mean", "metric": "accuracy", "fold": 1}, 0.2),
         (3, "flatten does not vary", {"readout": FLATTEN, "metric": "accuracy"}, 0.5),
-        (4, "in 13 of 14 cases", {"features": law.ATOMS, "nodes": 4, "metric": "measured"}, 0.1),
+        (4, "in 13 of 14 cases", {"features": heads.ATOMS, "nodes": 4, "metric": "measured"}, 0.1),
     ]
     for place, words, wanted, value in against:
-        sentence = list(tables.verdicts(changed(rows, value, **wanted)))[place]
+        sentence = list(heads.verdicts(changed(rows, value, **wanted)))[place]
         assert words in sentence
         assert ": as claimed" not in sentence
 
@@ -197,10 +199,10 @@ def test_one_class_trains_no_network_and_edges_are_not_needed(tmp_path):
         "dots: 4 graphs with at most 5 nodes (a seeded sample of 5); "
         "all of one class, so no network was trained."
     )
-    assert {row["metric"] for row in rows} == {*law.LAW, *law.BETWEEN}
-    assert len(tables.tables(rows)) == 1
-    assert len(list(tables.verdicts(rows))) == 1
-    assert [path.name for path in figure.figure(rows, tmp_path)] == ["heads.svg", "heads.png"]
+    assert {row["metric"] for row in rows} == {*heads.LAW, *heads.BETWEEN}
+    assert len(heads.tables(rows)) == 1
+    assert len([found.sentence for found in heads.findings(rows)]) == 1
+    assert [path.name for path in heads.figure(rows, tmp_path)] == ["heads.png"]
 
 
 def test_nodes_that_are_all_alike_have_no_variance(tmp_path):
@@ -208,18 +210,18 @@ def test_nodes_that_are_all_alike_have_no_variance(tmp_path):
     for graph in graphs:
         graph.x = torch.ones_like(graph.x)
     _, rows = run(graphs, tmp_path)
-    of_law = list(tables.verdicts(rows))[-1]
+    of_law = [found.sentence for found in heads.findings(rows)][-1]
     assert of_law == (
         "dots, law of the mean: as claimed, the variance of the mean of m random nodes is within 4 standard "
         "errors of S² (1 - m / n) / m in 4 of 4 cases."
     )
-    assert len(tables.tables(rows)) == 2
-    assert figure.figure(rows, tmp_path)[0].exists()
+    assert len(heads.tables(rows)) == 2
+    assert heads.figure(rows, tmp_path)[0].exists()
 
 
 def test_what_cannot_run_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="dots: expected graphs of two nodes or more, got none"):
-        measure.choose(dots([1, 0, 1], classes=2), 0)
+        heads.choose(dots([1, 0, 1], classes=2), 0)
     assert main(["heads", "--folds", "41", "--out", str(tmp_path)]) == BAD_INPUT
     assert capsys.readouterr().err == "--folds 41: rings has only 40 graphs.\n"
 
@@ -230,4 +232,4 @@ def test_command(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "rings, order of the nodes: " in said
     assert "rings: 40 graphs with at most 80 nodes." in said
-    assert (tmp_path / "heads.svg").exists()
+    assert (tmp_path / "heads.png").exists()

@@ -10,9 +10,9 @@ import torch
 from torch_geometric.data import Data
 
 from datasets import GraphSet, load
-from experiments import propositions, propositions_picture
+from experiments import propositions
 from experiments.console import UserError
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR")
 NO_EDGES = torch.empty(2, 0, dtype=torch.int64)
@@ -36,7 +36,7 @@ def measured(tmp_path_factory):
 @pytest.mark.parametrize("number", range(1, 11))
 @pytest.mark.parametrize("dtype", propositions.DTYPES)
 def test_each_holds(measured, number, dtype):
-    found = propositions.numbers(measured, "rings", number, dtype)
+    found = propositions.measured(measured, "rings", number, dtype)
     proposition = propositions.PROPOSITIONS[number - 1]
     assert all(found[name] <= propositions.TOLERANCES[dtype] for name in proposition.equal)
     assert all(found[name] >= least for name, least in proposition.apart.items())
@@ -46,23 +46,25 @@ def test_each_holds(measured, number, dtype):
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_what_sees_proportions_has_the_same_bits(measured, number):
     for dtype in propositions.DTYPES:
-        found = propositions.numbers(measured, "rings", number, dtype)
+        found = propositions.measured(measured, "rings", number, dtype)
         assert {name: found[name] for name in propositions.PROPORTIONAL} == dict.fromkeys(
             propositions.PROPORTIONAL, 0.0
         )
 
 
 def test_numbers_against_a_proposition_are_told(measured):
-    found = {dtype: propositions.numbers(measured, "rings", 9, dtype) for dtype in propositions.DTYPES}
+    found = {dtype: propositions.measured(measured, "rings", 9, dtype) for dtype in propositions.DTYPES}
     assert propositions.judged(found, 9) in ("to the bit", "holds")
     found["float32"]["mean"] = 1e-4
     found["float64"]["logits of sum"] = 0.0
     assert propositions.judged(found, 9) == "fails: mean in float32, logits of sum in float64"
     wrong = [row | {"value": 0.5} if row["metric"] == "losers of max" else row for row in measured]
-    assert list(propositions.verdicts(wrong)) == [
+    assert [found.sentence for found in propositions.findings(wrong)] == [
         "rings: 9 of 10 propositions hold; 8 fails: losers of max in float32, losers of max in float64."
     ]
-    assert list(propositions.verdicts(measured)) == ["rings: 10 of 10 propositions hold."]
+    assert [found.sentence for found in propositions.findings(measured)] == [
+        "rings: 10 of 10 propositions hold."
+    ]
 
 
 def test_graphs_that_do_not_cover_each_other_deviate():
@@ -99,11 +101,10 @@ def test_graphs_without_edges_of_one_kind(tmp_path):
         number
         for number in range(1, 10)
         for dtype in propositions.DTYPES
-        if "fails" in propositions.judged({dtype: propositions.numbers(rows, "dots", number, dtype)}, number)
+        if "fails" in propositions.judged({dtype: propositions.measured(rows, "dots", number, dtype)}, number)
     ]
     assert failed == []
-    assert [path.name for path in propositions_picture.figure(rows, tmp_path)] == [
-        "propositions.svg",
+    assert [path.name for path in propositions.figure(rows, tmp_path)] == [
         "propositions.png",
     ]
 

@@ -17,17 +17,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-
-from experiments import everything, propositions
-from experiments.__main__ import BAD_INPUT, main
 from experiments.commands import report as commands
 from experiments.commands import seeing
 from experiments.commands.report import ALL, all_
-from experiments.console import UserError, table
-from experiments.report import headlines, page, readme, sections, verdicts
 from experiments.report.sections import Section, Sheet, command_line, command_name
 from experiments.report.vector import inline
-from experiments.rows import read_rows
+
+from experiments import everything, propositions
+from experiments.__main__ import BAD_INPUT, main
+from experiments.console import UserError, table
+from experiments.records import read_rows
+from experiments.report import headlines, page, readme, sections, verdicts
 
 SETTINGS = ["--folds", "2", "--epochs", "3", "--readout", "sum", "mean", "max"]
 VOID = {"meta", "br", "path", "use", "link", "img"}
@@ -140,7 +140,7 @@ def test_numbers_are_those_of_the_rows(folder):
     section = sections.read(folder)["propositions"]
     rows = list(read_rows(folder / section.provenance.file))
     assert [Sheet.of(laid_out) for laid_out in propositions.tables(rows)] == section.sheets
-    assert section.verdicts == list(propositions.verdicts(rows))
+    assert section.verdicts == [found.sentence for found in propositions.findings(rows)]
     assert section.headline == {"verdict": "holds", "numbers": "10 of 10"}
     assert section.provenance.code == sorted({row["code"] for row in rows})
     assert (section.provenance.rows, section.provenance.seeds) == (len(rows), [1])
@@ -149,7 +149,7 @@ def test_numbers_are_those_of_the_rows(folder):
 def test_no_train_accuracy_is_above_its_ceiling(folder):
     """In the rows of a run; on rings a mean can be right for half of the graphs at most, in training too."""
     found = {}
-    for row in read_rows(folder / "accuracy.jsonl"):
+    for row in read_rows(folder / "accuracy.jsonl.gz"):
         found.setdefault((row["readout"], row["seed"], row["fold"]), {})[row["metric"]] = row["value"]
     trained = {key: values for key, values in found.items() if "train ceiling" in values}
     assert len(trained) == 6
@@ -427,7 +427,7 @@ def test_rows_of_speed_make_a_section_without_timing_again(folder, tmp_path, mon
     work |= {"quick": True, "verdict": "right", "machine": "abacus", "metric": "seconds"}
     times = {("old", "ours"): 9.0, ("new", "plain read"): 1.0, ("new", "ours"): 1.5}
     rows = [work | {"code": code, "contender": who, "value": value} for (code, who), value in times.items()]
-    (tmp_path / "speed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "speed.jsonl.gz").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(measure, "measure", pytest.fail)
     assert main(["report", "--out", str(tmp_path)]) == 0
     section = sections.read(tmp_path)["speed"]

@@ -10,7 +10,7 @@ from datasets import GraphSet, load
 from experiments import robustness
 from experiments.__main__ import BAD_INPUT, main
 from experiments.console import UserError
-from experiments.rows import RowLog
+from experiments.records import RowLog
 from readouts.nn import MeanReadout
 
 FOLDS, EPOCHS = 2, 100
@@ -46,7 +46,9 @@ def test_a_readout_that_breaks_early_is_noticed(states, monkeypatch, measured):
     assert found["breakdown"] < 0.2
     of_median = {"readout": "median", "metric": "as predicted"}
     wrong = [row | {"value": 0.0} if of_median.items() <= row.items() else row for row in measured[1]]
-    assert next(robustness.verdicts(wrong)).startswith("rings, random network: not as predicted: median;")
+    assert next(found.sentence for found in robustness.findings(wrong)).startswith(
+        "rings, random network: not as claimed, elsewhere than predicted: median;"
+    )
 
 
 def test_the_order_of_errors(measured):
@@ -61,7 +63,8 @@ def test_the_order_of_errors(measured):
 
 
 def test_trained_networks_inherit_it(measured):
-    bear, spread = list(robustness.verdicts(measured[1]))[1:]
+    bear, spread, both = [found.sentence for found in robustness.findings(measured[1])][1:]
+    assert both.startswith("rings: as claimed")
     assert bear.startswith("rings, trained, states corrupted: as claimed, with 15 % of the nodes corrupted ")
     assert "trimmed mean and median kept the accuracy" in bear
     assert spread.startswith("rings, trained, input corrupted: as claimed")
@@ -91,7 +94,7 @@ def test_one_class_trains_no_network_and_edges_are_not_needed(tmp_path):
     )
     assert {row["metric"] for row in rows} == {*robustness.BREAKDOWN, "error"}
     assert len(robustness.tables(rows)) == 1
-    assert [path.name for path in robustness.figure(rows, tmp_path)] == ["robustness.svg", "robustness.png"]
+    assert [path.name for path in robustness.figure(rows, tmp_path)] == ["robustness.png"]
 
 
 def test_what_cannot_run_is_refused(tmp_path, capsys):

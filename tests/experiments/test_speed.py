@@ -15,7 +15,7 @@ import torch
 from datasets import load
 from experiments.__main__ import main
 from experiments.console import say
-from experiments.rows import RowLog, pick
+from experiments.records import RowLog, pick
 from experiments.speed import cases, epochs, grid, measure, memory, startup, tables, thresholds, timing
 from experiments.speed import figure as speed_figure
 from experiments.speed.baselines import COPY, FRESH, READ
@@ -455,7 +455,7 @@ def test_rows_have_all_fields_and_are_not_measured_again(cast, tmp_path, monkeyp
 
 def test_an_interrupted_case_is_measured_again_and_counts_once(cast, tmp_path):
     rows = run(tmp_path, both(TINY))
-    path = tmp_path / "speed.jsonl"
+    path = tmp_path / "speed.jsonl.gz"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))  # without the row that closes the case
     again = run(tmp_path, both(TINY))
@@ -754,7 +754,7 @@ def test_main_ratios():
 
 def test_figure_is_drawn(tmp_path):
     paths = speed_figure.figure(SHOWN, tmp_path)
-    assert [path.name for path in paths] == ["speed.svg", "speed.png"]
+    assert [path.name for path in paths] == ["speed.png"]
     assert paths[0].stat().st_size > 10_000
 
 
@@ -798,7 +798,7 @@ def test_quick_command_on_a_tiny_grid(cast, tmp_path, monkeypatch, capsys):
     assert "sum, mean, max, forward" in output
     assert "not timed: liar" in output
     assert "Missed: " in output
-    assert {path.name for path in tmp_path.iterdir()} >= {"speed.jsonl", "speed.png", "speed.section.json"}
+    assert {path.name for path in tmp_path.iterdir()} >= {"speed.jsonl.gz", "speed.png", "speed.section.json"}
     assert main(["report", "--out", str(tmp_path)]) == 0
     assert "Speed" in (tmp_path / "report.md").read_text()
 

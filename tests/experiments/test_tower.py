@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from datasets import GraphSet, load, rings
-from experiments import molecules, tower, tower_picture
+from experiments import molecules, tower
 from experiments.models import RowLinear
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR")
 CROWNS = ["ethylene oxide", "1,4-dioxane", "12-crown-4", "15-crown-5", "18-crown-6", "21-crown-7"]
@@ -25,7 +25,7 @@ def towers():
 @pytest.fixture(scope="module")
 def measured(towers, tmp_path_factory):
     with RowLog(tmp_path_factory.mktemp("tower"), "tower") as log:
-        return tower.measure(towers, log, "cpu", [0, 1])
+        return tower.measure([towers], log, "cpu", 0, 2)
 
 
 def test_the_families_are_the_towers(towers):
@@ -60,7 +60,7 @@ def test_without_towers_copies_stand_in():
     (found,) = tower.find_towers(graphs)
     assert found.artificial
     assert [member.factor for member in found.members] == [1, 2, 3, 4]
-    assert "two has no two graphs" in tower.remarks([found])[0]
+    assert "two has no two graphs" in tower.remarks([[found]], ())[0]
 
 
 @pytest.mark.skipif(MIRROR is None, reason="READOUTS_TU_MIRROR is not set")
@@ -70,7 +70,7 @@ def test_the_tower_inside_mutagenicity(tmp_path):
     assert [member.factor for member in found.members] == [1, 2, 4, 5, 6, 7]
     assert [member.label for member in found.members] == ["mutagen"] + 5 * ["nonmutagen"]
     with RowLog(tmp_path, "tower") as log:
-        rows = tower.measure([found], log, "cpu", [0])
+        rows = tower.measure([[found]], log, "cpu", 0, 1)
     assert tower.largest(rows, "mean", "distance") == 0
     assert tower.largest(rows, "sum", "deviation") < 1e-5
 
@@ -88,9 +88,9 @@ def test_rows_of_a_row_linear_do_not_depend_on_their_place():
 
 def test_the_picture_is_the_same_for_the_same_rows(towers, measured, tmp_path):
     (tmp_path / "again").mkdir()
-    first = tower_picture.save(measured, towers, tmp_path)
-    second = tower_picture.save(measured, towers, tmp_path / "again")
-    assert [path.name for path in first] == ["tower.svg", "tower.png"]
+    first = tower.figure(measured, tmp_path, [towers])
+    second = tower.figure(measured, tmp_path / "again", [towers])
+    assert [path.name for path in first] == ["tower.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 

@@ -1,8 +1,9 @@
-"""Result rows survive kill -9, torn lines and full disks, and a rerun does only what is missing."""
+"""Rows of results survive kill -9, torn members and full disks, and a rerun does only what is missing."""
 
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import signal
@@ -13,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments import rows
+from experiments import records
 from experiments.console import UserError
-from experiments.rows import RowLog, pick, read_rows
+from experiments.records import RowLog, pick, ranges, read, read_rows
 
 ROOT = Path(__file__).parents[2]
 WORKS = 60
 WORKER = """
 import sys, time
 from pathlib import Path
-from experiments.rows import RowLog
+from experiments.records import RowLog
 
 with RowLog(Path(sys.argv[1]), "killed") as log:
     for number in range(int(sys.argv[2])):
@@ -37,8 +38,8 @@ def work(seed=0, **settings):
 
 
 def content(path):
-    """Rows without the time of measuring them."""
-    return [{key: value for key, value in row.items() if key != "date"} for row in read_rows(path)]
+    """Rows without the run that measured them."""
+    return [{key: value for key, value in row.items() if key != "run"} for row in read_rows(path)]
 
 
 def start(folder):
@@ -48,27 +49,29 @@ def start(folder):
 def test_kill_9_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert start(undisturbed).wait(timeout=200) == 0
-    path = killed / "killed.jsonl"
-    for wanted_lines in (10, 50):
+    path = killed / "killed.jsonl.gz"
+    for wanted in (10, 50):
         victim = start(killed)
         deadline = time.monotonic() + 200
-        while not path.exists() or path.read_bytes().count(b"\n") < wanted_lines:
+        while not path.exists() or len(read_rows(path)) < wanted:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         os.kill(victim.pid, signal.SIGKILL)
         assert victim.wait(timeout=200) == -signal.SIGKILL
-        assert path.read_bytes().count(b"\n") < 2 * WORKS
+        assert len(read_rows(path)) < 2 * WORKS
     before = path.read_bytes()
+    whole = records.Records(path).take(before)
     assert start(killed).wait(timeout=200) == 0
-    assert path.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    assert content(path) == content(undisturbed / "killed.jsonl")
+    assert path.read_bytes().startswith(before[:whole])
+    assert content(path) == content(undisturbed / "killed.jsonl.gz")
     assert len(content(path)) == 2 * WORKS
 
 
 def test_three_processes_at_once_write_every_row_once(tmp_path):
     writers = [start(tmp_path) for _ in range(3)]
     assert [writer.wait(timeout=200) for writer in writers] == [0, 0, 0]
-    rows = content(tmp_path / "killed.jsonl")
+    rows = content(tmp_path / "killed.jsonl.gz")
+    assert len(read(tmp_path / "killed.jsonl.gz").stamps) == 1
     assert len(rows) == len({(row["seed"], row["metric"]) for row in rows}) == 2 * WORKS
     assert all(row["value"] == row["seed"] ** (2 if row["metric"] == "square" else 3) for row in rows)
 
@@ -82,13 +85,15 @@ def test_what_another_process_has_measured_meanwhile_is_taken_over(tmp_path):
         assert [row["value"] for row in read_rows(log.path)] == [1, 2, 3]
 
 
-def test_torn_last_line_is_cut_and_the_rest_stays(tmp_path):
+def test_a_torn_last_member_is_cut_off_and_the_rest_stays(tmp_path):
     with RowLog(tmp_path, "torn") as log:
         log.measure(work(seed=1), ("a",), lambda: {"a": 1})
         log.measure(work(seed=2), ("a",), lambda: {"a": 2})
         path = log.path
     whole = path.read_bytes()
-    for cut in (1, 10, 100):
+    one = records.Records(path).take(whole[:-1])
+    assert 0 < one < len(whole)
+    for cut in range(1, len(whole) - one):
         path.write_bytes(whole[:-cut])
         with RowLog(tmp_path, "torn") as log:
             assert log.measure(work(seed=1), ("a",), pytest.fail)[0]["value"] == 1
@@ -115,44 +120,52 @@ def test_other_work_is_measured(tmp_path, other):
         assert log.measure({**work(k=3), **other}, ("a",), lambda: {"a": 2})[0]["value"] == 2
 
 
-@pytest.mark.parametrize("stale", ["code_digest", "versions"])
-def test_rows_of_other_code_or_versions_do_not_count(tmp_path, monkeypatch, stale):
-    with RowLog(tmp_path, "stale") as log:
+@pytest.mark.parametrize("stale", ["code", "versions", "device"])
+def test_rows_of_other_code_versions_or_device_do_not_count(tmp_path, monkeypatch, stale):
+    with RowLog(tmp_path, "stale", code="a") as log:
         log.measure(work(), ("a",), lambda: {"a": 1})
-    monkeypatch.setattr(rows, stale, lambda *experiment: "changed")
-    with RowLog(tmp_path, "stale") as log:
+    if stale == "versions":
+        monkeypatch.setattr(records, "versions", lambda: {"torch": "another"})
+    other = {"code": "a", "device": "cpu"} | ({stale: "another"} if stale != "versions" else {})
+    with RowLog(tmp_path, "stale", **other) as log:
         assert log.measure(work(), ("a",), lambda: {"a": 2})[0]["value"] == 2
     assert [row["value"] for row in content(log.path)] == [1, 2]
 
 
 def test_another_commit_of_the_same_code_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "commit", lambda: "older")
+    monkeypatch.setattr(records, "commit", lambda: "older")
     with RowLog(tmp_path, "commits") as log:
         log.measure(work(), ("a",), lambda: {"a": 1})
-    monkeypatch.setattr(rows, "commit", lambda: "newer")
+    monkeypatch.setattr(records, "commit", lambda: "newer")
     with RowLog(tmp_path, "commits") as log:
-        assert log.measure(work(), ("a",), pytest.fail)[0]["commit"] == "older"
+        assert log.measure(work(), ("a",), pytest.fail)[0]["run"]["commit"] == "older"
 
 
-def test_a_row_says_where_it_comes_from(tmp_path):
-    with RowLog(tmp_path, "stamped", "cpu") as log:
-        (row,) = log.measure(work(), ("a",), lambda: {"a": 1.5})
-    assert json.loads(log.path.read_text()) == row
-    assert {"experiment", "data", "readout", "metric", "value", "seed", "fold", "commit", "date"} <= set(row)
-    assert set(row["versions"]) == {"python", "torch", "pyg", "scikit-learn", "readouts"}
-    assert (row["experiment"], row["device"], row["value"]) == ("stamped", "cpu", 1.5)
+def test_the_stamp_of_a_run_is_stored_once_and_every_row_has_it(tmp_path):
+    with RowLog(tmp_path, "stamped", "cpu", "digest") as log:
+        rows = [row for seed in range(3) for row in log.measure(work(seed), ("a",), lambda: {"a": 1.5})]
+    found = read(log.path)
+    assert found.rows == rows
+    assert [row["run"] for row in rows] == 3 * found.stamps
+    (stamp,) = found.stamps
+    assert set(stamp) == {"code", "versions", "device", "commit", "dirty", "date"}
+    assert set(stamp["versions"]) == {"python", "torch", "pyg", "scikit-learn", "readouts"}
+    assert (stamp["code"], stamp["device"], rows[0]["value"]) == ("digest", "cpu", 1.5)
 
 
-def test_code_digest_follows_the_sources(tmp_path, monkeypatch):
-    source = tmp_path / "readouts" / "kernel.py"
-    source.parent.mkdir()
-    source.write_text("x = 1")
-    monkeypatch.setattr(rows, "ROOT", tmp_path)
-    before = rows.code_digest.__wrapped__("copies")
-    (tmp_path / "README.md").write_text("documentation")
-    assert rows.code_digest.__wrapped__("copies") == before
-    source.write_text("x = 2")
-    assert rows.code_digest.__wrapped__("copies") != before
+def test_a_command_that_ended_names_its_rows_and_a_rerun_adds_nothing(tmp_path):
+    with RowLog(tmp_path, "ended") as log:
+        first, _, third = (log.measure(work(seed), ("a",), lambda: {"a": 1})[0] for seed in range(3))
+        log.finish([first, third], {"command": "x"})
+    before = log.path.read_bytes()
+    with RowLog(tmp_path, "ended") as log:
+        log.finish([first, third], {"command": "x"})
+    assert log.path.read_bytes() == before
+    assert read(log.path).view == {"command": "x", "rows": [first, third]}
+    with RowLog(tmp_path, "ended") as log:
+        log.finish([], {"command": "y"})
+    assert read(log.path).view == {"command": "y", "rows": []}
+    assert ranges([3, 4, 5, 1, 2, 9]) == [[3, 5], [1, 2], [9, 9]]
 
 
 def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
@@ -161,28 +174,34 @@ def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
 
     with RowLog(tmp_path, "full") as log:
         monkeypatch.setattr(os, "write", full)
-        with pytest.raises(UserError, match=r"Cannot write .*full\.jsonl: No space left on device\."):
+        with pytest.raises(UserError, match=r"Cannot write .*full\.jsonl\.gz: No space left on device\."):
             log.measure(work(), ("a",), lambda: {"a": 1})
         monkeypatch.setattr(os, "write", lambda file, content: len(content) - 1)
         with pytest.raises(UserError, match="bytes fit"):
             log.measure(work(), ("a",), lambda: {"a": 1})
 
 
-@pytest.mark.parametrize("damage", ["not json", "[1]", "{}", '{"value": 1}', "no value", "no number"])
+@pytest.mark.parametrize(
+    "damage", ["not json", "[1]", "{}", '{"value": 1}', "no value", "no number", "no run"]
+)
 def test_a_damaged_line_is_named(tmp_path, damage):
-    path = tmp_path / "damaged.jsonl"
     with RowLog(tmp_path, "damaged") as log:
         log.measure(work(), ("a",), lambda: {"a": 1})
-    row = json.loads(path.read_text())
-    damaged = {
-        "no value": {key: row[key] for key in row if key != "value"},
-        "no number": row | {"value": "abc"},
-    }
-    with path.open("a") as file:
-        file.write(json.dumps(damaged[damage]) if damage in damaged else damage)
-        file.write("\n" + json.dumps(row) + "\n")
-    with pytest.raises(UserError, match="line 2 is no result row"):
+    row = work() | {"metric": "a", "run": 0}
+    damaged = {"no value": row, "no number": row | {"value": "abc"}, "no run": row | {"value": 1, "run": 7}}
+    line = json.dumps(damaged[damage]) if damage in damaged else damage
+    with log.path.open("ab") as file:
+        file.write(gzip.compress(f"{line}\n".encode()))
+    with pytest.raises(UserError, match="line 3 is no result: move the file away"):
         RowLog(tmp_path, "damaged")
+
+
+def test_a_file_of_something_else_is_named_and_kept(tmp_path):
+    path = tmp_path / "other.jsonl.gz"
+    path.write_text('{"value": 1}\n')
+    with pytest.raises(UserError, match="no file of results: move it away"):
+        RowLog(tmp_path, "other")
+    assert path.read_text() == '{"value": 1}\n'
 
 
 def test_pick_wants_exactly_one():
