@@ -46,7 +46,7 @@ def read_targets(values: Sequence[Value], places: Sequence[str], what: str, task
     whole = all(number is not None and number.is_integer() for number in numbers)
     few = whole and distinct <= MOST_WHOLE_CLASSES
     if task == "regression" or (task is None and None not in numbers and not few):
-        return Targets(np.array(numbers, np.float64), None, f"{what}: numbers (regression)")
+        return Targets(np.array(numbers, np.float64), None, "numbers (regression)")
     labels = [str(value) for value in values] if None in numbers else numbers
     names, classes = np.unique(np.array(labels), return_inverse=True)
     if len(names) > len(values) // 2:
@@ -55,9 +55,7 @@ def read_targets(values: Sequence[Value], places: Sequence[str], what: str, task
             f"values of {len(values)} graphs, such as {values[0]!r}"
         )
     kind = "whole numbers, taken as classes" if few and task is None else "classes"
-    return Targets(
-        classes.astype(np.int64), tuple(map(_name, names.tolist())), f"{what}: {len(names)} {kind}"
-    )
+    return Targets(classes.astype(np.int64), tuple(map(_name, names.tolist())), f"{len(names)} {kind}")
 
 
 def _check_numbers(

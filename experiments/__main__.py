@@ -97,11 +97,11 @@ def run_all(given: Mapping[str, Any]) -> None:
     """Run all experiments that want no quiet machine, and write the report."""
     from experiments import report, run
 
-    out, mirror, quick = given["out"], given["mirror"], given["quick"]
+    out, quick = given["out"], given["quick"]
     resolve(given["device"])
     run.begin(out)
-    names, notes = (list(dict.fromkeys(given["data"])), []) if given["data"] else default_data(mirror)
-    load_sets(names, mirror)
+    names, notes = (list(dict.fromkeys(given["data"])), []) if given["data"] else default_data(given)
+    load_sets(names, given, takes_numbers=True)
     jobs = {"jobs": given["jobs"] or os.cpu_count() or 1, "scheduler": given["scheduler"]}
     chosen = []
     for experiment in (found for found in load_all() if found.in_all):
@@ -115,10 +115,10 @@ def run_all(given: Mapping[str, Any]) -> None:
     say(*(f"wrote {path}" for path in report.write(load_all(), out)))
 
 
-def default_data(mirror: str | None) -> tuple[list[str], list[str]]:
+def default_data(given: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """MUTAG, or else the built-in rings and a sentence that says why."""
     try:
-        load_sets(["MUTAG"], mirror)
+        load_sets(["MUTAG"], given)
     except UserError as problem:
         return ["rings"], [f"MUTAG could not be had, so that all is on the built-in rings: {problem}"]
     return ["MUTAG"], []

@@ -115,6 +115,7 @@ class Experiment:
     aside: Callable[..., Iterable[str]] | None = None  # lines for the terminal alone
     options: Mapping[str, Option] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)  # options of `all --quick`
+    takes_numbers: bool = False  # sets whose targets are numbers, as well as those with classes
     data: Sequence[str] | None = tuple(RINGS)  # the default; None: takes no sets, and runs on the CPU
     example: Sequence[str] = ()  # options that the command needs
     on_device: bool = True

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,13 @@ class DeviceName(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class TaskName(StrEnum):
+    """What is predicted."""
+
+    classification = "classification"
+    regression = "regression"
 
 
 class Command(TyperCommand):
@@ -102,13 +109,24 @@ def check_scheduler(address: str | None) -> str | None:
 DataNames = Annotated[
     list[str],
     typer.Option(
-        metavar="NAME...", help="One or more names: rings (built in), or TU sets, as in --data MUTAG PTC_MR."
+        metavar="DATA...",
+        help="rings (built in), TU sets, as in --data MUTAG PTC_MR, or your own: FILE.csv, .tsv or .smi with "
+        "SMILES, FILE.pt of PyG graphs, or package.module:function.",
     ),
 ]
 Mirror = Annotated[
     str | None,
     typer.Option(envvar="READOUTS_TU_MIRROR", help="A folder or URL with NAME.zip files, for TU sets."),
 ]
+Target = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="What to predict, by the name of its column or attribute."),
+]
+Task = Annotated[
+    TaskName | None,
+    typer.Option(help="What targets are.", show_default="as the values suggest"),
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Load any class from a FILE.pt: the file may run code.")]
 Out = Annotated[
     Path,
     typer.Option(
@@ -147,12 +165,16 @@ class Option:
 
 COMMON = {
     "data": Option(DataNames, RINGS),
+    "target": Option(Target, None),
+    "task": Option(Task, None),
+    "trust": Option(Trust, False),
     "mirror": Option(Mirror, None),
     "out": Option(Out, Path("results")),
     "device": Option(Device, DeviceName.auto),
     "seed": Option(Seed, 0),
 }
-OF_THE_READER = ("mirror", "out", "jobs", "scheduler")
+OF_DATA = ("mirror", "target", "task", "trust")
+OF_THE_READER = ("mirror", "trust", "out", "jobs", "scheduler")
 
 
 def number(default: int | None, least: int, text: str, show_default: str | bool = True) -> Option:
@@ -178,22 +200,35 @@ FOLDS, STEPS = Option(Folds, 4), Option(Steps, 100)
 FOLDS_OF_CLASSES = Option(FoldsOfClasses, None)
 
 
-def load_sets(names: Sequence[str], mirror: str | None) -> list[GraphSet]:
-    """Load each set once, in the order given, and tell what loading did to it."""
+def load_sets(names: Sequence[str], given: Mapping[str, Any], takes_numbers: bool = False) -> list[GraphSet]:
+    """Load each set once, in the order given, and tell what loading did to it; `given` are the options."""
     from datasets import load
     from readouts.commands.tu.errors import DataError
 
     try:
-        sets = [load(name, mirror) for name in tracked(list(dict.fromkeys(names)), "loading")]
+        options = {name: given[name] for name in OF_DATA}
+        sets = [load(name, **options) for name in tracked(list(dict.fromkeys(names)), "loading")]
     except DataError as problem:
         raise UserError(str(problem)) from problem
     for graphs in sets:
-        if graphs.classes == 0:
-            raise UserError(f"{graphs.name}: expected a set with classes, got one with regression targets.")
+        if graphs.classes == 0 and not takes_numbers:
+            raise UserError(
+                f"{graphs.name}: expected classes, got numbers, which only accuracy predicts; or pass "
+                "--task classification where every number is a class."
+            )
         if not any(graph.num_nodes for graph in graphs):
             raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
-    say(*(f"{graphs.name}: {note}" for graphs in sets for note in graphs.notes))
+    say(*(f"{graphs.name}: {note}" for graphs in sets for note in notes_on(graphs)))
     return sets
+
+
+def notes_on(graphs: GraphSet) -> Iterator[str]:
+    """What a reader has to know about a set: what loading changed, and what networks do not read."""
+    from datasets.own import is_own
+
+    yield from graphs.notes
+    if graphs.edge_features and is_own(graphs.name):
+        yield f"{graphs.edge_features} are not read"
 
 
 def resolve(device: DeviceName) -> str:

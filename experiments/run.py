@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.console import UserError, say, writing
 from experiments.experiment import Experiment, call, command_line, one_thread, told
-from experiments.options import load_sets, resolve
+from experiments.options import load_sets, notes_on, resolve
 from experiments.records import Row, RowLog
 
 FAILURE, RUN = "all.failure.txt", "all.json"
@@ -28,7 +28,7 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
     `refused` says why sets were left out.
     """
     takes_sets = experiment.data is not None
-    sets = load_sets(options["data"], options["mirror"]) if takes_sets else []
+    sets = load_sets(options["data"], options, experiment.takes_numbers) if takes_sets else []
     device = resolve(options["device"]) if takes_sets else CPU
     given = {**options, "device": device, "sets": sets}
     prepare = experiment.prepare
@@ -43,7 +43,7 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
         view = {
             "command": command_line(experiment.name, experiment.parameters, options),
             "data": [graphs.name for graphs in sets],
-            "notes": [*(f"{graphs.name}: {note}" for graphs in sets for note in graphs.notes), *notes],
+            "notes": [*(f"{graphs.name}: {note}" for graphs in sets for note in notes_on(graphs)), *notes],
             "figures": [path.stem for path in figures],
             "refused": dict(refused or {}),
         }

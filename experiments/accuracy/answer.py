@@ -94,43 +94,43 @@ def paragraph(
 
     `where` names set and network, and `unit` what points are points of. All scores are shares of 1.
     """
-    best, level = max(((name, mean(found)) for name, found in baselines.items()), key=lambda pair: pair[1])
-    if len(scores) == 1:
-        (name,) = scores
-        return f"{where}: {name} reaches {points(mean(scores[name]))} % {unit}; one readout leaves no choice."
     choice = choose(scores, folds)
-    reached = mean(scores[choice.readout])
-    said = [f"{where}: choose {choice.readout}, at {points(reached)} % {unit} on held-out graphs."]
+    reached = points(mean(scores[choice.readout]))
+    said = [f"{where}: choose {choice.readout}, at {reached} % {unit} on held-out graphs."]
+    if not choice.against:
+        said = [f"{where}: {choice.readout} reaches {reached} % {unit}; one readout leaves no choice."]
     said += [f"It is ahead of {name} {in_words(belief)}." for name, belief in choice.against.items()]
     if choice.as_good:
-        said.append(
-            f"No worse within a point: {', '.join(choice.as_good)}; take the one that is simplest to train."
-        )
-    if not choice.as_good and not choice.worse:
+        said.append(f"Within a point: {', '.join(choice.as_good)}; any of these will do.")
+    if choice.against and not choice.as_good and not choice.worse:
         said.append("These folds do not settle it.")
-    losses = ", ".join(
-        f"{name} {points(loss)}" for name, loss in sorted(choice.regret.items(), key=lambda kv: kv[1])
-    )
-    said.append(f"Expected loss if the choice is wrong, in points: {losses}.")
-    ahead = Belief.of(scores[choice.readout], baselines[best], folds)
-    if ahead.above(0.0) > SURE:
-        said.append(f"The best baseline, {best}, reaches {points(level)} %.")
-    else:
-        said.append(
-            f"The best baseline, {best}, reaches {points(level)} %: the network is not surely ahead of it, so "
-            "that this run says little about readouts, and the baseline may be all that is needed."
-        )
+    if choice.against:
+        ranked = sorted(choice.regret.items(), key=lambda pair: pair[1])
+        losses = ", ".join(f"{name} {points(loss)}" for name, loss in ranked)
+        said.append(f"Expected loss of each choice, in points: {losses}.")
+    said.append(beside_baselines(scores[choice.readout], baselines, folds))
     bounds = ", ".join(f"{name} {points(ceilings[name])}" for name in scores)
-    said.append(f"The most that each readout allows on these graphs [%]: {bounds}.")
+    said.append(f"What each readout could reach at most on these graphs [%]: {bounds}.")
     return " ".join(said)
+
+
+def beside_baselines(best: Sequence[float], baselines: Mapping[str, Sequence[float]], folds: int) -> str:
+    """Say whether the chosen network is ahead of what does not look at the structure."""
+    name = max(baselines, key=lambda baseline: mean(baselines[baseline]))
+    ahead = Belief.of(best, baselines[name], folds).above(0.0)
+    said = f"The best baseline, {name}, reaches {points(mean(baselines[name]))} %"
+    if ahead > SURE:
+        return f"{said}."
+    doubt = "the baseline may be all that you need"
+    return f"{said}; the network is ahead of it with probability {ahead:.2f}: {doubt}."
 
 
 def in_words(belief: Belief) -> str:
     """Say how much a difference is, and how sure."""
-    surely, worse = belief.above(EQUIVALENCE), 1 - belief.above(-EQUIVALENCE)
+    surely, behind = belief.above(EQUIVALENCE), 1 - belief.above(-EQUIVALENCE)
     return (
-        f"by {100 * belief.mean:.1f} points (by over one point with probability {surely:.2f}, within one "
-        f"point {max(0.0, 1 - surely - worse):.2f}, behind by over one {worse:.2f})"
+        f"by {100 * belief.mean:.1f} points (over one point with probability {surely:.2f}, within one "
+        f"{max(0.0, 1 - surely - behind):.2f}, behind by over one {behind:.2f})"
     )
 
 

@@ -18,7 +18,7 @@ from experiments import figures
 from experiments.accuracy.answer import paragraph
 from experiments.accuracy.cluster import run_on_cluster
 from experiments.accuracy.goals import ACCURACY, SKILL
-from experiments.accuracy.jobs import Done, Job, Plan, Residents, list_jobs, plan
+from experiments.accuracy.jobs import Done, Job, Plan, Residents, list_jobs, plan, reads_attributes
 from experiments.accuracy.networks import READOUTS
 from experiments.accuracy.processes import run_here, run_in_processes
 from experiments.accuracy.resident import NETWORKS, Resident, reside
@@ -115,7 +115,7 @@ def ceilings(resident: Resident, plan: Plan, log: RowLog) -> Iterator[Row]:
     for readout in plan.readouts:
         work: dict[str, Any] = {"data": resident.data, "readout": readout, "seed": None, "fold": None}
         work |= {"network": resident.network, "rounds": plan.settings.rounds}
-        work |= {"attributes": plan.attributes}
+        work |= {"attributes": resident.labels < resident.x.shape[1]}
         found = partial(resident.ceiling, READOUTS[readout].view, everything)
         yield from log.measure(work, ("ceiling",), lambda found=found: {"ceiling": found()})  # type: ignore[misc]
 
@@ -199,7 +199,8 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     for data in present(rows, "data"):
         for network in networks(rows, data):
             reference, found = comparisons_of(rows, data, network)
-            for one in found:
+            readouts = methods(rows, data, network)
+            for one in (compared for compared in found if compared.method in readouts):
                 said = (
                     f"{100 * one.difference:+.1f} points of {score_of(rows, data)} ({100 * one.low:+.1f} to "
                     f"{100 * one.high:+.1f}, {one.verdict})"
@@ -414,6 +415,7 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=answers,
+    takes_numbers=True,
     published=PUBLISHED,
     options={
         "network": names("network", NETWORKS, ("gin",)),

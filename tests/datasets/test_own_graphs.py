@@ -82,7 +82,7 @@ def test_a_list_of_data(tmp_path: Path) -> None:
     assert found[1].edge_index.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3], [1, 3, 0, 2, 1, 3, 0, 2]]
     assert (found.features, found.edge_features, found.degrees) == ("categorical", None, False)
     assert found.notes == (
-        "graphs.pt: 2 whole numbers, taken as classes",
+        "2 whole numbers, taken as classes",
         "x: 2 different rows, taken as labels",
     )
 

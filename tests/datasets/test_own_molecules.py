@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 from datasets import GraphSet, load, planted
 from readouts.commands.tu.errors import DataError
@@ -54,7 +55,7 @@ def test_atoms_are_nodes_and_bonds_are_edges(tmp_path: Path) -> None:
     )
     assert found.unread == ()
     assert found.notes == (
-        "ethers.csv:activity: 2 classes",
+        "2 classes",
         "node labels are chemical elements; implicit hydrogens, charges and stereochemistry are left aside",
         "molecules of several fragments: 1",
     )
@@ -72,7 +73,7 @@ def test_the_task_can_be_chosen(tmp_path: Path) -> None:
     counts = ethers(tmp_path, ["0", "1"] * 5)
     assert load(counts).task == "classification"
     assert load(counts).class_names == ("0", "1")
-    assert "ethers.csv:activity: 2 whole numbers, taken as classes" in load(counts).notes
+    assert "2 whole numbers, taken as classes" in load(counts).notes
     assert load(counts, task="regression").targets.tolist() == [0.0, 1.0] * 5
     halves = ethers(tmp_path, ["0.5", "1.5"] * 5)
     assert load(halves).task == "regression"
@@ -256,6 +257,11 @@ def test_planted_targets_are_those_of_the_molecules(planted_table: Path) -> None
     assert load(planted_table, target="share").targets.tolist() == pytest.approx(
         [count / carbons for count, carbons in fluorines], abs=1e-4
     )
+    masses = {"F": 19.0, "Cl": 35.5, "Br": 79.9, "I": 126.9}
+    found = load(planted_table, target="heaviest", task="regression")
+    assert found.node_names is not None
+    by_label = torch.tensor([masses.get(name, 0.0) for name in found.node_names])
+    assert found.targets.tolist() == [float(by_label[graph.node_label].max()) for graph in found]
     answers = {
         "extensive": [count >= 6 for count, _ in fluorines],
         "intensive": [2 * count >= carbons for count, carbons in fluorines],
