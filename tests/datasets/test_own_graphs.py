@@ -351,3 +351,35 @@ def test_features_of_tu_sets(tmp_path: Path) -> None:
     write_set(tmp_path / "b", node_attributes="1.5\n" * 6, node_labels=None)
     write_set(tmp_path / "c", node_labels=None)
     assert [load("TINY", tmp_path / part).features for part in "abc"] == ["both", "numeric", "degrees"]
+
+
+def test_numbers_beside_labels(tmp_path: Path) -> None:
+    made = graphs(
+        x=lambda place: torch.rand(3 + place, 2),
+        z=lambda place: 6 + torch.arange(3 + place) % 2,
+        edge_attr=lambda place: torch.eye(2)[torch.arange(2 * (3 + place)) % 2],
+        edge_weight=lambda place: torch.rand(2 * (3 + place)),
+    )
+    found = stored(tmp_path, made)
+    assert (found.features, found.edge_features) == ("both", "edge labels and 1 edge attribute")
+    assert (found[0].node_label.tolist(), found.num_features) == ([0, 1, 0], 2)
+    assert torch.equal(found[0].node_attr, made[0].x)
+
+
+def test_a_set_that_was_stored_comes_back(tmp_path: Path) -> None:
+    whole = load("rings")
+    back = stored(tmp_path, list(whole))
+    assert "not used: family, node_label, units" in back.notes
+    for one, other in zip(whole, back, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in ("x", "node_label", "edge_index", "y"))
+        assert torch.equal(one.edge_label, other.edge_label + 1)
+        assert one.name == other.name
+
+
+def test_graphs_without_nodes_are_kept(tmp_path: Path) -> None:
+    empty = Data(
+        x=torch.empty(0, 1, dtype=torch.int64), edge_index=torch.empty(2, 0).long(), y=torch.tensor([0])
+    )
+    found = stored(tmp_path, [*graphs(), empty])
+    assert (len(found), found[10].num_nodes, found[10].x.shape) == (11, 0, (0, 2))
+    assert "graphs without nodes: 1" in found.notes
