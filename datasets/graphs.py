@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from datasets.collisions import Integers
-from datasets.duplicates import same_graphs
+from datasets.duplicates import Integers, same_graphs
 
 Task = Literal["classification", "regression"]
 Features = Literal["categorical", "numeric", "both", "degrees"]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datasets import listed, molecules
+from datasets import listed, molecules, stored
 from datasets.graphs import GraphSet, Unread
 from datasets.tables import Given, graphs_of
 from datasets.targets import read_targets
@@ -35,9 +35,9 @@ def load(
     if kind in molecules.SUFFIXES:
         given = molecules.read(path, target)
     elif kind in STORED:
-        given = listed.read(listed.from_file(path, trust), path.name, target)
+        given = listed.read(stored.from_file(path, trust), path.name, target)
     elif ":" in str(source):
-        given = listed.read(listed.from_factory(str(source)), str(source), target)
+        given = listed.read(stored.from_factory(str(source)), str(source), target)
     else:
         known = ", ".join(f"FILE{suffix}" for suffix in (*molecules.SUFFIXES, *STORED))
         raise DataError(

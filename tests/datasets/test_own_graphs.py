@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData, InMemoryDataset
 
-from datasets import load, rings
-from datasets.duplicates import same_graphs
+from datasets import load
 from datasets.graphs import GraphSet
 from readouts.commands.tu.errors import DataError
 from tests.tu_files import write_set
@@ -356,54 +353,33 @@ def test_features_of_tu_sets(tmp_path: Path) -> None:
     assert [load("TINY", tmp_path / part).features for part in "abc"] == ["both", "numeric", "degrees"]
 
 
-def shuffled(one: Data, seed: int) -> Data:
-    order = torch.randperm(one.num_nodes, generator=torch.Generator().manual_seed(seed))
-    fields = {key: one[key][order] for key in ("node_label", "node_attr") if key in one}
-    fields |= {key: one[key] for key in ("edge_label", "edge_attr") if key in one}
-    return Data(edge_index=torch.argsort(order)[one.edge_index], num_nodes=one.num_nodes, **fields)
+def test_numbers_beside_labels(tmp_path: Path) -> None:
+    made = graphs(
+        x=lambda place: torch.rand(3 + place, 2),
+        z=lambda place: 6 + torch.arange(3 + place) % 2,
+        edge_attr=lambda place: torch.eye(2)[torch.arange(2 * (3 + place)) % 2],
+        edge_weight=lambda place: torch.rand(2 * (3 + place)),
+    )
+    found = stored(tmp_path, made)
+    assert (found.features, found.edge_features) == ("both", "edge labels and 1 edge attribute")
+    assert (found[0].node_label.tolist(), found.num_features) == ([0, 1, 0], 2)
+    assert torch.equal(found[0].node_attr, made[0].x)
 
 
-def test_shuffled_graphs_are_the_same_graph() -> None:
-    distinct = rings.load().graphs[::3]
-    copies = [shuffled(one, seed) for seed in range(2) for one in distinct]
-    assert same_graphs([*distinct, *copies]).tolist() == 3 * list(range(len(distinct)))
+def test_a_set_that_was_stored_comes_back(tmp_path: Path) -> None:
+    whole = load("rings")
+    back = stored(tmp_path, list(whole))
+    assert "not used: family, node_label, units" in back.notes
+    for one, other in zip(whole, back, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in ("x", "node_label", "edge_index", "y"))
+        assert torch.equal(one.edge_label, other.edge_label + 1)
+        assert one.name == other.name
 
 
-def test_any_difference_makes_another_graph() -> None:
-    hexagon = Data(node_label=torch.zeros(6).long(), edge_index=cycle(6), num_nodes=6)
-    triangles = torch.cat([cycle(3), cycle(3) + 3], dim=1)
-    label, attr = torch.tensor([0, 0, 0, 0, 0, 1]), torch.ones(6, 1)
-    near = torch.tensor([1, 1] + 10 * [0])
-    unlike = [
-        hexagon,
-        Data(node_label=hexagon.node_label, edge_index=triangles),  # alike for every message passing network
-        Data(node_label=label, edge_index=cycle(6)),
-        Data(node_label=label, edge_index=cycle(6), node_attr=attr),
-        Data(node_label=label, edge_index=cycle(6), node_attr=2 * attr),
-        Data(node_label=hexagon.node_label, edge_index=cycle(6), edge_label=near[torch.arange(12)]),
-        Data(node_label=hexagon.node_label, edge_index=cycle(6), edge_attr=torch.arange(12.0)[:, None]),
-        Data(node_label=torch.zeros(0).long(), edge_index=torch.zeros(2, 0).long()),
-    ]
-    for one in unlike:
-        one.num_nodes = len(one.node_label)
-    again = [shuffled(one, 5) for one in unlike]
-    assert same_graphs([*unlike, *again]).tolist() == 2 * list(range(len(unlike)))
-    assert same_graphs([]).tolist() == []
-
-
-def test_copies_of_random_graphs_are_found() -> None:
-    draw = random.Random(0)
-    made = []
-    for _ in range(40):
-        pairs = [(u, v) for u in range(6) for v in range(u) if draw.random() < 0.5]
-        both = torch.tensor([*pairs, *((v, u) for u, v in pairs)]).reshape(-1, 2).T
-        made.append(Data(node_label=torch.zeros(6).long(), edge_index=both, num_nodes=6))
-    import networkx as nx
-
-    groups = same_graphs([*made, *(shuffled(one, 9) for one in made)])
-    assert np.array_equal(groups[:40], groups[40:])
-    networks = [nx.DiGraph(one.edge_index.T.tolist()) for one in made]
-    for network in networks:
-        network.add_nodes_from(range(6))
-    expected = [[nx.is_isomorphic(one, other) for other in networks] for one in networks]
-    assert (groups[:40, None] == groups[None, :40]).tolist() == expected
+def test_graphs_without_nodes_are_kept(tmp_path: Path) -> None:
+    empty = Data(
+        x=torch.empty(0, 1, dtype=torch.int64), edge_index=torch.empty(2, 0).long(), y=torch.tensor([0])
+    )
+    found = stored(tmp_path, [*graphs(), empty])
+    assert (len(found), found[10].num_nodes, found[10].x.shape) == (11, 0, (0, 2))
+    assert "graphs without nodes: 1" in found.notes
