@@ -148,11 +148,6 @@ class RowLog:
         """All rows of the file that are known, those of other code, too."""
         return self._known.rows
 
-    @property
-    def code(self) -> str:
-        """The digest of the code that measures."""
-        return str(self._stamp["code"])
-
     def _has(self, names: Iterable[str]) -> bool:
         """Return whether all rows of these identities are there."""
         return all(name in self._known.place for name in names)

@@ -68,7 +68,7 @@ def carry_out(
     }
     rows = [row for resident in residents.values() for row in ceilings(resident, plan, log)]
     waiting = [job for job in listed if not known(job, log)]
-    with closing(begin(waiting, residents, plan, device, jobs, scheduler, log.code)) as done:
+    with closing(begin(waiting, residents, plan, device, jobs, scheduler)) as done:
         for _, (job, values) in zip(tracked(waiting, "training"), done, strict=True):
             log.measure(job.work, job.metrics, partial(dict, values))
     return rows + [row for job in listed for row in known(job, log)]
@@ -81,11 +81,10 @@ def begin(
     device: str,
     jobs: int,
     scheduler: str | None,
-    code: str,
 ) -> Done:
     """Run jobs here, in processes or on a cluster; yields each as it gets done."""
     if scheduler is not None:
-        return run_on_cluster(waiting, residents, plan.settings, device, scheduler, code)
+        return run_on_cluster(waiting, residents, plan.settings, device, scheduler)
     if jobs > 1:
         return run_in_processes(waiting, residents, plan.settings, device, jobs)
     return run_here(waiting, residents, plan.settings, device)
