@@ -129,7 +129,7 @@ def unpack(packed: bytes) -> Resident:
 
 @cache
 def stamp() -> dict[str, str]:
-    """What rows say of the process that measured them; the experiment is imported late, as it imports this."""
+    """What rows say of the process that measured them; the experiment is imported late: it imports this."""
     return {**versions(), "code": import_module("experiments.accuracy.experiment").EXPERIMENT.code}
 
 

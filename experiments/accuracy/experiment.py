@@ -1,4 +1,4 @@
-"""Networks x readouts and baselines on the folds of each set, beside ceilings, and what differences are worth.
+"""Networks x readouts and baselines on the folds of each set, beside ceilings, and what differences mean.
 
 Jobs run in processes of one thread each, here or on a cluster, so that a number does not depend on how many
 there are. The rows of a job are written as soon as it is done, and a rerun does what is missing.
@@ -260,8 +260,15 @@ PUBLISHED = (
     Published(
         work="[Xu et al. 2019](https://arxiv.org/abs/1810.00826): GIN-0, sum readout",
         what="Accuracy [%] of GIN with a sum readout",
-        protocol="10-fold cross-validation, the best epoch of the curve averaged over the validation folds; mean and standard deviation over folds.",
-        why="Theirs is chosen on the folds that are reported, so it is optimistic, and all depths are read out; ours is chosen on a hold-out within the training part, and the last round alone is read out. Their *PTC* is PTC_MR.",
+        protocol=(
+            "10-fold cross-validation, the best epoch of the curve averaged over the validation folds; mean "
+            "and standard deviation over folds."
+        ),
+        why=(
+            "Theirs is chosen on the folds that are reported, so it is optimistic, and all depths are "
+            "read out; ours is chosen on a hold-out within the training part, and the last round alone is "
+            "read out. Their *PTC* is PTC_MR."
+        ),
         values={
             "MUTAG": "89.4 ± 5.6",
             "PTC_MR": "64.6 ± 7.0",
@@ -275,8 +282,14 @@ PUBLISHED = (
     Published(
         work="[Errica et al. 2020](https://arxiv.org/abs/1912.09893): GIN, readout chosen from mean and sum",
         what="Accuracy [%] of GIN; ours: sum / mean",
-        protocol="10-fold risk assessment, inner model selection on a hold-out; mean and standard deviation over folds, each the mean of three runs.",
-        why="The same kind of protocol; their selection also searches depth, width, dropout and readout, ours learning rate and epoch alone.",
+        protocol=(
+            "10-fold risk assessment, inner model selection on a hold-out; mean and standard deviation "
+            "over folds, each the mean of three runs."
+        ),
+        why=(
+            "The same kind of protocol; their selection also searches depth, width, dropout and readout, "
+            "ours learning rate and epoch alone."
+        ),
         values={"PROTEINS": "73.3 ± 4.0", "NCI1": "80.0 ± 1.4"},
         network="gin",
         readouts=("sum", "mean"),
@@ -306,7 +319,10 @@ PUBLISHED = (
         work="[Buterez et al. 2022](https://arxiv.org/abs/2211.04952): readouts alone, on GIN",
         what="Sum / mean / max; published: MCC, ours: accuracy [%]",
         protocol="Matthews correlation of their raw runs, averaged.",
-        why="Another measure, so only the order of the readouts and the smallness of their differences can be compared.",
+        why=(
+            "Another measure, so only the order of the readouts and the smallness of their differences "
+            "can be compared."
+        ),
         values={"MUTAG": ".754 / .777 / .775", "Mutagenicity": ".626 / .614 / .654"},
         network="gin",
         readouts=("sum", "mean", "max"),
@@ -318,7 +334,10 @@ PUBLISHED = (
 EXPERIMENT = Experiment(
     name="accuracy",
     title="Accuracy",
-    question="Which readout is best for my data? Networks with every readout on the same folds, with baselines and upper bounds.",
+    question=(
+        "Which readout is best for my data? Networks with every readout on the same folds, with baselines "
+        "and upper bounds."
+    ),
     claim="After a network that can count, a sum readout is more accurate than a mean",
     theory=(
         "The readout that separates more graphs is the better one: a network with a sum readout is more "
