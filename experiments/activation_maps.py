@@ -14,9 +14,9 @@ What is inserted in one order is what is left when the reverse order is deleted,
 give all curves: best first, worst first, and at random.
 
 All maps are of molecules that were held out, and those of untrained networks stand beside them. What is drawn
-comes from the first fold and does not depend on the maps. A statement holds where it does in nine of ten folds
-or more, does not where it does in one of ten or fewer, and else is undecided. The two readouts are compared
-fold by fold, and differ where p is below .05.
+comes from the first fold and does not depend on the maps. A statement holds where it does in nine of ten
+folds or more, does not where it does in one of ten or fewer, and else is undecided. The two readouts are
+compared fold by fold, and differ where p is below .05.
 """
 
 from __future__ import annotations
@@ -532,7 +532,7 @@ def areas(rows: Sequence[Row], data: str, readout: str, order: str) -> list[floa
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
-    """After a mean, nitro groups carry more than their share of the positive score: the verdict is about that."""
+    """After a mean, nitro groups carry more than their share of the score: the verdict is about that."""
     for data in present(rows, "data"):
         for readout in READOUTS:
             yield of_nitro(rows, data, readout)
@@ -569,8 +569,8 @@ def of_nitro(rows: Sequence[Row], data: str, readout: str) -> Finding:
     atoms, score = (per_fold(rows, data, readout, name) for name in ("atoms", "score"))
     more = [s > a for s, a in zip(score, atoms, strict=True)]
     said = (
-        f"they are {share(mean(atoms))} of the atoms and carry {share(mean(score))} of the positive score, more "
-        f"than their share in {sum(more)} of {len(more)} folds"
+        f"they are {share(mean(atoms))} of the atoms and carry {share(mean(score))} of the positive score, "
+        f"more than their share in {sum(more)} of {len(more)} folds"
     )
     return Finding(
         f"{data}, {readout}, nitro groups light up", bool(held(more)), said, main=readout == "mean"
@@ -588,8 +588,8 @@ def of_hits(rows: Sequence[Row], data: str, readout: str) -> Iterator[Finding]:
             more = [hits > expected for _, hits, expected in folds]
             claim = f"{data}, {readout}, the best scored atom is in {group} more often than by chance"
             said = (
-                f"of {number:.0f} mutagens with {group} {share(hit / number)} against {share(chance / number)}, "
-                f"more in {sum(more)} of {len(more)} folds"
+                f"of {number:.0f} mutagens with {group} {share(hit / number)} against "
+                f"{share(chance / number)}, more in {sum(more)} of {len(more)} folds"
             )
             yield Finding(claim, held(more), said, main=False)
 
@@ -599,8 +599,8 @@ def of_removal(rows: Sequence[Row], data: str, readout: str) -> Finding:
     top, at_random = (per_fold(rows, data, readout, name) for name in ("drop top", "drop random"))
     lower = [t > r for t, r in zip(top, at_random, strict=True)]
     said = (
-        f"without its best scored atoms a molecule's logit falls by {mean(top):.2f}, without as many at random "
-        f"by {mean(at_random):.2f}; further in {sum(lower)} of {len(lower)} folds"
+        f"without its best scored atoms a molecule's logit falls by {mean(top):.2f}, without as many at "
+        f"random by {mean(at_random):.2f}; further in {sum(lower)} of {len(lower)} folds"
     )
     return Finding(f"{data}, {readout}, the logit needs the best scored atoms", held(lower), said, main=False)
 

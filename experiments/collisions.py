@@ -168,8 +168,8 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         left = {aggregation: pick(rows, **at, aggregation=aggregation) for aggregation in AGGREGATIONS}
         numbers = (
             f"ceilings on atoms are {atoms}; after one injective round {round_}. Pairs that the mean still "
-            f"confuses after {deepest} rounds: {left['sum']} with injective aggregation, {left['mean']} with mean "
-            "aggregation"
+            f"confuses after {deepest} rounds: {left['sum']} with injective aggregation, {left['mean']} with "
+            "mean aggregation"
         )
         yield Finding(data, ordered and before > 0 and after <= MOST_LEFT, numbers, "check")
 

@@ -576,7 +576,10 @@ def draw_copies(panel: Axes, rows: Sequence[Row], data: str, metric: str) -> Non
 EXPERIMENT = Experiment(
     name="extrapolation",
     title="Extrapolation and calibration",
-    question="Which networks stay accurate on graphs larger than the training graphs, and which grow more confident when a graph is only copied?",
+    question=(
+        "Which networks stay accurate on graphs larger than the training graphs, and which grow more "
+        "confident when a graph is only copied?"
+    ),
     claim=(
         "On larger graphs a mean stays more accurate than a sum, whose confidence grows with graph size alone"
     ),

@@ -437,7 +437,10 @@ def draw(panel: Axes, rows: Sequence[Row], metric: str) -> None:
 EXPERIMENT = Experiment(
     name="gradients",
     title="Gradients",
-    question="Which nodes receive the gradient of each readout, and at which nodes do the losses of two labels both have a gradient?",
+    question=(
+        "Which nodes receive the gradient of each readout, and at which nodes do the losses of two labels "
+        "both have a gradient?"
+    ),
     claim="A mean shares the gradient among all nodes, a max passes it to the nodes with the maximum",
     theory=(
         "A mean is democratic: like a sum, it gives every node of a graph the same gradient. A max is "

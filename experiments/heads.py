@@ -355,7 +355,7 @@ def law_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
-    """For each set: order of the nodes, which the verdict is about; overfitting, accuracy, seeds, and the law."""
+    """For each set: order of the nodes, which decides the verdict; overfitting, accuracy, seeds, the law."""
     for data in present(rows, "data"):
         if data in trained(rows):
             yield Finding(f"{data}, order of the nodes", *of_orders(rows, data))

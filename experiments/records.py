@@ -4,13 +4,13 @@ A row is one number. A file is a sequence of gzip members, one for each time tha
 a kill leaves whole members and at most a torn one at the end, which is cut off. Several processes may append
 to one file: each takes over what the others have written. Three kinds of lines:
 
-    {"stamp": {...}}        a run: commit, whether the tree was dirty, versions, device, day, digest of the code
+    {"stamp": {...}}        a run: commit, whether the tree was dirty, versions, device, day, code
     {"run": 0, ...}         a row that was measured in the run of that number
     {"view": {...}}         a command that ended: its options, notes and figures, and which rows it is made of
 
 A row still counts if measuring it again would give the same number: the same work (data, readout, metric,
-seed, fold and the experiment's own settings), by the same code (see `experiments.digest`) on the same versions
-and device. Rows of other code stay in the file as history.
+seed, fold and the experiment's own settings), by the same code (see `experiments.digest`) on the same
+versions and device. Rows of other code stay in the file as history.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class RowLog:
     """The rows of one experiment in `folder/NAME.jsonl.gz`, to be continued."""
 
     def __init__(self, folder: Path, name: str, device: str = "cpu", code: str = "") -> None:
-        """Open the file, mend its end, and read what is there already; `code` is a digest of what measures."""
+        """Open the file, mend its end, and read what is there already; `code`: a digest of what measures."""
         self.path = path_of(folder, name)
         self._stamp = {"code": code, "versions": versions(), "device": device}
         self._known = Records(self.path)
@@ -147,11 +147,6 @@ class RowLog:
     def rows(self) -> list[Row]:
         """All rows of the file that are known, those of other code, too."""
         return self._known.rows
-
-    @property
-    def code(self) -> str:
-        """The digest of the code that measures."""
-        return str(self._stamp["code"])
 
     def _has(self, names: Iterable[str]) -> bool:
         """Return whether all rows of these identities are there."""

@@ -29,9 +29,9 @@ from experiments.run import RUN
 
 TITLE = "What graph readouts can and cannot see"
 LEAD = (
-    "Sum, mean and max turn the nodes of a graph into one vector. Each section puts one claim about them to the "
-    "test, and says what came out, for the claim or against it. A *check* is a theorem, a count or a test of the "
-    "implementation; a *finding* could have come out otherwise."
+    "Sum, mean and max turn the nodes of a graph into one vector. Each section puts one claim about them to "
+    "the test, and says what came out, for the claim or against it. A *check* is a theorem, a count or a test "
+    "of the implementation; a *finding* could have come out otherwise."
 )
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 MARKUP = re.compile(r"[\\`*<|]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
@@ -127,8 +127,8 @@ def head(sections: Sequence[Section], run: Mapping[str, Any] | None) -> Iterator
     if run:
         quick = ", short trainings and few folds for a first look" if run["quick"] else ""
         yield (
-            f"This page: {code_span(run['command'])}{quick}. Every section ends with the command that made it; one "
-            "that differs was run again since."
+            f"This page: {code_span(run['command'])}{quick}. Every section ends with the command that made "
+            "it; one that differs was run again since."
         )
         yield from map(plain, run["notes"])
     lines = ["| claim | verdict | numbers |", "|---|---|---|"]
@@ -227,7 +227,7 @@ def ours(work: Published, data: str, tables: Sequence[Table]) -> list[str]:
 
 
 def provenance(section: Section) -> str:
-    """Where numbers come from: a file of rows, what these say of their runs, and whether the code is as it was."""
+    """Where numbers come from: rows, what these say of their runs, and whether the code is as it was."""
     stamps = list({id(row["run"]): row["run"] for row in section.rows}.values())
     days = sorted(stamp["date"] for stamp in stamps)
     versions: dict[str, dict[str, None]] = {}
@@ -239,11 +239,13 @@ def provenance(section: Section) -> str:
     seeds = sorted({row["seed"] for row in section.rows} - {None})
     name = records.path_of(Path(), section.experiment.name).name
     current = {stamp["code"] for stamp in stamps} == {section.experiment.code}
+    when = " to ".join(dict.fromkeys(days[:1] + days[-1:]))
+    used = ", ".join(f"{package} {plain(', '.join(found))}" for package, found in versions.items())
     return (
-        f"{len(section.rows)} rows in `{name}`, measured {' to '.join(dict.fromkeys(days[:1] + days[-1:]))} on "
+        f"{len(section.rows)} rows in `{name}`, measured {when} on "
         f"{plain(', '.join(devices))}; sets {plain(', '.join(section.view['data'])) or 'none'}; seeds "  # type: ignore[index]
         f"{', '.join(map(str, seeds)) or 'none'}; commit {', '.join(commits)}; "
-        f"{', '.join(f'{package} {plain(chr(44).join(found))}' for package, found in versions.items())}. Measured by "
+        f"{used}. Measured by "
         f"{'the code as it is' if current else 'code that has changed since'}."
     )
 

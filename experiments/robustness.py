@@ -1,8 +1,8 @@
 """How many nodes must be corrupted until a readout breaks.
 
-A readout counts as broken when it leaves the range of the clean values. Trained networks inherit the breakdown
-point of their readout where the states before it are corrupted. Where the input is, messages carry the damage
-to the neighbours, and fewer nodes are enough.
+A readout counts as broken when it leaves the range of the clean values. Trained networks inherit the
+breakdown point of their readout where the states before it are corrupted. Where the input is, messages carry
+the damage to the neighbours, and fewer nodes are enough.
 """
 
 from __future__ import annotations

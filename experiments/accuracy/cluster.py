@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,18 +37,15 @@ INSTALL = "--scheduler needs Dask: pip install 'dask[distributed]'."
 
 
 def run_on_cluster(
-    waiting: Sequence[Job], residents: Residents, settings: Settings, device: str, address: str, code: str
+    waiting: Sequence[Job], residents: Residents, settings: Settings, device: str, address: str
 ) -> Done:
-    """All jobs, as workers get them done; raises `UserError` where the cluster cannot do them.
-
-    `code` is the digest of this process's code.
-    """
+    """All jobs, as workers get them done; raises `UserError` where the cluster cannot do them."""
     if not waiting:
         return
     with connected(address) as client:
         held = {key: client.submit(unpack, pack(residents[key])) for key in {job.key for job in waiting}}
         tasks = (
-            delayed(on_worker)(held[job.key], place, job, settings, device, stamp(code))
+            delayed(on_worker)(held[job.key], place, job, settings, device, stamp())
             for place, job in enumerate(waiting)
         )
         with parallel_config(backend(client)):
@@ -129,9 +127,10 @@ def unpack(packed: bytes) -> Resident:
     return resident
 
 
-def stamp(code: str) -> dict[str, str]:
-    """What rows say of the process that measured them."""
-    return {**versions(), "code": code}
+@cache
+def stamp() -> dict[str, str]:
+    """What rows say of the process that measured them; the experiment is imported late: it imports this."""
+    return {**versions(), "code": import_module("experiments.accuracy.experiment").EXPERIMENT.code}
 
 
 _alone = threading.Lock()
@@ -146,16 +145,10 @@ def on_worker(
     """
     differing = [
         f"{name} {found} instead of {expected[name]}"
-        for name, found in stamp(code_here()).items()
+        for name, found in stamp().items()
         if found != expected[name]
     ]
     if differing:
         raise UserError(f"--scheduler: a worker has {', '.join(differing)}.")
     with _alone, one_thread(), parallel_config("sequential"):
         return place, job.run(resident.to(device), settings)
-
-
-def code_here() -> str:
-    """The digest of this process's code; the experiment is imported late, because it imports this module."""
-    found: str = import_module("experiments.accuracy.experiment").EXPERIMENT.code
-    return found

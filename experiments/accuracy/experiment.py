@@ -1,4 +1,4 @@
-"""Networks x readouts and baselines on the folds of each set, beside ceilings, and what differences are worth.
+"""Networks x readouts and baselines on the folds of each set, beside ceilings, and what differences mean.
 
 Jobs run in processes of one thread each, here or on a cluster, so that a number does not depend on how many
 there are. The rows of a job are written as soon as it is done, and a rerun does what is missing.
@@ -70,7 +70,7 @@ def carry_out(
     }
     rows = [row for resident in residents.values() for row in ceilings(resident, plan, log)]
     waiting = [job for job in listed if not known(job, log)]
-    with closing(begin(waiting, residents, plan, device, jobs, scheduler, log.code)) as done:
+    with closing(begin(waiting, residents, plan, device, jobs, scheduler)) as done:
         for _, (job, values) in zip(tracked(waiting, "training"), done, strict=True):
             log.measure(job.work, job.metrics, partial(dict, values))
     return rows + [row for job in listed for row in known(job, log)]
@@ -83,11 +83,10 @@ def begin(
     device: str,
     jobs: int,
     scheduler: str | None,
-    code: str,
 ) -> Done:
     """Run jobs here, in processes or on a cluster; yields each as it gets done."""
     if scheduler is not None:
-        return run_on_cluster(waiting, residents, plan.settings, device, scheduler, code)
+        return run_on_cluster(waiting, residents, plan.settings, device, scheduler)
     if jobs > 1:
         return run_in_processes(waiting, residents, plan.settings, device, jobs)
     return run_here(waiting, residents, plan.settings, device)
@@ -315,8 +314,15 @@ PUBLISHED = (
     Published(
         work="[Xu et al. 2019](https://arxiv.org/abs/1810.00826): GIN-0, sum readout",
         what="Accuracy [%] of GIN with a sum readout",
-        protocol="10-fold cross-validation, the best epoch of the curve averaged over the validation folds; mean and standard deviation over folds.",
-        why="Theirs is chosen on the folds that are reported, so it is optimistic, and all depths are read out; ours is chosen on a hold-out within the training part, and the last round alone is read out. Their *PTC* is PTC_MR.",
+        protocol=(
+            "10-fold cross-validation, the best epoch of the curve averaged over the validation folds; mean "
+            "and standard deviation over folds."
+        ),
+        why=(
+            "Theirs is chosen on the folds that are reported, so it is optimistic, and all depths are "
+            "read out; ours is chosen on a hold-out within the training part, and the last round alone is "
+            "read out. Their *PTC* is PTC_MR."
+        ),
         values={
             "MUTAG": "89.4 ± 5.6",
             "PTC_MR": "64.6 ± 7.0",
@@ -330,8 +336,14 @@ PUBLISHED = (
     Published(
         work="[Errica et al. 2020](https://arxiv.org/abs/1912.09893): GIN, readout chosen from mean and sum",
         what="Accuracy [%] of GIN; ours: sum / mean",
-        protocol="10-fold risk assessment, inner model selection on a hold-out; mean and standard deviation over folds, each the mean of three runs.",
-        why="The same kind of protocol; their selection also searches depth, width, dropout and readout, ours learning rate and epoch alone.",
+        protocol=(
+            "10-fold risk assessment, inner model selection on a hold-out; mean and standard deviation "
+            "over folds, each the mean of three runs."
+        ),
+        why=(
+            "The same kind of protocol; their selection also searches depth, width, dropout and readout, "
+            "ours learning rate and epoch alone."
+        ),
         values={"PROTEINS": "73.3 ± 4.0", "NCI1": "80.0 ± 1.4"},
         network="gin",
         readouts=("sum", "mean"),
@@ -361,7 +373,10 @@ PUBLISHED = (
         work="[Buterez et al. 2022](https://arxiv.org/abs/2211.04952): readouts alone, on GIN",
         what="Sum / mean / max; published: MCC, ours: accuracy [%]",
         protocol="Matthews correlation of their raw runs, averaged.",
-        why="Another measure, so only the order of the readouts and the smallness of their differences can be compared.",
+        why=(
+            "Another measure, so only the order of the readouts and the smallness of their differences "
+            "can be compared."
+        ),
         values={"MUTAG": ".754 / .777 / .775", "Mutagenicity": ".626 / .614 / .654"},
         network="gin",
         readouts=("sum", "mean", "max"),
@@ -373,7 +388,10 @@ PUBLISHED = (
 EXPERIMENT = Experiment(
     name="accuracy",
     title="Accuracy",
-    question="Which readout is best for my data? Networks with every readout on the same folds, with baselines and upper bounds.",
+    question=(
+        "Which readout is best for my data? Networks with every readout on the same folds, with baselines "
+        "and upper bounds."
+    ),
     claim="After a network that can count, a sum readout is more accurate than a mean",
     theory=(
         "The readout that separates more graphs is the better one: a network with a sum readout is more "

@@ -1,4 +1,4 @@
-"""How fast readouts are beside everything that one could call instead, and whether limits are met: no miss is hidden."""
+"""How fast readouts are beside everything that one could call instead, and which limits are met."""
 
 from __future__ import annotations
 

@@ -126,10 +126,14 @@ def test_nitro_groups_light_up_where_they_tell_the_classes_apart(measured):
     assert all(n > 1.5 * r for n, r in zip(nitro, at_random, strict=True))
     assert per_fold(measured, "accuracy", trained=False) == [0.5] * 3
     said = [found.sentence for found in activation_maps.findings(measured)]
-    assert said[0].startswith("MUTAG, mean: nitro groups light up")
+    assert said[0].startswith("MUTAG, mean, nitro groups light up: as claimed")
     assert "in 3 of 3 folds" in said[0]
-    assert any("mean: without its best" in one and one.endswith("in 3 of 3 folds.") for one in said)
-    assert said[-1].startswith("MUTAG, mean against max: held-out accuracy 1.000 and")
+    assert any(
+        "mean, the logit needs the best scored atoms: as claimed" in one and one.endswith("in 3 of 3 folds.")
+        for one in said
+    )
+    *_, both = activation_maps.notes([], measured)
+    assert both.startswith("MUTAG, mean against max: held-out accuracy 1.000 and")
 
 
 def test_counts(measured):
@@ -325,11 +329,11 @@ def test_a_rerun_has_the_same_rows(toys, measured, tmp_path):
 
 def test_figures_and_tables_read_rows(toys, measured, tmp_path):
     paths = activation_maps.figure(measured, [toys], tmp_path)
-    assert [path.stem for path in paths[::2]] == ["activation", "activation_curves", "gallery-MUTAG"]
+    assert [path.stem for path in paths] == ["activation", "activation_curves", "gallery-MUTAG"]
     assert {path.suffix for path in paths} == {".png"}
-    before = [path.read_bytes() for path in paths[::2]]
+    before = [path.read_bytes() for path in paths]
     activation_maps.figure(measured, [toys], tmp_path)
-    assert [path.read_bytes() for path in paths[::2]] == before
+    assert [path.read_bytes() for path in paths] == before
     assert [len(table.lines) for table in activation_maps.tables(measured)] == [2, 4, 4, 2, 2]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,19 +34,17 @@ def test_headline(output):
 
 
 def test_paths_are_printed_and_exist(output, folder):
-    paths = [folder / f"{name}.{kind}" for name in NAMES for kind in ("jsonl", "svg", "png")]
+    paths = [folder / f"{name}.{kind}" for name in NAMES for kind in ("jsonl.gz", "png")]
     assert [line for line in output if line.startswith("wrote")] == [f"wrote {path}" for path in paths]
-    assert all(path.stat().st_size > 1000 for path in paths)
+    assert all(path.stat().st_size > 500 for path in paths)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_figures_show_something(output, folder, name):
     pixels = np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
-    assert pixels.shape[1] >= 900
+    assert pixels.shape[1] >= 600
     assert (pixels[0, 0] == 255).all()
     assert 0.005 < (pixels < 200).any(axis=2).mean() < 0.5
-    drawing = ElementTree.parse(folder / f"{name}.svg").getroot()
-    assert sum(element.tag.endswith("path") for element in drawing.iter()) > 20
 
 
 def test_rerun_measures_nothing(output, folder, monkeypatch):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ from experiments import excitation
 from experiments.__main__ import BAD_INPUT, main
 from experiments.console import UserError
 from experiments.models import GIN
-from experiments.records import RowLog, pick
+from experiments.records import RowLog, pick, read_rows
 
 FOLDS, EPOCHS = 2, 60
 
@@ -68,9 +66,11 @@ def test_only_the_sum_shows_the_size(measured):
     assert pick(rows, squeeze="sum", metric="ceiling") == 1
     copies, sizes = [found.sentence for found in excitation.findings(rows)][3:]
     assert copies.startswith(
-        "CYCLES: as claimed, 16 copies of a graph leave all gates by mean and max as they are"
+        "CYCLES, copies: as claimed, 16 copies of a graph leave all gates by mean and max as they are"
     )
-    assert sizes.startswith("CYCLES: as claimed, gates by sum follow the size most in 2 of 2 folds; rank ")
+    assert sizes.startswith(
+        "CYCLES, size: as claimed, gates by sum follow the size most in 2 of 2 folds; rank "
+    )
 
 
 def test_copies_move_gates_by_sum_only(measured):
@@ -251,5 +251,5 @@ def test_the_command_on_rings(tmp_path, capsys):
     assert main(["excitation", "--folds", "2", "--epochs", "1", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "rings: 40 graphs, held out in turns." in said
-    rows = [json.loads(line) for line in (tmp_path / "excitation.jsonl.gz").read_text().splitlines()]
+    rows = read_rows(tmp_path / "excitation.jsonl.gz")
     assert {row["squeeze"] for row in rows} == {*excitation.BASELINES, *excitation.VIEWS}

@@ -188,7 +188,7 @@ def test_verdicts_follow_from_the_rows(measured):
         (4, "in 13 of 14 cases", {"features": heads.ATOMS, "nodes": 4, "metric": "measured"}, 0.1),
     ]
     for place, words, wanted, value in against:
-        sentence = list(heads.verdicts(changed(rows, value, **wanted)))[place]
+        sentence = [found.sentence for found in heads.findings(changed(rows, value, **wanted))][place]
         assert words in sentence
         assert ": as claimed" not in sentence
 

@@ -60,10 +60,11 @@ def test_numbers_against_a_proposition_are_told(measured):
     assert propositions.judged(found, 9) == "fails: mean in float32, logits of sum in float64"
     wrong = [row | {"value": 0.5} if row["metric"] == "losers of max" else row for row in measured]
     assert [found.sentence for found in propositions.findings(wrong)] == [
-        "rings: 9 of 10 propositions hold; 8 fails: losers of max in float32, losers of max in float64."
+        "rings: not as claimed, 9 of 10 propositions hold; "
+        "8 fails: losers of max in float32, losers of max in float64."
     ]
     assert [found.sentence for found in propositions.findings(measured)] == [
-        "rings: 10 of 10 propositions hold."
+        "rings: as claimed, 10 of 10 propositions hold."
     ]
 
 
