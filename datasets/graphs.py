@@ -12,8 +12,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from datasets.duplicates import Integers, same_graphs
+from datasets.targets import Task
 
-Task = Literal["classification", "regression"]
 Features = Literal["categorical", "numeric", "both", "degrees"]
 
 

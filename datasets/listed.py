@@ -107,7 +107,7 @@ def _features(graphs: Sequence[Data], keys: Sequence[str], counts: Integers, nam
         found = _labels(table)
         if found is not None and labels is None:
             labels = found.numpy()
-            notes[key] = f"{key}: {len(found.unique(dim=0))} different rows, taken as labels"
+            notes[key] = f"{key}: taken as labels, {len(found.unique(dim=0))} different"
         elif found is None and numbers is None:
             numbers = table.double().numpy()
             notes[key] = f"{key}: {table.shape[1]} numbers each, as they were given"

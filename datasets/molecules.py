@@ -17,7 +17,8 @@ from datasets.graphs import Unread
 from datasets.tables import Given, Tables
 from readouts.commands.tu.errors import DataError
 
-SUFFIXES = (".csv", ".tsv", ".smi", ".smiles")
+TABLES, LISTS = (".csv", ".tsv"), (".smi", ".smiles")
+SUFFIXES = (*TABLES, *LISTS)
 SAMPLE = 50  # rows that decide which column holds SMILES where none is called so
 LEFT_ASIDE = (
     "node labels are chemical elements; implicit hydrogens, charges and stereochemistry are left aside"
@@ -49,7 +50,7 @@ def read(path: Path, target: str | None) -> Given:
     from rdkit.rdBase import BlockLogs
 
     with BlockLogs():
-        columns, rows = _table(path) if path.suffix in (".csv", ".tsv") else _list(path)
+        columns, rows = _table(path) if path.suffix.lower() in TABLES else _list(path)
         smiles = _smiles_column(columns, rows, target, path)
         chosen = _target_column(columns, smiles, target, path)
         kept, molecules, unread = _molecules(rows, len(columns), smiles, chosen)
@@ -70,8 +71,8 @@ def _text(path: Path) -> str:
 
 def _table(path: Path) -> tuple[list[str], list[Row]]:
     """Read a header and rows, separated by whichever of comma, semicolon and tab the header has most of."""
-    text = _text(path).lstrip("\r\n")
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    text = _text(path)
+    delimiter = max(",;\t", key=text.lstrip("\r\n").partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header, *rows = (
@@ -83,18 +84,19 @@ def _table(path: Path) -> tuple[list[str], list[Row]]:
 
 
 def _list(path: Path) -> tuple[list[str], list[Row]]:
-    """Read fields between blanks."""
-    lines = enumerate(_text(path).split("\n"), start=1)
-    rows = [Row(number, tuple(line.split())) for number, line in lines if line.strip()]
-    if "smiles" in rows[0].fields[0].lower():
-        return list(rows[0].fields), rows[1:]
-    return [str(number + 1) for number in range(len(rows[0].fields))], rows
+    """Read fields between blanks, as many as the first line has."""
+    lines = [(number, line.split()) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
+    first, width = lines[0][1], len(lines[0][1])
+    rows = [Row(number, tuple([*fields, *[""] * width][:width])) for number, fields in lines]
+    if "smiles" in first[0].lower():
+        return first, rows[1:]
+    return [str(number + 1) for number in range(width)], rows
 
 
 def _smiles_column(columns: Sequence[str], rows: Sequence[Row], target: str | None, path: Path) -> int:
     """Return the place of the column of SMILES."""
     names = [column.lower() for column in columns]
-    if path.suffix not in (".csv", ".tsv") and "smiles" not in names:
+    if path.suffix.lower() in LISTS and "smiles" not in names:
         return 0
     found = [place for place, name in enumerate(names) if name == "smiles"]
     found = found or [place for place, name in enumerate(names) if "smiles" in name]

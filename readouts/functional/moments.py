@@ -36,7 +36,7 @@ def moments(
     """
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
     x = x.unsqueeze(1) if x.dim() == 1 else x
-    out = in_parts(_moments, segments, (segments.nodes(x),), temporaries=128).flatten(-2)
+    out = in_parts(_moments, segments, (segments.nodes(x),), temporaries=96).flatten(-2)
     return segments.fill_empty(out, empty)
 
 

@@ -17,8 +17,10 @@ from torch import Tensor
 from readouts import ops
 from readouts.segments import Segments
 
-LARGE = 2**27  # bytes of temporaries from which inputs are divided
-LEAST = 3 * 2**20  # bytes of temporaries of a part, at least
+LARGE = 2**25  # bytes of an input from which it is divided
+HEAVY = 2**28  # bytes of temporaries from which it is, too
+SHARE = 16  # temporaries may take so many times less memory than the inputs
+LEAST = 2**21  # bytes of temporaries of a part, at least
 COLUMNS = 16  # columns in a part, at least: kernels are slow on narrow rows
 SHARE = 12  # temporaries may take so many times less memory than the inputs
 
@@ -45,9 +47,13 @@ def in_parts(
     """
     values = *nodes, *graphs
     divisible = type(segments) is Segments and ops.is_plain(*values)  # first: sizes may be symbols
-    if divisible and any(temporaries * value.numel() >= LARGE for value in nodes):
+    if divisible and any(_is_large(value, temporaries) for value in nodes):
         return _InParts.apply(function, temporaries, by_columns, segments, len(nodes), *values)
     return function(segments, *values)
+
+
+def _is_large(value: Tensor, temporaries: int) -> bool:
+    return value.nbytes >= LARGE or temporaries * value.numel() >= HEAVY
 
 
 def derivatives(

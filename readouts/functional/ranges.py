@@ -21,7 +21,7 @@ from readouts.segments import Segments, flat, has_one_weight
 
 LARGE, SHRINK = 2.0**960, 2.0**-64  # sums of 2^63 terms below LARGE do not overflow
 NOTHING = -5000.0  # exponent of a zero
-CELLS = 2**13  # products that are computed at once
+CELLS = 2**14  # products that are computed at once
 HEADROOM = 900  # exponent of the greatest product while it is added
 LEAST = 2.0**-900  # above it, products that underflow, or are flushed, are below the rounding of a sum
 

@@ -170,7 +170,7 @@ def softmax_of_multiples(x: Tensor, t: float | Tensor, segments: Segments, empty
     function = functools.partial(_softmax_of_multiples, empty, t)
     rows = (per_graph(t, x, segments),) if isinstance(t, Tensor) else ()
     heavy = x.dtype == torch.float64 or isinstance(t, Tensor)
-    return in_parts(function, segments, (x,), rows, temporaries=48 if heavy else 24)
+    return in_parts(function, segments, (x,), rows, temporaries=64 if heavy else 24)
 
 
 def _softmax_of_multiples(
@@ -341,7 +341,7 @@ def logsumexp(
     Source: Pinheiro and Collobert, arXiv 1411.6228.
     """
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
-    return segments.fill_empty(in_parts(_logsumexp, segments, (segments.nodes(x),), temporaries=28), empty)
+    return segments.fill_empty(in_parts(_logsumexp, segments, (segments.nodes(x),), temporaries=44), empty)
 
 
 def _logsumexp(segments: Segments, x: Tensor) -> Tensor:
@@ -398,7 +398,7 @@ def power_mean(
     rows = rows + (torch.where(rows.abs() < least, least, rows) - rows).detach()
     geometric = not isinstance(p, Tensor) and p == 0
     function = functools.partial(_power_mean, geometric, (clamp_min, clamp_max))
-    out = in_parts(function, segments, (segments.nodes(x),), (per_graph(rows, x, segments),), temporaries=96)
+    out = in_parts(function, segments, (segments.nodes(x),), (per_graph(rows, x, segments),), temporaries=112)
     return segments.fill_empty(out, empty)
 
 

@@ -80,7 +80,7 @@ def test_a_list_of_data(tmp_path: Path) -> None:
     assert (found.features, found.edge_features, found.degrees) == ("categorical", None, False)
     assert found.notes == (
         "2 whole numbers, taken as classes",
-        "x: 2 different rows, taken as labels",
+        "x: taken as labels, 2 different",
     )
 
 

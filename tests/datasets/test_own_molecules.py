@@ -132,6 +132,22 @@ def test_a_list_of_smiles(tmp_path: Path) -> None:
     assert [graph.line for graph in load(bare, target="2")][:2] == [1, 2]
 
 
+def test_lists_have_names_of_several_words_and_lines_without(tmp_path: Path) -> None:
+    ragged = tmp_path / "RAGGED.SMI"
+    rows = [f"{text} {answer} a name" for text, answer in zip(ETHERS, ACTIVE, strict=True)]
+    ragged.write_text("\n".join(["C yes methane", "", "CC", *rows]))
+    found = load(ragged, target="2")
+    assert (len(found), found.unread) == (11, ((3, "CC", "no target"),))
+    assert [graph.line for graph in found][:2] == [1, 4]
+
+
+def test_blank_lines_count(tmp_path: Path) -> None:
+    path = tmp_path / "BLANK.CSV"
+    rows = [f"{text},{place}.5" for place, text in enumerate(ETHERS)]
+    path.write_text("\n\r\n" + "smiles,size\r\n\r\n" + "\r\n".join(rows))
+    assert [graph.line for graph in load(path)][:2] == [5, 6]
+
+
 def test_quoted_fields_may_hold_commas_and_lines(tmp_path: Path) -> None:
     path = tmp_path / "quoted.csv"
     rows = [f'"a,\n{place}",{text},{place}.5' for place, text in enumerate(ETHERS)]

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 from bits import assert_same_bits
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.autograd import grad
 
@@ -59,6 +59,7 @@ numbers = st.builds(
 )
 
 
+@example(pairs=[(1.0, 2.0), (0.0, 8.683634040564e-311)], cancel=True)
 @given(pairs=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=6), cancel=st.booleans())
 def test_weighted_mean_in_float64_is_that_of_fractions(pairs, cancel):
     pairs = [*pairs, (pairs[0][0] * (1 + 2.0**-30), -pairs[0][1])] if cancel else pairs
@@ -86,6 +87,34 @@ def test_float32_with_float64_weights(pairs):
         assert (
             abs(Fraction(out.item()) - expected) <= abs(expected) * Fraction(1, 2**23) + Fraction(2) ** -149
         )
+
+
+@pytest.mark.parametrize("columns", [1, 20])
+def test_graphs_that_take_care_do_not_change_others(columns):
+    """Values and gradients in float64 are those of each graph alone, also where others leave the range."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(24, 20, dtype=torch.float64), torch.rand(24, columns, dtype=torch.float64)
+    slope = torch.randn(6, 20, dtype=torch.float64)
+    index = torch.arange(24) // 4
+    x[4:8] *= 1e300
+    weight[8:12] *= 1e-300
+    x[12:16] = 0
+    weight[16] = 0
+    x[16] = INF
+    slope[5] *= 1e290
+
+    def results(x, weight, index, slope):
+        x, weight = (tensor.clone().requires_grad_() for tensor in (x, weight))
+        out = weighted_mean(x, weight, index)
+        return [out.detach(), *grad(out, (x, weight), slope)]
+
+    together = results(x, weight, index, slope)
+    assert all(value.isfinite().all() for value in together)
+    for graph in range(6):
+        nodes = index == graph
+        alone = results(x[nodes], weight[nodes], index[nodes] * 0, slope[[graph]])
+        for part, whole in zip(alone, together, strict=True):
+            assert_same_bits(part, whole[graph : graph + 1] if len(whole) == 6 else whole[nodes])
 
 
 def test_gradients_of_small_weights():
