@@ -441,7 +441,7 @@ def test_rows_have_all_fields_and_are_not_measured_again(cast, tmp_path, monkeyp
     case |= {"layout": "sorted", "timing": "eager", "graphs": 6, "nodes": 24, "features": 3, "threads": 1}
     for row in rows:
         assert case.items() <= row.items()
-        assert {"direction", "contender", "verdict", "bytes", "machine", "libraries", "commit"} <= set(row)
+        assert {"direction", "contender", "verdict", "bytes", "machine", "libraries", "run"} <= set(row)
     (row,) = (row for row in rows if row["contender"] == PYG and row["direction"] == FORWARD)
     assert row["metric"] == "seconds"
     assert 0 < row["p20"] <= row["value"] <= row["p80"]
