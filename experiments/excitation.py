@@ -1,9 +1,9 @@
 """Gates that rescale the channels of all nodes by what a readout, the squeeze, sees of the graph.
 
 All networks have the same weights to begin with, but for the gates, and see the same batches. Gates help
-where `experiments.statistics` calls the difference to no gates better. The rest is claimed of folds: in all of
-them copies move no gate by mean or max, and saturate gates by sum; in nine of ten or more, gates by sum follow the
-size more than the others do, on average over the blocks.
+where `experiments.statistics` calls the difference to no gates better. The rest is claimed of folds: in all
+of them copies move no gate by mean or max, and saturate gates by sum; in nine of ten or more, gates by sum
+follow the size more than the others do, on average over the blocks.
 """
 
 from __future__ import annotations

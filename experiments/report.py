@@ -30,8 +30,8 @@ from experiments.run import RUN
 TITLE = "What graph readouts can and cannot see"
 LEAD = (
     "Sum, mean and max turn the nodes of a graph into one vector. Each section puts one claim about them to "
-    "the test, and says what came out, for the claim or against it. A *check* is a theorem, a count or a test "
-    "of the implementation; a *finding* could have come out otherwise."
+    "the test, and says what came out, for the claim or against it. A *check* is a theorem, a count or a "
+    "test of the implementation; a *finding* could have come out otherwise."
 )
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 MARKUP = re.compile(r"[\\`*<|]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")

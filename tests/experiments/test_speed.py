@@ -441,7 +441,7 @@ def test_rows_have_all_fields_and_are_not_measured_again(cast, tmp_path, monkeyp
     case |= {"layout": "sorted", "timing": "eager", "graphs": 6, "nodes": 24, "features": 3, "threads": 1}
     for row in rows:
         assert case.items() <= row.items()
-        assert {"direction", "contender", "verdict", "bytes", "machine", "libraries", "commit"} <= set(row)
+        assert {"direction", "contender", "verdict", "bytes", "machine", "libraries", "run"} <= set(row)
     (row,) = (row for row in rows if row["contender"] == PYG and row["direction"] == FORWARD)
     assert row["metric"] == "seconds"
     assert 0 < row["p20"] <= row["value"] <= row["p80"]
@@ -557,14 +557,17 @@ def test_start_is_timed_in_a_fresh_process(tmp_path, monkeypatch):
 # Limits and tables
 
 
+OF_CPU, OF_CUDA = ({"code": "", "versions": {}, "device": device} for device in ("cpu", "cuda"))
+
+
 def row(data, direction, contender, seconds, reduce="sum, mean, max", **more):
     graphs, nodes, features = map(int, data.split("x"))
-    case = {"experiment": "speed", "data": data, "readout": reduce, "direction": direction, "device": "cpu"}
-    case |= {"dtype": "float32", "kind": "normal", "layout": "sorted", "timing": "eager", "code": ""}
+    case = {"data": data, "readout": reduce, "direction": direction, "run": OF_CPU}
+    case |= {"dtype": "float32", "kind": "normal", "layout": "sorted", "timing": "eager"}
     case |= {"graphs": graphs, "nodes": graphs * nodes, "features": features}
-    case |= {"versions": {}, "fold": None, "seed": 0}
+    case |= {"fold": None, "seed": 0}
     values = {"metric": "seconds", "value": seconds, "contender": contender, "verdict": RIGHT, "bytes": 1}
-    return case | values | {"commit": "", "date": ""} | more
+    return case | values | more
 
 
 def cell(data, direction, times, **more):
@@ -636,10 +639,17 @@ def test_every_limit_says_what_it_is():
         ("memory speed, forward", LARGE, FORWARD, {OURS: 1.3}, {"reduce": "sum"}, []),
         ("memory speed, forward+backward", LARGE, BACKWARD, {OURS: 3, FRESH: 2}, {}, [(1.5, False)]),
         ("ten times PyG", LARGE, BACKWARD, {OURS: 1, PYG: 12}, {}, [(12, True)]),
-        ("GPU against PyG", "65536x30x256", BACKWARD, {OURS: 1, PYG: 3}, {"device": "cuda"}, [(3, False)]),
-        ("GPU, small", SMALL, FORWARD, {OURS: 1, PYG: 3}, {"device": "cuda"}, [(0.333, True)]),
+        (
+            "GPU against PyG",
+            "65536x30x256",
+            BACKWARD,
+            {OURS: 1, PYG: 3},
+            {"run": OF_CUDA},
+            [(3, False)],
+        ),
+        ("GPU, small", SMALL, FORWARD, {OURS: 1, PYG: 3}, {"run": OF_CUDA}, [(0.333, True)]),
         ("GPU, small", SMALL, FORWARD, {OURS: 1, PYG: 3}, {}, []),
-        ("ten times PyG", LARGE, BACKWARD, {OURS: 1, PYG: 12}, {"device": "cuda"}, []),
+        ("ten times PyG", LARGE, BACKWARD, {OURS: 1, PYG: 12}, {"run": OF_CUDA}, []),
     ],
 )
 def test_limits_from_rows(limit, data, direction, times, more, expected):
@@ -667,7 +677,7 @@ def test_limits_of_memory_start_and_copies():
     assert (reached(starts, "import"), reached(starts, "first call")) == ([(0.2, True)], [(6, False)])
     shape = "65536x30x256"
     size, out = 4 * 65536 * 30 * 256, 4 * 65536 * 256 * 3
-    rows = cell(shape, FORWARD, {READ: 1, OURS: (size + out) / 90, COPY: 2 * size / 100}, device="cuda")
+    rows = cell(shape, FORWARD, {READ: 1, OURS: (size + out) / 90, COPY: 2 * size / 100}, run=OF_CUDA)
     assert reached(rows, "GPU bandwidth") == [(0.9, True)]
 
 
@@ -730,7 +740,7 @@ def test_noise_is_told():
     assert f"in 1 cases ({SMALL}, sum, mean, max, forward)" in sentence
     assert [one.verdict for one in evaluate(gather(rows))] == ["met by 50 %, noisy"]
     shown = experiment.times(gather(rows), "sum, mean, max", FORWARD)
-    assert list(shown.columns[1].cells) == ["2 s~"]
+    assert [line[1] for line in shown.lines] == ["2 s~"]
 
 
 def test_a_read_that_is_implausibly_slow_makes_a_case_noisy():
