@@ -122,7 +122,7 @@ def ceilings(resident: Resident, plan: Plan, log: RowLog) -> Iterator[Row]:
 REFERENCE = "mean"
 TITLES = {ACCURACY: "Accuracy", SKILL: "Skill"}
 NOT_TRIED = (
-    "Not tried: other widths, depths, optimisers and schedules, edge features, splits by size or by scaffold; "
+    "Not tried: other widths, depths, optimisers and schedules, edge features, splits by size or scaffold; "
     "a readout may gain from settings of its own."
 )
 ERRORS = ("set", "network", "readout", "MAE", "RMSE", "R2")

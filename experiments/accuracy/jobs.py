@@ -136,7 +136,7 @@ def baselines_of(graphs: GraphSet) -> list[str]:
 
 
 def most_folds(graphs: GraphSet) -> int:
-    """Ten folds, or as many as the smallest class has graphs; for numbers, half as many as there are graphs."""
+    """Ten folds, or as many as the smallest class has graphs; for numbers, as there are pairs of graphs."""
     if not graphs.classes:
         return min(FOLDS, len(graphs) // 2)
     return min(FOLDS, int(np.bincount(graphs.targets.numpy(), minlength=graphs.classes).min()))
@@ -145,7 +145,8 @@ def most_folds(graphs: GraphSet) -> int:
 def check(graphs: GraphSet, plan: Plan) -> None:
     """Refuse what has no answer, in one sentence."""
     if len({float(graph.y) for graph in graphs}) < 2:
-        raise UserError(f"{graphs.name}: all {len(graphs)} graphs have one target; accuracy needs two.")
+        are = "are of one class" if graphs.classes else "have one number"
+        raise UserError(f"{graphs.name}: all {len(graphs)} graphs {are}; accuracy needs two.")
     if not any(graph.num_nodes for graph in graphs):
         raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
     if plan.attributes and not all("node_attr" in graph for graph in graphs):

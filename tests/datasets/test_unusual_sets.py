@@ -102,7 +102,7 @@ def test_a_set_with_regression_targets_is_refused(tmp_path, capsys):
     targets = texts(lambda graph: 3, edges=True) | {"graph_labels": "0.5\n" * GRAPHS}
     write_set(tmp_path / "mirror", "ODD", **targets)
     assert main(["copies", "--data", "ODD", "--mirror", str(tmp_path / "mirror")]) == BAD_INPUT
-    assert "ODD: expected a set with classes, got one with regression targets." in capsys.readouterr().err
+    assert "ODD: expected classes, got numbers, which only accuracy predicts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("labelled", [False, True])
