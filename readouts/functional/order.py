@@ -175,7 +175,11 @@ def trimmed_mean(
     segments = graphs_of(x, batch, ptr, size, empty)
     n = segments.count
     cut = torch.minimum((n.to(wide_dtype(n)) * proportion).long(), ((n - 1) // 2).clamp(min=0))
-    out = in_parts(_trimmed, segments, (flat(segments.nodes(x)),), (cut,), temporaries=24)
+    rows = flat(segments.nodes(x))
+    if segments.order is None:  # then there are no temporaries to speak of
+        out = _trimmed(segments, rows, cut)
+    else:
+        out = in_parts(_trimmed, segments, (rows,), (cut,), temporaries=24)
     return finish(out.unsqueeze(1), x, segments, True, empty)
 
 

@@ -19,7 +19,6 @@ from readouts.segments import Segments
 
 LARGE = 2**25  # bytes of an input from which it is divided
 HEAVY = 2**28  # bytes of temporaries from which it is, too
-SHARE = 16  # temporaries may take so many times less memory than the inputs
 LEAST = 2**21  # bytes of temporaries of a part, at least
 COLUMNS = 16  # columns in a part, at least: kernels are slow on narrow rows
 SHARE = 12  # temporaries may take so many times less memory than the inputs
@@ -36,14 +35,14 @@ def in_parts(
 ) -> Tensor:
     """Return function(segments, *nodes, *graphs) [B, *, F], in parts if an input is large and on the CPU.
 
-    The function treats every graph for itself, and has no other inputs with a gradient.
+    The function treats every graph separately, and has no other inputs with a gradient.
 
     Args:
         nodes: values of nodes [N, ...]; the columns of some may have size 1, to be broadcast.
         graphs: values of graphs [B, ...].
         temporaries: bytes that function and backward need at once for every number of a part.
-        by_columns: whether the function also treats every column, the last dimension of two or more, for
-            itself; then a graph that is larger than a part can be divided, too.
+        by_columns: whether the function also treats every column, the last dimension of two or more,
+            separately; then a graph that is larger than a part can be divided, too.
     """
     values = *nodes, *graphs
     divisible = type(segments) is Segments and ops.is_plain(*values)  # first: sizes may be symbols

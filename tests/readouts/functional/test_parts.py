@@ -98,7 +98,9 @@ def test_parts_have_the_bits_of_the_whole(name, layout, dtype, counted, monkeypa
         pytest.skip("has networks of its own, in their dtype")
     function, x, index = READOUTS[name], values(dtype), LAYOUTS[layout]
     found = results(function, x, index)
-    if not (dtype == torch.float32 and name == "one weight"):
+    light = (name, dtype) == ("one weight", torch.float32)
+    light |= name == "trimmed mean" and layout in ("sorted", "single")
+    if not light:
         assert len({part.segments.num_nodes for part in counted}) > 2 or (
             layout == "single" and len(counted) > 0
         )
