@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.data.separate import separate
 
-from readouts.commands.data import _plain_classes
+from readouts.commands.data import plain_classes
 from readouts.commands.target import CannotRunError, find, said
 from readouts.commands.tu.errors import DataError
 
@@ -24,7 +24,7 @@ def from_file(path: Path, trust: bool) -> list[Data]:
     """
     expected = f"{path}: expected a list of Data or a data set of PyG"
     try:
-        with torch.serialization.safe_globals(_plain_classes()):
+        with torch.serialization.safe_globals(plain_classes()):
             held = torch.load(path, weights_only=not trust, map_location="cpu")
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"GLOBAL (\S+)", str(error))

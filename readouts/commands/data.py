@@ -106,7 +106,7 @@ def from_file(path: str) -> Data | tuple[Tensor, ...]:
         CannotRunError: the file cannot be read, or holds something else.
     """
     try:
-        with torch.serialization.safe_globals(_plain_classes()):
+        with torch.serialization.safe_globals(plain_classes()):
             held = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"GLOBAL (\S+)", str(error))
@@ -143,7 +143,7 @@ def _expected(path: str) -> str:
     return f"--data: expected Data, a list of Data, Batch or a tuple of tensors in {path}"
 
 
-def _plain_classes() -> list[Any]:
+def plain_classes() -> list[Any]:
     """Return the classes in pickles of graphs that are not on the safe list of torch yet.
 
     On exit `safe_globals` removes from that list all that it was given. `_BatchBuilder` replaces the helper
