@@ -92,10 +92,17 @@ def parsed(module: str) -> tuple[list[ast.stmt], dict[str, list[ast.stmt]], dict
             targets = zip(names, imports(statement, everything=True), strict=True)
             imported |= {name: target for name, target in targets if place(target[0])}
         else:
-            for part in ast.walk(statement):
+            for part in targets_of(statement):
                 if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
                     defined.setdefault(part.id, []).append(statement)
     return tree.body, defined, imported
+
+
+def targets_of(statement: ast.stmt) -> Iterator[ast.AST]:
+    """What a statement assigns to; variables of its comprehensions are no names of the module."""
+    if isinstance(statement, ast.Assign):
+        return (part for target in statement.targets for part in ast.walk(target))
+    return ast.walk(statement.target if isinstance(statement, ast.AnnAssign | ast.AugAssign) else statement)
 
 
 def imports(node: ast.AST, everything: bool = False) -> Iterator[Name]:
