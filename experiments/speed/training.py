@@ -88,7 +88,7 @@ def milliseconds(
         model(x, edges, batch).square().mean().backward()
         optimizer.step()
 
-    steps = max(1, 40_000 // edges.shape[1])
+    steps = max(1, 400_000 // edges.shape[1])  # in one block, as whole trainings are
     times: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(turns + 1):
         for exact in times:
