@@ -12,6 +12,7 @@ from torch_geometric.data import Batch, Data
 from datasets import GraphSet, load
 from experiments import extrapolation
 from experiments.__main__ import BAD_INPUT, main
+from experiments.accuracy import goals
 from experiments.accuracy.resident import reside
 from experiments.accuracy.training import Settings
 from experiments.console import UserError
@@ -201,7 +202,7 @@ def test_the_best_epoch_on_the_hold_out_is_kept(monkeypatch):
     resident = reside(chosen.graphs, "gin", 3)
     losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
     seen = []
-    true = extrapolation.cross_entropy
+    true = goals.cross_entropy
 
     def told(logits, y, weight):
         if torch.is_grad_enabled():
@@ -209,7 +210,7 @@ def test_the_best_epoch_on_the_hold_out_is_kept(monkeypatch):
         seen.append(logits)
         return torch.tensor(next(losses))
 
-    monkeypatch.setattr(extrapolation, "cross_entropy", told)
+    monkeypatch.setattr(goals, "cross_entropy", told)
     settings = Settings(epochs=9, learning_rates=(0.01,), patience=3)
     network = extrapolation.train(resident, chosen.parts[0], "sum", 0, settings)
     assert len(seen) == 5

@@ -376,7 +376,7 @@ def toy(monkeypatch):
     monkeypatch.setattr(Experiment, "code", "toy")
     sets = {TOO_HEAVY: replace(load("rings"), name=TOO_HEAVY), "rings": load("rings")}
     for place in (cli, run):
-        monkeypatch.setattr(place, "load_sets", lambda names, mirror: [sets[name] for name in names])
+        monkeypatch.setattr(place, "load_sets", lambda names, *_, **__: [sets[name] for name in names])
 
 
 def test_a_new_experiment_is_a_module_a_line_and_a_test(toy, tmp_path, capsys):
@@ -437,7 +437,7 @@ def test_anything_else_stops_the_run_with_its_traceback(toy, tmp_path, monkeypat
 
 
 def test_all_without_mutag_takes_rings_and_says_so(toy, tmp_path, monkeypatch):
-    def only_rings(names, mirror):
+    def only_rings(names, *_, **__):
         if names != ["rings"]:
             raise UserError("no MUTAG here")
 
