@@ -152,10 +152,11 @@ def balanced(graph_set: GraphSet, indices: Sequence[int], seed: int = 0) -> tupl
 
 
 def fingerprint(graph_set: GraphSet) -> str:
-    """SHA-256 over node labels, edges and `y` of every graph, in their order, as a hex string."""
+    """SHA-256 over `y`, node labels, node attributes and edges of every graph, in order, as a hex string."""
     digest = hashlib.sha256()
     for graph in graph_set:
-        for tensor in (graph.y, graph.node_label, graph.edge_index):
+        attributes = [graph.node_attr] if "node_attr" in graph else []
+        for tensor in (graph.y, graph.node_label, graph.edge_index, *attributes):
             values = tensor.numpy().astype("<f8" if tensor.is_floating_point() else "<i8", order="C")
             digest.update(np.array(values.shape, "<i8").tobytes() + values.tobytes())
     return digest.hexdigest()

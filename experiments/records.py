@@ -100,9 +100,21 @@ class Records:
 class RowLog:
     """The rows of one experiment in `folder/NAME.jsonl.gz`, to be continued."""
 
-    def __init__(self, folder: Path, name: str, device: str = "cpu", code: str = "") -> None:
-        """Open the file, mend its end, and read what is there already; `code`: a digest of what measures."""
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        device: str = "cpu",
+        code: str = "",
+        fingerprints: Mapping[str, str] | None = None,
+    ) -> None:
+        """Open the file, mend its end, and read what is there already.
+
+        `code` is a digest of what measures, `fingerprints` are those of sets whose content may change under
+        one name; these are part of the work.
+        """
         self.path = path_of(folder, name)
+        self._fingerprints = fingerprints or {}
         self._stamp = {"code": code, "versions": versions(), "device": device}
         self._known = Records(self.path)
         self._read = 0  # bytes of the file
@@ -119,6 +131,8 @@ class RowLog:
 
         `work` names data, readout, seed and fold (`None` where there is none) and the settings.
         """
+        if found := self._fingerprints.get(work["data"]):
+            work = {**work, "fingerprint": found}
         wanted = [{**work, "metric": metric, "run": self._stamp} for metric in metrics]
         names = [identity(row) for row in wanted]
         if not self._has(names):

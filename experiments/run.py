@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.console import UserError, say, writing
 from experiments.experiment import Experiment, call, command_line, one_thread, told
 from experiments.options import load_sets, notes_on, resolve
 from experiments.records import Row, RowLog
+
+if TYPE_CHECKING:
+    from datasets import GraphSet
 
 FAILURE, RUN = "all.failure.txt", "all.json"
 CPU = "cpu"
@@ -33,9 +36,8 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
     given = {**options, "device": device, "sets": sets}
     prepare = experiment.prepare
     given["tasks"] = tasks = [call(prepare, graphs, given=given) for graphs in sets] if prepare else sets
-    with RowLog(
-        options["out"], experiment.name, device if experiment.on_device else CPU, experiment.code
-    ) as log:
+    on = device if experiment.on_device else CPU
+    with RowLog(options["out"], experiment.name, on, experiment.code, fingerprints_of(sets)) as log:
         with one_thread() if experiment.one_thread else nullcontext():
             rows = list(call(experiment.measure, tasks, log, given=given))
         figures = call(experiment.figure, rows, given=given)
@@ -53,6 +55,14 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
         say(*call(experiment.aside, given=given))
     say(*(f"wrote {path}" for path in (log.path, *figures)))
     return rows
+
+
+def fingerprints_of(sets: Sequence[GraphSet]) -> dict[str, str]:
+    """Fingerprints of own data: a file may change and keep its name."""
+    from datasets.own import is_own
+    from datasets.splits import fingerprint
+
+    return {graphs.name: fingerprint(graphs)[:16] for graphs in sets if is_own(graphs.name)}
 
 
 def run_all(experiments: Sequence[tuple[Experiment, Given]], out: Path, about: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from experiments.accuracy.answer import Belief, choose, paragraph
 from experiments.accuracy.goals import Classes, Numbers
 from experiments.accuracy.jobs import Plan, list_jobs
 from experiments.accuracy.resident import reside
+from experiments.records import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,16 @@ def test_the_answer_names_what_is_better_and_what_will_do():
         "X, gin", "accuracy", scores, {"counts only": level + 0.1}, dict.fromkeys(scores, 1.0), 10
     )
     assert "probability 0.00: the baseline may be all that you need" in told
+
+
+def test_rows_of_a_table_that_changed_are_measured_again(tmp_path):
+    def ceilings(seed):
+        planted.write_csv(tmp_path / "rings.csv", molecules=20, seed=seed)
+        arguments = f"collisions --data {tmp_path}/rings.csv --target presence --out {tmp_path}/out"
+        assert main(arguments.split()) == 0
+        return [row["fingerprint"] for row in read_rows(tmp_path / "out" / "collisions.jsonl.gz")]
+
+    first, both, again = ceilings(0), ceilings(1), ceilings(0)
+    assert len(set(first)) == 1
+    assert len(set(both)) == 2
+    assert both == again
