@@ -120,7 +120,9 @@ bool copy_offsets(const int64_t* ptr, int64_t graphs, int64_t nodes, int64_t* co
 
 int clamped(int64_t threads) { return (int)(threads > 64 ? 64 : (threads < 1 ? 1 : threads)); }
 
-constexpr int64_t kDirectly = 1 << 17;  // float64 sums that stay in the cache while rows are added in any order
+// The most float64 sums to which rows are added in any order faster than they are grouped: of rows of one block of
+// columns, and of wider rows, which are read once for every block.
+constexpr int64_t kNarrow = 1 << 17, kWide = 1 << 12;
 
 // Copy an index and count the nodes of every graph. Return 0 where they lie graph by graph, else 1.
 int copy_index(const void* index, int64_t bytes, int64_t nodes, int64_t graphs, int64_t* copy, int64_t* ptr) {
@@ -142,7 +144,8 @@ int copy_index(const void* index, int64_t bytes, int64_t nodes, int64_t graphs, 
 // was, where the nodes lie graph by graph or the sums are too many or too wide: the other kernels are faster there.
 int reduce_directly(const void* x, DType dtype, int64_t nodes, int64_t features, const void* index, int64_t bytes,
                     int64_t graphs, const Reductions& reductions, bool updates, void* out, int64_t threads) {
-  if (!flag_works || dtype < kFloat32 || dtype > kBFloat16 || graphs * ((features + 15) / 16 * 16) > kDirectly) return 1;
+  if (!flag_works || dtype < kFloat32 || dtype > kBFloat16) return 1;
+  if (graphs * ((features + 15) / 16 * 16) > (features <= 16 ? kNarrow : kWide)) return 1;
   Buffer<int64_t> copy(nodes), ptr(graphs + 1);
   int found = copy_index(index, bytes, nodes, graphs, copy.get(), ptr.get());
   if (found != 1) return found == 0 ? 1 : found;
