@@ -77,11 +77,13 @@ void reduce_directly(const Forward<T>& call, const int64_t* index, unsigned char
   Columns columns(call.features);
   int64_t blocks = columns.blocks(), size = call.offsets.graphs * W;
   double* sums = thread_scratch(blocks * size * sizeof(double)).template take<double>(blocks * size);
-  int parts = (int)vmin<int64_t>(threads, blocks);
+  int64_t units = vmax<int64_t>(columns.full(), 1);  // the last block may overlap the one before: one thread has both
+  int parts = (int)vmin<int64_t>(threads, units);
   auto for_blocks = [&](const auto& task) {
     auto work = [&](int part) {
       ControlWord word;
-      for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block)
+      int64_t stop = part + 1 == parts ? blocks : units * (part + 1) / parts;
+      for (int64_t block = units * part / parts; block < stop; ++block)
         task(DirectBlock<T>{call, index, sums + block * size, columns.column(block), call.features, columns.lanes()});
     };
     if (parts == 1)
