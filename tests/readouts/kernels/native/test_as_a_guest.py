@@ -19,6 +19,8 @@ from readouts.kernels.portable import elementary as portable
 from readouts.kernels.portable import weighted as portable_weighted
 from readouts.reductions import ELEMENTARY as NAMES
 
+pytestmark = pytest.mark.skipif(core.isa is None, reason="without the native core")
+
 
 def workload(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -65,7 +67,6 @@ def test_children_forked_after_use(monkeypatch):
     assert child.exitcode == 0
 
 
-@pytest.mark.skipif(core.isa is None, reason="without the native core")
 def test_a_pool_serves_where_pytorch_brings_no_threads(monkeypatch):
     monkeypatch.setattr(memory, "GRAIN", 1000)
     expected = [results(seed) for seed in range(8)]

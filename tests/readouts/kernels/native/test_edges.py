@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from readouts.kernels.native.library import core
+
 START = """
 import atexit, faulthandler, os, resource, signal, threading, time
 import torch
@@ -58,6 +60,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.skipif(core.isa is None, reason="without the native core")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits, timers and forks of Linux")
 @pytest.mark.parametrize(
     ("program", "lines"), [(ALONE, 2), (HANDLERS, 11), (FORKS, 4)], ids=["alone", "handlers", "forks"]
