@@ -144,9 +144,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.skipif(
-    core.isa is None, reason="PyTorch's operators take several times the memory"
-)
+@pytest.mark.skipif(core.isa is None, reason="PyTorch's operators take several times the memory")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from /proc")
 def test_peak_of_memory():
     once = above(CASES)
