@@ -37,7 +37,8 @@ class GraphSet:
 
     `classes` is 0 for regression; `class_names`, `node_names` and `edge_names` say what classes, node labels
     and edge labels mean. `notes` tells what loading changed and decided, `unread` lists the rows of the file
-    that became no graph. With `degrees`, node labels are degrees that stand in for missing labels.
+    that became no graph. With `degrees`, node labels are degrees that stand in for missing labels. `own` data
+    come from a file or a function, whose content may change under one name.
 
     Like a PyG dataset, a set takes an index for one graph, and slices, lists of indices, tensors and masks
     for a part of the set.
@@ -52,6 +53,7 @@ class GraphSet:
     edge_names: tuple[str, ...] | None = None
     unread: tuple[Unread, ...] = ()
     degrees: bool = False
+    own: bool = False
 
     def __len__(self) -> int:
         return len(self.graphs)

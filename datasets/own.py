@@ -100,6 +100,7 @@ def _graph_set(given: Given, task: str | None) -> GraphSet:
         edge_names=given.edge_names,
         unread=given.unread,
         degrees=given.tables.node_labels is None,
+        own=True,
     )
     return replace(found, notes=(*notes, *_duplicates(found.groups(), targets.values)))
 

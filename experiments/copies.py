@@ -22,6 +22,7 @@ from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.models import GIN
 from experiments.options import FOLDS, STEPS, number
 from experiments.records import Row, RowLog, present, values
+from experiments.samples import drawn, label_of, sampled
 
 READOUTS = ("sum", "mean", "max")
 BASELINE = "size only"
@@ -46,7 +47,7 @@ class Task:
     @property
     def sentence(self) -> str:
         """What is asked, and on how many of the molecules."""
-        sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
+        sample = sampled(len(self.graphs), self.available)
         return (
             f"{self.data}: {len(self.graphs)} graphs{sample}, each against {self.k} copies of it; "
             "the smallest and the largest of each class or family are always trained on."
@@ -55,15 +56,13 @@ class Task:
 
 def choose(graphs: GraphSet, k: int | None, seed: int) -> Task:
     """A task on at most `SAMPLE` graphs; k defaults to `enough_copies`."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(graphs), generator=generator)[:SAMPLE].sort().values.tolist()
-    picked = [graphs[position] for position in order if graphs[position].num_nodes > 0]
+    picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 0]
     return Task(
         data=graphs.name,
         graphs=tuple(Data(x=graph.x, edge_index=graph.edge_index) for graph in picked),
         available=len(graphs),
         k=k or enough_copies([graph.num_nodes for graph in picked]),
-        strata=tuple(graph.family if "family" in graph else str(int(graph.y)) for graph in picked),
+        strata=tuple(map(label_of, picked)),
     )
 
 

@@ -32,6 +32,7 @@ from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.models import GIN
 from experiments.options import FOLDS, STEPS
 from experiments.records import Row, RowLog, average, present
+from experiments.samples import drawn, sampled, untrained
 from readouts import readout as pool
 
 Matrix = npt.NDArray[np.float64]
@@ -66,15 +67,14 @@ class Task:
     @property
     def sentence(self) -> str:
         """On how many graphs, and what was left out."""
-        sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
-        alone = "" if self.classes > 1 else "; all of one class, so no network was trained"
+        sample = sampled(len(self.graphs), self.available)
+        alone = untrained(self.classes)
         return f"{self.data}: {len(self.graphs)} graphs{sample}, held out in turns{alone}."
 
 
 def choose(graphs: GraphSet, seed: int) -> Task:
     """A task on at most `SAMPLE` graphs."""
-    order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))
-    picked = [graphs[position] for position in order[:SAMPLE].sort().values.tolist()]
+    picked = drawn(graphs, SAMPLE, seed)
     kinds = picked[0].x.size(1)
     if not 1 <= kinds <= MOST_KINDS:
         raise UserError(

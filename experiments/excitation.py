@@ -36,6 +36,7 @@ from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.models import GIN, RowLinear
 from experiments.options import FOLDS_OF_CLASSES, number
 from experiments.records import Row, RowLog, pick, present
+from experiments.samples import drawn, sampled
 from experiments.statistics import Comparison, compare
 from readouts.nn import SqueezeExcitation
 
@@ -144,16 +145,15 @@ class Task:
     @property
     def sentence(self) -> str:
         """On how many graphs."""
-        sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
+        sample = sampled(len(self.graphs), self.available)
         return f"{self.graphs.name}: {len(self.graphs)} graphs{sample}, held out in turns."
 
 
 def choose(graphs: GraphSet, seed: int) -> Task:
     """A task on at most `SAMPLE` graphs."""
-    order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))[:SAMPLE].sort().values
     picked = tuple(
         Data(x=graph.x, node_label=graph.node_label, edge_index=graph.edge_index, y=graph.y)
-        for graph in (graphs[position] for position in order.tolist())
+        for graph in drawn(graphs, SAMPLE, seed)
     )
     if len({int(graph.y) for graph in picked}) < 2:
         raise UserError(f"{graphs.name}: all {len(picked)} graphs are of one class; excitation needs two.")

@@ -29,6 +29,7 @@ from experiments.experiment import span as ends
 from experiments.models import GIN, on_grid
 from experiments.options import FOLDS, STEPS
 from experiments.records import Row, RowLog, average, present
+from experiments.samples import drawn, sampled
 from readouts import Segments
 from readouts import readout as pool
 from readouts.nn import MaxReadout, MeanReadout, MedianReadout, SoftmaxReadout, SumReadout
@@ -158,7 +159,7 @@ class Task:
     @property
     def sentence(self) -> str:
         """On how many graphs, which labels, and for how many of the graphs these are equal."""
-        sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
+        sample = sampled(len(self.graphs), self.available)
         equal = 100 * (self.answers[:, 0] == self.answers[:, 1]).double().mean().item()
         return (
             f"{self.data}: {len(self.graphs)} graphs of two nodes or more{sample}; the labels are "
@@ -168,8 +169,7 @@ class Task:
 
 def choose(graphs: GraphSet, seed: int) -> Task:
     """A task on at most `SAMPLE` graphs."""
-    order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))[:SAMPLE].sort().values
-    picked = [graphs[position] for position in order.tolist() if graphs[position].num_nodes > 1]
+    picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 1]
     if not picked:
         raise UserError(f"{graphs.name}: expected graphs of two nodes or more, got none.")
     asked = {name: above for name, above in questions(picked, graphs.node_names).items() if above.any()}

@@ -31,6 +31,7 @@ from experiments.experiment import span as ends
 from experiments.models import GIN, RowLinear
 from experiments.options import FOLDS, STEPS, number
 from experiments.records import Row, RowLog, average, pick, present
+from experiments.samples import drawn, labelled, sampled, untrained
 from experiments.statistics import compare
 from readouts import Segments, readout
 from readouts.nn import PartialReadout
@@ -155,24 +156,18 @@ class Task:
     @property
     def sentence(self) -> str:
         """On how many graphs, and what was left out."""
-        sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
-        alone = "" if self.classes > 1 else "; all of one class, so no network was trained"
+        sample = sampled(len(self.graphs), self.available)
+        alone = untrained(self.classes)
         return f"{self.data}: {len(self.graphs)} graphs with at most {self.largest} nodes{sample}{alone}."
 
 
 def choose(graphs: GraphSet, seed: int) -> Task:
     """A task on at most `SAMPLE` graphs."""
-    order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))[:SAMPLE].sort().values
-    picked = [graphs[position] for position in order.tolist() if graphs[position].num_nodes > 0]
+    picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 0]
     if max((graph.num_nodes for graph in picked), default=0) < 2:
         raise UserError(f"{graphs.name}: expected graphs of two nodes or more, got none.")
-    labels = [str(graph.family) if "family" in graph else str(int(graph.y)) for graph in picked]
-    distinct = sorted(set(labels))
-    kept = tuple(
-        Data(x=graph.x, edge_index=graph.edge_index, y=torch.tensor([distinct.index(label)]))
-        for graph, label in zip(picked, labels, strict=True)
-    )
-    return Task(graphs.name, kept, len(graphs), len(distinct))
+    kept, classes = labelled(picked)
+    return Task(graphs.name, kept, len(graphs), classes)
 
 
 def measure(

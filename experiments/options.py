@@ -224,10 +224,8 @@ def load_sets(names: Sequence[str], given: Mapping[str, Any], takes_numbers: boo
 
 def notes_on(graphs: GraphSet) -> Iterator[str]:
     """What a reader has to know about a set: what loading changed, and what networks do not read."""
-    from datasets.own import is_own
-
     yield from graphs.notes
-    if graphs.edge_features and is_own(graphs.name):
+    if graphs.edge_features and graphs.own:
         yield f"{graphs.edge_features} are not read"
 
 

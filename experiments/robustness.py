@@ -26,6 +26,7 @@ from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.models import GIN
 from experiments.options import FOLDS, STEPS
 from experiments.records import Row, RowLog, average, present
+from experiments.samples import drawn, labelled, sampled, untrained
 from readouts import readout as pool
 from readouts.nn import MaxReadout, MeanReadout, MedianReadout, TrimmedMeanReadout
 
@@ -59,24 +60,18 @@ class Task:
     @property
     def sentence(self) -> str:
         """On how many graphs, and what was left out."""
-        sample = f" (a seeded sample of {self.available})" if len(self.graphs) < self.available else ""
-        alone = "" if self.classes > 1 else "; all of one class, so no network was trained"
+        sample = sampled(len(self.graphs), self.available)
+        alone = untrained(self.classes)
         return f"{self.data}: {len(self.graphs)} graphs with nodes{sample}{alone}."
 
 
 def choose(graphs: GraphSet, seed: int) -> Task:
     """A task on at most `SAMPLE` graphs."""
-    order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))[:SAMPLE].sort().values
-    picked = [graphs[position] for position in order.tolist() if graphs[position].num_nodes > 0]
+    picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 0]
     if not picked:
         raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
-    labels = [str(graph.family) if "family" in graph else int(graph.y) for graph in picked]
-    distinct = sorted(set(labels), key=str)
-    kept = tuple(
-        Data(x=graph.x, edge_index=graph.edge_index, y=torch.tensor([distinct.index(label)]))
-        for graph, label in zip(picked, labels, strict=True)
-    )
-    return Task(graphs.name, kept, len(graphs), len(distinct))
+    kept, classes = labelled(picked)
+    return Task(graphs.name, kept, len(graphs), classes)
 
 
 def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: int, epochs: int) -> list[Row]:

@@ -59,10 +59,9 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
 
 def fingerprints_of(sets: Sequence[GraphSet]) -> dict[str, str]:
     """Fingerprints of own data: a file may change and keep its name."""
-    from datasets.own import is_own
     from datasets.splits import fingerprint
 
-    return {graphs.name: fingerprint(graphs)[:16] for graphs in sets if is_own(graphs.name)}
+    return {graphs.name: fingerprint(graphs)[:16] for graphs in sets if graphs.own}
 
 
 def run_all(experiments: Sequence[tuple[Experiment, Given]], out: Path, about: Mapping[str, Any]) -> None:

@@ -92,12 +92,20 @@ def interval(
     Differences that are all 0 are no difference. Where they are all the same otherwise, the folds are too few
     or too small to tell their spread: the interval is then all that is possible, and p is 1.
     """
-    count, mean = len(differences), float(differences.mean())
-    error = float(np.sqrt((1 / count + test_by_train) * differences.var(ddof=1)))
+    count, mean, error = (
+        len(differences),
+        float(differences.mean()),
+        corrected_error(differences, test_by_train),
+    )
     if error <= 1e-12:
         return (0.0, 0.0, 0.0, 1.0) if mean == 0 else (mean, -1.0, 1.0, 1.0)
     reach = float(student.ppf((1 + level) / 2, count - 1)) * error
     return mean, mean - reach, mean + reach, float(2 * student.sf(abs(mean) / error, count - 1))
+
+
+def corrected_error(differences: NDArray[np.float64], test_by_train: float) -> float:
+    """The standard error of a mean of differences between folds whose training parts overlap."""
+    return float(np.sqrt((1 / len(differences) + test_by_train) * differences.var(ddof=1)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

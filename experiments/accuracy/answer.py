@@ -14,7 +14,7 @@ from statistics import mean
 import numpy as np
 from scipy.stats import t as student
 
-from experiments.statistics import EQUIVALENCE
+from experiments.statistics import EQUIVALENCE, corrected_error
 
 SURE = 0.9
 
@@ -31,8 +31,8 @@ class Belief:
     def of(cls, one: Sequence[float], other: Sequence[float], folds: int) -> Belief:
         """Believe what repeats of `folds` folds say of `one` minus `other`."""
         differences = np.subtract(one, other)
-        widened = (1 / len(differences) + 1 / (folds - 1)) * differences.var(ddof=1)
-        return cls(float(differences.mean()), float(np.sqrt(widened)), len(differences) - 1)
+        error = corrected_error(differences, 1 / (folds - 1))
+        return cls(float(differences.mean()), error, len(differences) - 1)
 
     def above(self, least: float) -> float:
         """Return the probability of a difference above this."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from datasets import GraphSet
-from datasets.own import is_own
 from datasets.splits import Split, stratified_folds
 from experiments.accuracy import baselines, training
 from experiments.accuracy.baselines import BASELINES, OF_CLASSES, OF_NUMBERS
@@ -122,7 +121,7 @@ def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
 
 def reads_attributes(graphs: GraphSet, plan: Plan) -> bool:
     """Whether networks read attributes of nodes: where asked to, and in own data always."""
-    return plan.attributes or (is_own(graphs.name) and graphs.features in ("numeric", "both"))
+    return plan.attributes or (graphs.own and graphs.features in ("numeric", "both"))
 
 
 def goal_type(graphs: GraphSet) -> type[Goal]:

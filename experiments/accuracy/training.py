@@ -68,8 +68,8 @@ def train_and_judge(
     ]
     best = max((candidate for candidate, _ in runs), key=attrgetter("score"))
     test, training, held_out = (
-        judge(best.network, resident.batch(part), goal)[0]
-        for part in (split.test, split.train, split.validation)
+        judge(best.network, batch, goal)[0]
+        for batch in (resident.batch(split.test), resident.batch(split.train), validation)
     )
     ceiling = resident.ceiling(READOUTS[readout].view, split.train)
     if training[goal.score] > ceiling + ROUNDING:

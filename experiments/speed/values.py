@@ -111,7 +111,7 @@ def main() -> int:
             ratios = [seconds[kind] / seconds["normal"] for kind in kinds]
             worst = max(worst, *ratios)
             row = [name, "both" if backward else "forward", f"{1e6 * seconds['normal']:.0f}"]
-            print("| " + " | ".join(row + [f"{ratio:.1f}" for ratio in ratios]) + " |", flush=True)
+            print("| " + " | ".join(row + [f"{ratio:.2g}" for ratio in ratios]) + " |", flush=True)
     print(f"\nThe slowest takes {worst:.1f} times as long as on normal numbers; the limit is {LIMIT:.0f}.")
     return int(worst > LIMIT)
 

@@ -1,6 +1,7 @@
 """Own data: planted targets are found, goals and beliefs are right, and bad input is one sentence."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn import metrics
 from torch_geometric.data import Data
 
 from datasets import GraphSet, load, planted
+from datasets.own import with_target
 from experiments.__main__ import main
 from experiments.accuracy.answer import Belief, choose, paragraph
 from experiments.accuracy.goals import Classes, Numbers
@@ -90,6 +92,13 @@ def test_a_file_of_something_else_is_one_sentence(tmp_path, capsys):
     arguments = f"accuracy --data {tmp_path}/model.pt --out {tmp_path}/out"
     assert main(arguments.split()) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_set_that_predicts_a_column_of_its_own_is_no_own_data(table):
+    assert load(table, target="presence").own
+    rings = load("rings", task="classification")
+    assert not rings.own
+    assert not with_target(replace(rings, name="rings:0"), None, "classification").own
 
 
 def test_equal_graphs_stay_in_one_fold_if_asked(table):
