@@ -13,8 +13,8 @@ from datasets import GraphSet, load
 from experiments import extrapolation
 from experiments.__main__ import BAD_INPUT, main
 from experiments.accuracy import goals
-from experiments.accuracy.resident import reside
-from experiments.accuracy.training import Settings
+from experiments.learning.batches import reside
+from experiments.learning.training import Settings
 from experiments.console import UserError
 from experiments.records import RowLog
 
