@@ -173,9 +173,9 @@ def identities(network: Network, logits: dict[int, Tensor], batch: Batch) -> dic
     Those of k copies from k times those of one, and those of one from n times those of the same network with
     a mean; relative to the largest.
     """
-    without_bias = {k: found.double() - network.head.bias.double() for k, found in logits.items()}
-    means = MeanReadout()(network.nodes(batch), batch.graphs)
-    averaged = network.head(means).double() - network.head.bias.double()
+    bias = network.head.get_parameter("bias").double()
+    without_bias = {k: found.double() - bias for k, found in logits.items()}
+    averaged = network.head(MeanReadout()(network.nodes(batch), batch.graphs)).double() - bias
     nodes = batch.graphs.count.unsqueeze(1)
     apart = [deviation(found, k * without_bias[1]) for k, found in without_bias.items()]
     return dict(zip(IDENTITIES, (max(apart), deviation(nodes * averaged, without_bias[1])), strict=True))
@@ -265,8 +265,7 @@ def train(resident: Resident, parts: Parts, readout: str, seed: int, settings: S
     The head is one layer, and all classes count the same.
     """
     network = new_network(resident, readout, settings, 1, seed)
-    pooled = network.head[0].weight.shape[2]
-    network.head = StackedLinear(pooled, resident.classes).to(resident.x.device)
+    network.head = StackedLinear(network.pooled, resident.classes).to(resident.x.device)
     goal = Classes(class_weights(resident.y[list(parts[TRAIN])], resident.classes))
     stack = Stack(resident, network, settings, settings.learning_rates, seed, readout, goal)
     stack.train(parts[TRAIN], parts[HOLD_OUT])

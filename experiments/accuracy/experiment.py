@@ -20,7 +20,16 @@ from experiments import figures
 from experiments.accuracy.answer import paragraph
 from experiments.accuracy.cluster import run_on_cluster
 from experiments.accuracy.gate import objections, shares
-from experiments.accuracy.jobs import Done, Job, Plan, Residents, list_jobs, most_folds, plan, reads_attributes
+from experiments.accuracy.jobs import (
+    Done,
+    Job,
+    Plan,
+    Residents,
+    list_jobs,
+    most_folds,
+    plan,
+    reads_attributes,
+)
 from experiments.accuracy.processes import run_here, run_in_processes
 from experiments.console import Table, say, table, tracked
 from experiments.experiment import Drawing, Experiment, Finding, Published, span
@@ -102,8 +111,8 @@ def power(graphs: GraphSet, plan: Plan) -> str:
     folds = plan.folds or most_folds(graphs)
     least = 100 * detectable(len(graphs), folds, plan.repeats)
     return (
-        f"{graphs.name}: {plan.repeats} x {folds} folds find a true difference of {least:.1f} points four times "
-        f"out of five, if two networks disagree on {100 * DISAGREEMENT:.0f} % of the graphs"
+        f"{graphs.name}: {plan.repeats} x {folds} folds find a true difference of {least:.1f} points four "
+        f"times out of five, if two networks disagree on {100 * DISAGREEMENT:.0f} % of the graphs"
     )
 
 
@@ -301,9 +310,10 @@ def together(rows: Sequence[Row], network: str) -> Iterator[str]:
     if len(differences) >= ENOUGH:
         found = over_sets(differences, errors)
         yield (
-            f"{network}, sum minus mean over {len(differences)} sets: {100 * found.mean:+.1f} points on average "
-            f"({100 * found.low:+.1f} to {100 * found.high:+.1f}), sets differ by {100 * found.between:.1f}; over "
-            f"one point with probability {found.above:.2f}, within one {found.within:.2f}."
+            f"{network}, sum minus mean over {len(differences)} sets: {100 * found.mean:+.1f} points on "
+            f"average ({100 * found.low:+.1f} to {100 * found.high:+.1f}), sets differ by "
+            f"{100 * found.between:.1f}; over one point with probability {found.above:.2f}, within one "
+            f"{found.within:.2f}."
         )
 
 
@@ -447,15 +457,15 @@ EXPERIMENT = Experiment(
         "round of messages, so expect no significant difference often."
     ),
     setup=(
-        "GIN with batch norm, batches of 32, Adam with a learning rate that halves every 50 epochs. Stratified "
-        "folds, the same folds, seeds and first weights for every readout. Within each fold the loss on a "
-        "hold-out chooses the learning rate of each readout from .01, .003 and .001, and, with 500 graphs or "
-        "more, the epoch; smaller sets are then trained once more on all but the test part, for a fixed number "
-        "of epochs. The test part is asked once. A comparison is made only of networks that had converged and "
-        "that are ahead of the best baseline: majority class, one threshold on the number of nodes, a forest "
-        "on the counts of the atoms. Differences are paired by fold, with intervals that know that training "
-        "parts overlap; sum minus mean is the planned contrast, all other p-values are Holm's; *equivalent* is "
-        "an interval within one point. Over sets, a hierarchical model."
+        "GIN with batch norm, batches of 32, Adam with a learning rate that halves every 50 epochs. "
+        "Stratified folds, the same folds, seeds and first weights for every readout. Within each fold the "
+        "loss on a hold-out chooses the learning rate of each readout from .01, .003 and .001, and, with 500 "
+        "graphs or more, the epoch; smaller sets are then trained once more on all but the test part, for a "
+        "fixed number of epochs. The test part is asked once. A comparison is made only of networks that had "
+        "converged and that are ahead of the best baseline: majority class, one threshold on the number of "
+        "nodes, a forest on the counts of the atoms. Differences are paired by fold, with intervals that "
+        "know that training parts overlap; sum minus mean is the planned contrast, all other p-values are "
+        "Holm's; *equivalent* is an interval within one point. Over sets, a hierarchical model."
     ),
     source=(
         "For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Against it: [Rosenbluth et al. "

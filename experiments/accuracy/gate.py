@@ -22,7 +22,7 @@ def objections(
     networks: Mapping[str, Sequence[float]],
     baselines: Mapping[str, Sequence[float]],
 ) -> list[str]:
-    """Return what speaks against a comparison, from the rows of one network on one set and from its scores."""
+    """Return what speaks against a comparison, from the rows and the scores of one network on one set."""
     found = [
         f"{readout} had converged in {100 * share:.0f} % of the folds"
         for readout, share in shares(of_network, score).items()
@@ -30,7 +30,9 @@ def objections(
     ]
     best, ahead = (max(map(mean, scores.values()), default=0.0) for scores in (networks, baselines))
     if best <= ahead:
-        found.append(f"the best network ({100 * best:.1f}) is not ahead of the best baseline ({100 * ahead:.1f})")
+        found.append(
+            f"the best network ({100 * best:.1f}) is not ahead of the best baseline ({100 * ahead:.1f})"
+        )
     return found
 
 

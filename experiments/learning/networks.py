@@ -51,6 +51,8 @@ class StackedNorm(nn.Module):
     """Batch norm over the nodes of each copy, whose states come as one row for all nodes of a colour."""
 
     EPSILON, MOMENTUM = 1e-5, 0.1
+    mean: Tensor
+    variance: Tensor
 
     def __init__(self, features: int, copies: int = 1) -> None:
         """Begin as `nn.BatchNorm1d` does."""
@@ -197,7 +199,8 @@ class Network(nn.Module):
         self.readout = READOUTS[readout].build(widths[-1], copies)
         with torch.no_grad():
             pooled = self.readout(torch.zeros(copies, widths[-1])).shape[-1]
-        self.head = nn.Sequential(
+        self.pooled = pooled
+        self.head: nn.Module = nn.Sequential(
             StackedLinear(pooled, width, copies), nn.ReLU(), StackedLinear(width, outputs, copies)
         )
 

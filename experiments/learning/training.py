@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.splits import Split
 from experiments.learning.batches import Batch, Resident
@@ -248,22 +248,19 @@ def epochs(
 
 
 class Values:
-    """All weights of a stack as one tensor [K, P], so that a step of Adam is one operation for each copy."""
+    """Adam with a learning rate for each copy; all slopes lie in one tensor, to be zeroed at once."""
 
     def __init__(self, network: Network, rates: Sequence[float]) -> None:
-        """Move the weights of a network into one tensor, of which they become views."""
+        """Take over the weights [K, ...] of a network."""
         weights = list(network.parameters())
-        flat = [weight.detach().flatten(1) for weight in weights]
-        sizes = [part.shape[1] for part in flat]
-        values = torch.cat(flat, dim=1)
-        self.slopes = torch.zeros_like(values)
-        parts = zip(values.split(sizes, dim=1), self.slopes.split(sizes, dim=1), strict=True)
-        for weight, (value, slope) in zip(weights, parts, strict=True):
-            weight.data, weight.grad = value.view(weight.shape), slope.view(weight.shape)
-        copies = [torch.nn.Parameter(copy) for copy in values]
-        for copy, slope in zip(copies, self.slopes, strict=True):
-            copy.grad = slope
-        groups = [{"params": [copy], "lr": rate} for copy, rate in zip(copies, rates, strict=True)]
+        self.slopes = torch.zeros(sum(weight.numel() for weight in weights), device=weights[0].device)
+        parts = self.slopes.split([weight.numel() for weight in weights])
+        for weight, slope in zip(weights, parts, strict=True):
+            weight.grad = slope.view_as(weight)
+        groups = [
+            {"params": [copy_of(weight, place) for weight in weights], "lr": rate}
+            for place, rate in enumerate(rates)
+        ]
         self.optimiser = torch.optim.Adam(groups, fused=True)
 
     def step(self, losses: Tensor) -> None:
@@ -276,3 +273,11 @@ class Values:
         """Halve all learning rates."""
         for group in self.optimiser.param_groups:
             group["lr"] *= 0.5
+
+
+def copy_of(weight: Tensor, place: int) -> nn.Parameter:
+    """One copy of a weight [K, ...] and of its slope, in the same memory."""
+    copy = nn.Parameter(weight.detach()[place])
+    assert weight.grad is not None
+    copy.grad = weight.grad[place]
+    return copy

@@ -26,7 +26,7 @@ from datasets import GraphSet
 from experiments.console import tracked
 from experiments.experiment import one_thread
 from experiments.learning.batches import Resident, reside
-from experiments.learning.networks import Network, StackedLinear, StackedNorm
+from experiments.learning.networks import Network
 from experiments.learning.training import Settings, epochs, stack
 from experiments.records import Row, RowLog
 from experiments.speed import measure as measuring
@@ -45,13 +45,11 @@ class PyGNetwork(nn.Module):
     def __init__(self, network: Network) -> None:
         """Copy the weights of a stack of one GIN with a sum readout."""
         super().__init__()
-        self.rounds, self.norms = nn.ModuleList(), nn.ModuleList()
-        for layer, norm in zip(network.rounds, network.norms, strict=True):
-            mlp = linear(layer.first), batch_norm(layer.norm), nn.ReLU(), linear(layer.second)
-            self.rounds.append(GINConv(FixedSequential(*mlp)))
-            self.norms.append(batch_norm(norm))
-        first, _, second = network.head
-        self.head = nn.Sequential(linear(first), nn.ReLU(), linear(second))
+        mlps = [mlp_of(layer) for layer in network.rounds]
+        self.rounds = nn.ModuleList(GINConv(mlp) for mlp in mlps)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(mlp[-1].out_features) for mlp in mlps)
+        first, activation, second = network.head.children()
+        self.head = nn.Sequential(linear(first), activation, linear(second))
 
     def forward(self, data: Data) -> Tensor:
         """Logits of the graphs of a batch."""
@@ -68,16 +66,18 @@ class FixedSequential(nn.Sequential):
         """Keep them."""
 
 
-def linear(layer: StackedLinear) -> nn.Linear:
-    """The first copy of a layer."""
-    copied = nn.Linear(layer.weight.shape[2], layer.weight.shape[1])
-    copied.load_state_dict({"weight": layer.weight[0], "bias": layer.bias[0]})
+def mlp_of(layer: nn.Module) -> nn.Sequential:
+    """The two layers of a round, and a batch norm that is new as ours is."""
+    first, second = (linear(layer.get_submodule(name)) for name in ("first", "second"))
+    return FixedSequential(first, nn.BatchNorm1d(first.out_features), nn.ReLU(), second)
+
+
+def linear(layer: nn.Module) -> nn.Linear:
+    """The first copy of a stacked layer."""
+    weight, bias = (layer.get_parameter(name)[0] for name in ("weight", "bias"))
+    copied = nn.Linear(weight.shape[1], weight.shape[0])
+    copied.load_state_dict({"weight": weight, "bias": bias})
     return copied
-
-
-def batch_norm(layer: StackedNorm) -> nn.BatchNorm1d:
-    """A batch norm, new as that of ours is."""
-    return nn.BatchNorm1d(layer.weight.shape[1])
 
 
 def measure(sets: Sequence[GraphSet], log: RowLog, settings: measuring.Settings) -> list[Row]:

@@ -28,13 +28,13 @@ from datasets.splits import Split
 from experiments import statistics
 from experiments.__main__ import BAD_INPUT, main
 from experiments.accuracy import cluster, experiment, gate
-from experiments.learning import networks, training
-from experiments.learning.goals import Classes
 from experiments.accuracy.jobs import Job, Plan, list_jobs
+from experiments.console import UserError
+from experiments.learning import networks, training
+from experiments.learning.batches import NETWORKS, node_by_node, reside
+from experiments.learning.goals import Classes
 from experiments.learning.networks import READOUTS, Network, StackedNorm
 from experiments.learning.products import SparseMatrix
-from experiments.learning.batches import NETWORKS, node_by_node, reside
-from experiments.console import UserError
 from experiments.records import RowLog, read_rows
 from readouts import readout
 
@@ -93,6 +93,17 @@ def test_product_is_that_of_a_dense_matrix_in_both_directions(weighted):
     torch.testing.assert_close(found, dense.T @ gradient)
 
 
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 class Reference:
     """A copy of a stacked network on PyG's batches, by layers of PyG and functions of PyTorch."""
 
@@ -120,10 +131,14 @@ class Reference:
             return self.linear(layer.second, self.norm(layer.norm, hidden).relu())
         if isinstance(layer, networks.SAGERound):
             conv = SAGEConv(x.shape[1], 32)
-            conv.lin_l, conv.lin_r = partial(self.linear, layer.neighbours), partial(self.linear, layer.own)
+            conv.lin_l, conv.lin_r = (
+                Function(partial(self.linear, part)) for part in (layer.neighbours, layer.own)
+            )
             return conv(x, edge_index)
-        conv = GCNConv(x.shape[1], 32, bias=False)
-        conv.lin = partial(self.linear, layer.linear)
+        conv = GCNConv(x.shape[1], 32)
+        conv.lin = Function(partial(nn.functional.linear, weight=layer.linear.weight[self.copy]))
+        del conv.bias
+        conv.bias = layer.linear.bias[self.copy]
         return conv(x, edge_index)
 
     def __call__(self, batch):
@@ -160,7 +175,7 @@ def test_networks_are_those_of_pyg(network, attributes):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3 * max(1, float(theirs.abs().max())))
     averages = [(norm.mean, norm.variance) for norm in ours.modules() if isinstance(norm, StackedNorm)]
     assert len(means) == 2 * len(averages)
-    assert {norm.mean.abs().max() > 0 for norm in ours.norms} == {True}
+    assert all(norm.mean.any() for norm in ours.norms)
     torch.testing.assert_close(ours.norms[-1].mean[1], means[-1][0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(ours.norms[-1].variance[1], means[-1][1], rtol=1e-3, atol=1e-4)
     ours.eval()
@@ -193,7 +208,7 @@ def test_a_batch_has_one_row_for_each_colour():
     rings = load("rings")
     cycloalkanes = [place for place, graph in enumerate(rings) if graph.family == "cycloalkane"]
     batch = reside(rings, "gin", 3).batch(cycloalkanes)  # all carbons are alike, and all hydrogens
-    assert [len(batch.x), *(len(matrices[0].forward[1]) - 1 for matrices in batch.rounds)] == [2, 2, 2, 2]
+    assert [len(batch.x), *(len(read.matrices[0].forward[1]) - 1 for read in batch.rounds)] == [2, 2, 2, 2]
     assert batch.graphs.num_nodes == sum(rings[place].num_nodes for place in cycloalkanes)
 
 
@@ -223,7 +238,7 @@ def test_train_accuracy_stays_below_the_ceiling(name):
     size_blind = READOUTS[name].view != "sum"
     assert found["train ceiling"] == (majority if size_blind else 1.0)
     assert found["train accuracy"] <= found["train ceiling"]
-    assert found["train accuracy"] == found["accuracy"] == found["validation accuracy"]
+    assert found["train accuracy"] == found["accuracy"]
 
 
 def test_accuracy_above_the_ceiling_is_a_bug(monkeypatch):
@@ -309,9 +324,9 @@ def test_small_sets_are_trained_once_more_on_all_that_is_known(monkeypatch):
     assert found["best epoch"] == SHORT.epochs
     assert found["train ceiling"] == resident.ceiling("sum", range(18))
     monkeypatch.setattr(training, "SETTLES", 18)
-    assert training.train_and_judge(resident, split, "sum", SHORT, seed=0)["train ceiling"] == resident.ceiling(
-        "sum", range(12)
-    )
+    assert training.train_and_judge(resident, split, "sum", SHORT, seed=0)[
+        "train ceiling"
+    ] == resident.ceiling("sum", range(12))
 
 
 def gate_rows(best, change, train):
@@ -575,7 +590,7 @@ def test_detectable_difference_by_hand():
 
 
 def test_sets_together():
-    """Equal differences are believed more the more sets there are; sets that contradict each other widen it."""
+    """Equal differences are believed more the more sets there are; contradictions widen the belief."""
     two, six = (statistics.over_sets([0.03] * count, [0.01] * count) for count in (2, 6))
     assert two.mean == pytest.approx(0.03, abs=2e-3)
     assert six.high - six.low < two.high - two.low
