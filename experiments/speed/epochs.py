@@ -47,7 +47,9 @@ class PyGNetwork(nn.Module):
         super().__init__()
         mlps = [mlp_of(layer) for layer in network.rounds]
         self.rounds = nn.ModuleList(GINConv(mlp) for mlp in mlps)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(mlp[-1].out_features) for mlp in mlps)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(norm.get_parameter("bias").shape[1]) for norm in network.norms
+        )
         first, activation, second = network.head.children()
         self.head = nn.Sequential(linear(first), activation, linear(second))
 
