@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLLOWED, WHOLE = ("experiments", "datasets"), "readouts"
 HARNESS = {
-    f"experiments.{name}" for name in ("console", "experiment", "figures", "options", "records", "run")
+    f"experiments.{name}"
+    for name in ("cluster", "console", "experiment", "figures", "jobs", "options", "records", "run")
 }
 CORE = "readouts.kernels.native"  # its own sources are in csrc/
 

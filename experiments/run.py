@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.console import UserError, say, writing
 from experiments.experiment import Experiment, call, command_line, one_thread, told
+from experiments.jobs import Workers, working
 from experiments.options import load_sets, notes_on, resolve
 from experiments.records import Row, RowLog
 
@@ -36,9 +37,10 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
     given = {**options, "device": device, "sets": sets}
     prepare = experiment.prepare
     given["tasks"] = tasks = [call(prepare, graphs, given=given) for graphs in sets] if prepare else sets
+    workers = Workers(options.get("jobs", 1), options.get("scheduler"), experiment.sources)
     on = device if experiment.on_device else CPU
     with RowLog(options["out"], experiment.name, on, experiment.code, fingerprints_of(sets)) as log:
-        with one_thread() if experiment.one_thread else nullcontext():
+        with one_thread() if experiment.one_thread else nullcontext(), working(workers):
             rows = list(call(experiment.measure, tasks, log, given=given))
         figures = call(experiment.figure, rows, given=given)
         notes = list(call(experiment.notes, tasks, rows, given=given)) if experiment.notes else []
@@ -100,7 +102,7 @@ def elapsed(started: float) -> timedelta:
 
 def run_on_most(experiment: Experiment, options: Given) -> None:
     """Run on all sets, or else on those that are not refused."""
-    names = options["data"]
+    names = options.get("data", [])
     try:
         run(experiment, options)
         return

@@ -1,42 +1,28 @@
 """Networks x readouts and baselines on the folds of each set, beside ceilings, and what differences mean.
 
-Jobs run in processes of one thread each, here or on a cluster, so that a number does not depend on how many
-there are. The rows of a job are written as soon as it is done, and a rerun does what is missing.
+A job is one method on one fold; see `experiments.jobs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 
 from datasets import GraphSet
 from experiments import figures
 from experiments.accuracy.answer import paragraph
-from experiments.accuracy.cluster import run_on_cluster
 from experiments.accuracy.gate import objections, shares
-from experiments.accuracy.jobs import (
-    Done,
-    Job,
-    Plan,
-    Residents,
-    list_jobs,
-    most_folds,
-    plan,
-    reads_attributes,
-)
-from experiments.accuracy.processes import run_here, run_in_processes
+from experiments.accuracy.jobs import Plan, ceiling, list_fits, most_folds, plan, reads_attributes
 from experiments.console import Table, say, table, tracked
 from experiments.experiment import Drawing, Experiment, Finding, Published, span
-from experiments.learning.batches import NETWORKS, Resident, reside
+from experiments.jobs import carry_out, known
+from experiments.learning.batches import NETWORKS, reside
 from experiments.learning.goals import ACCURACY, SKILL
 from experiments.learning.networks import READOUTS
-from experiments.options import FOLDS_OF_CLASSES, Option, Scheduler, flag, names, number
+from experiments.options import FOLDS_OF_CLASSES, flag, names, number
 from experiments.records import Row, RowLog, pick, present
 from experiments.statistics import DISAGREEMENT, Comparison, compare, corrected_error, detectable, over_sets
 
@@ -52,58 +38,28 @@ def measure(
     repeats: int,
     epochs: int,
     seeds: int,
-    jobs: int,
-    scheduler: str | None,
     attributes: bool,
     group: bool,
     quick: bool,
 ) -> list[Row]:
     """The rows of what the command line asks for."""
     planned = plan(network, readout, folds, repeats, seed, attributes, group, epochs, seeds, quick)
-    return carry_out(tasks, log, planned, device, jobs, scheduler)
+    return measure_plan(tasks, log, planned, device)
 
 
-def carry_out(
-    sets: Sequence[GraphSet],
-    log: RowLog,
-    plan: Plan,
-    device: str,
-    jobs: int = 1,
-    scheduler: str | None = None,
-) -> list[Row]:
-    """The rows of all jobs and ceilings, in the order of the plan.
-
-    Jobs run in `jobs` processes, or on the workers of the Dask cluster whose scheduler has this address.
-    """
-    listed = [job for graphs in sets for job in list_jobs(graphs, plan)]
+def measure_plan(sets: Sequence[GraphSet], log: RowLog, plan: Plan, device: str) -> list[Row]:
+    """The rows of all ceilings, baselines and networks."""
+    fits = [fit for graphs in sets for fit in list_fits(graphs, plan)]
     kinds = [(graphs, network) for graphs in sets for network in plan.networks]
     residents = {
         (graphs.name, network): reside(graphs, network, plan.settings.rounds, reads_attributes(graphs, plan))
         for graphs, network in tracked(kinds, "colouring nodes")
     }
-    rows = [row for resident in residents.values() for row in ceilings(resident, plan, log)]
-    waiting = [job for job in listed if not known(job, log)]
-    say(*(power(graphs, plan) for graphs in sets if graphs.classes and waiting))
-    with closing(begin(waiting, residents, plan, device, jobs, scheduler)) as done:
-        for _, (job, values) in zip(tracked(waiting, "training"), done, strict=True):
-            log.measure(job.work, job.metrics, partial(dict, values))
-    return rows + [row for job in listed for row in known(job, log)]
-
-
-def begin(
-    waiting: Sequence[Job],
-    residents: Residents,
-    plan: Plan,
-    device: str,
-    jobs: int,
-    scheduler: str | None,
-) -> Done:
-    """Run jobs here, in processes or on a cluster; yields each as it gets done."""
-    if scheduler is not None:
-        return run_on_cluster(waiting, residents, plan.settings, device, scheduler)
-    if jobs > 1:
-        return run_in_processes(waiting, residents, plan.settings, device, jobs)
-    return run_here(waiting, residents, plan.settings, device)
+    jobs = [ceiling(resident, name, plan) for resident in residents.values() for name in plan.readouts]
+    jobs += [fit.job(residents[fit.data, fit.network], plan.settings, device) for fit in fits]
+    if any(known(job, log) is None for job in jobs):
+        say(*(power(graphs, plan) for graphs in sets if graphs.classes))
+    return carry_out(jobs, log, "training")
 
 
 def power(graphs: GraphSet, plan: Plan) -> str:
@@ -114,33 +70,6 @@ def power(graphs: GraphSet, plan: Plan) -> str:
         f"{graphs.name}: {plan.repeats} x {folds} folds find a true difference of {least:.1f} points four "
         f"times out of five, if two networks disagree on {100 * DISAGREEMENT:.0f} % of the graphs"
     )
-
-
-class Missing(Exception):  # noqa: N818
-    """A row is missing."""
-
-
-def known(job: Job, log: RowLog) -> list[Row]:
-    """The rows of a job; none where one of them is missing."""
-
-    def missing() -> Mapping[str, float]:
-        raise Missing
-
-    try:
-        return log.measure(job.work, job.metrics, missing)
-    except Missing:
-        return []
-
-
-def ceilings(resident: Resident, plan: Plan, log: RowLog) -> Iterator[Row]:
-    """The accuracy ceiling of each readout on the whole set, behind this kind of network."""
-    everything = range(len(resident))
-    for readout in plan.readouts:
-        work: dict[str, Any] = {"data": resident.data, "readout": readout, "seed": None, "fold": None}
-        work |= {"network": resident.network, "rounds": plan.settings.rounds}
-        work |= {"attributes": resident.labels < resident.x.shape[1]}
-        found = partial(resident.ceiling, READOUTS[readout].view, everything)
-        yield from log.measure(work, ("ceiling",), lambda found=found: {"ceiling": found()})  # type: ignore[misc]
 
 
 CONTRAST = ("mean", "sum")  # planned: the reference, and what is compared with it before all others
@@ -504,11 +433,10 @@ EXPERIMENT = Experiment(
         "repeats": number(1, 1, "Cross-validations, each with its own folds."),
         "epochs": number(200, 1, "Epochs of training at most."),
         "seeds": number(1, 1, "Networks on each fold, from other weights; rows are their means."),
-        "jobs": number(1, 1, "Processes, of one thread each."),
-        "scheduler": Option(Scheduler, None),
         "attributes": flag("Take node attributes, too.", "attributes"),
         "group": flag("Keep graphs that are the same in one fold.", "group"),
         "quick": flag("Sum, mean and max, one learning rate, 50 epochs at most.", "quick"),
     },
     quick={"quick": True},
+    parallel=True,
 )

@@ -1,8 +1,8 @@
 """Jobs on the workers of a Dask cluster, as tasks of joblib's backend for it.
 
-The sets are tasks, too, on which the jobs depend: each worker gets a set once, and one that was lost with its
-worker is laid out again. Dask runs the jobs of a lost worker elsewhere. A worker takes one job at a time, on
-one thread, and only if its code and its versions are those of this process, for its rows say so.
+Large arguments are tasks, too, on which the jobs depend: each worker gets a set once, and one that was lost
+with its worker is laid out again. Dask runs the jobs of a lost worker elsewhere. A worker takes one job at a
+time, on one thread, and only if its code and its versions are those of this process, for its rows say so.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
 
-from experiments.accuracy.jobs import Done, Job, Residents
 from experiments.console import UserError
-from experiments.experiment import one_thread
-from experiments.learning.batches import Resident
-from experiments.learning.training import Settings
+from experiments.digest import digest
+from experiments.jobs import Done, Job, Values, arguments_of, exchanged, in_process, large_arguments
 from experiments.records import versions
 
 if TYPE_CHECKING:
@@ -33,25 +31,27 @@ if TYPE_CHECKING:
     from distributed import Client
 
 PATIENCE = 10  # seconds for a scheduler to answer, and for a first worker to be there
+Sources = tuple[Callable[..., Any], ...]  # functions whose digest is the code of the rows
 INSTALL = "--scheduler needs Dask: pip install 'dask[distributed]'."
 
 
-def run_on_cluster(
-    waiting: Sequence[Job], residents: Residents, settings: Settings, device: str, address: str
-) -> Done:
-    """All jobs, as workers get them done; raises `UserError` where the cluster cannot do them."""
-    if not waiting:
-        return
+def run_on_cluster(waiting: Sequence[Job], address: str, sources: Sources) -> Done:
+    """Do all jobs, as workers get them done; raises `UserError` where the cluster cannot do them."""
     with connected(address) as client:
-        held = {key: client.submit(unpack, pack(residents[key])) for key in {job.key for job in waiting}}
-        tasks = (
-            delayed(on_worker)(held[job.key], place, job, settings, device, stamp())
-            for place, job in enumerate(waiting)
-        )
+        held = {
+            key: (Held(key), client.submit(unpack, zlib.compress(content, level=1)))
+            for key, content in large_arguments(waiting).items()
+        }
+
+        def task(place: int, job: Job) -> Any:
+            used = [held[id(value)] for value in arguments_of(job.compute) if id(value) in held]
+            compute = exchanged(job.compute, lambda value: held[id(value)][0] if id(value) in held else value)
+            keys, things = [key for key, _ in used], [thing for _, thing in used]
+            return delayed(on_worker)(place, compute, sources, stamp(sources), keys, *things)
+
         with parallel_config(backend(client)):
             run = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2 * n_jobs")
-            for place, values in run(tasks):
-                yield waiting[place], values
+        yield from run(task(place, job) for place, job in enumerate(waiting))
 
 
 @contextmanager
@@ -116,39 +116,48 @@ def backend(client: Client) -> Any:
     return Backend(client=client, wait_for_workers_timeout=PATIENCE)
 
 
-def pack(resident: Resident) -> bytes:
-    """A set as it travels: small, for most of it are one-hot rows and small integers."""
-    return zlib.compress(pickle.dumps(resident), level=1)
+@dataclass(frozen=True)
+class Held:
+    """Stands for a large argument that travels beside its job."""
+
+    key: int
 
 
-def unpack(packed: bytes) -> Resident:
-    """A set as it was before `pack`."""
-    resident: Resident = pickle.loads(zlib.decompress(packed))
-    return resident
+def unpack(packed: bytes) -> Any:
+    """A large argument as it was."""
+    return pickle.loads(zlib.decompress(packed))
 
 
 @cache
-def stamp() -> dict[str, str]:
-    """What rows say of the process that measured them; the experiment is imported late: it imports this."""
-    return {**versions(), "code": import_module("experiments.accuracy.experiment").EXPERIMENT.code}
+def stamp(sources: Sources) -> dict[str, str]:
+    """What rows say of the process that measured them."""
+    return {**versions(), "code": digest(sources)}
 
 
 _alone = threading.Lock()
 
 
 def on_worker(
-    resident: Resident, place: int, job: Job, settings: Settings, device: str, expected: dict[str, str]
-) -> tuple[int, dict[str, float]]:
-    """Run a job in a worker, which may have several threads; the random numbers of torch are for all of them.
+    place: int,
+    compute: Callable[[], Values],
+    sources: Sources,
+    expected: dict[str, str],
+    keys: Sequence[Held],
+    *things: Any,
+) -> tuple[int, Values]:
+    """Do a job in a worker, which may have several threads; the random numbers of torch are for all of them.
 
     Raises `UserError` where rows would not tell the truth about this worker.
     """
     differing = [
         f"{name} {found} instead of {expected[name]}"
-        for name, found in stamp().items()
+        for name, found in stamp(sources).items()
         if found != expected[name]
     ]
     if differing:
         raise UserError(f"--scheduler: a worker has {', '.join(differing)}.")
-    with _alone, one_thread(), parallel_config("sequential"):
-        return place, job.run(resident.to(device), settings)
+    held = dict(zip(keys, things, strict=True))
+    with _alone:
+        return in_process(
+            place, exchanged(compute, lambda value: held[value] if isinstance(value, Held) else value)
+        )
