@@ -1,28 +1,24 @@
 """Jobs on the workers of a Dask cluster, as tasks of joblib's backend for it.
 
-Large arguments are tasks, too, on which the jobs depend: each worker gets a set once, and one that was lost
-with its worker is laid out again. Dask runs the jobs of a lost worker elsewhere. A worker takes one job at a
-time, on one thread, and only if its code and its versions are those of this process, for its rows say so.
+Dask runs the jobs of a lost worker elsewhere. A worker takes one job at a time, on one thread, and only if
+its code and its versions are those of this process, for its rows say so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import pickle
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
+from joblib import parallel_config  # type: ignore[import-untyped]
 
 from experiments.console import UserError
 from experiments.digest import digest
-from experiments.jobs import Done, Job, Values, arguments_of, exchanged, in_process, large_arguments
+from experiments.parallel import Compute, Done, Values, do_alone, in_parallel
 from experiments.records import versions
 
 if TYPE_CHECKING:
@@ -35,23 +31,11 @@ Sources = tuple[Callable[..., Any], ...]  # functions whose digest is the code o
 INSTALL = "--scheduler needs Dask: pip install 'dask[distributed]'."
 
 
-def run_on_cluster(waiting: Sequence[Job], address: str, sources: Sources) -> Done:
+def run_on_cluster(computes: Sequence[Compute], address: str, sources: Sources) -> Done:
     """Do all jobs, as workers get them done; raises `UserError` where the cluster cannot do them."""
+    do = partial(on_worker, sources, stamp(sources))
     with connected(address) as client:
-        held = {
-            key: (Held(key), client.submit(unpack, zlib.compress(content, level=1)))
-            for key, content in large_arguments(waiting).items()
-        }
-
-        def task(place: int, job: Job) -> Any:
-            used = [held[id(value)] for value in arguments_of(job.compute) if id(value) in held]
-            compute = exchanged(job.compute, lambda value: held[id(value)][0] if id(value) in held else value)
-            keys, things = [key for key, _ in used], [thing for _, thing in used]
-            return delayed(on_worker)(place, compute, sources, stamp(sources), keys, *things)
-
-        with parallel_config(backend(client)):
-            run = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2 * n_jobs")
-        yield from run(task(place, job) for place, job in enumerate(waiting))
+        yield from in_parallel(do, computes, parallel_config(backend(client)))
 
 
 @contextmanager
@@ -116,18 +100,6 @@ def backend(client: Client) -> Any:
     return Backend(client=client, wait_for_workers_timeout=PATIENCE)
 
 
-@dataclass(frozen=True)
-class Held:
-    """Stands for a large argument that travels beside its job."""
-
-    key: int
-
-
-def unpack(packed: bytes) -> Any:
-    """A large argument as it was."""
-    return pickle.loads(zlib.decompress(packed))
-
-
 @cache
 def stamp(sources: Sources) -> dict[str, str]:
     """What rows say of the process that measured them."""
@@ -137,27 +109,16 @@ def stamp(sources: Sources) -> dict[str, str]:
 _alone = threading.Lock()
 
 
-def on_worker(
-    place: int,
-    compute: Callable[[], Values],
-    sources: Sources,
-    expected: dict[str, str],
-    keys: Sequence[Held],
-    *things: Any,
-) -> tuple[int, Values]:
+def on_worker(sources: Sources, expected: dict[str, str], place: int, compute: Compute) -> tuple[int, Values]:
     """Do a job in a worker, which may have several threads; the random numbers of torch are for all of them.
 
     Raises `UserError` where rows would not tell the truth about this worker.
     """
+    found = stamp(sources)
     differing = [
-        f"{name} {found} instead of {expected[name]}"
-        for name, found in stamp(sources).items()
-        if found != expected[name]
+        f"{name} {found[name]} instead of {expected[name]}" for name in found if found[name] != expected[name]
     ]
     if differing:
         raise UserError(f"--scheduler: a worker has {', '.join(differing)}.")
-    held = dict(zip(keys, things, strict=True))
     with _alone:
-        return in_process(
-            place, exchanged(compute, lambda value: held[value] if isinstance(value, Held) else value)
-        )
+        return do_alone(place, compute)

@@ -6,6 +6,7 @@ A job is one method on one fold; see `experiments.jobs`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -15,16 +16,19 @@ from datasets import GraphSet
 from experiments import figures
 from experiments.accuracy.answer import paragraph
 from experiments.accuracy.gate import objections, shares
-from experiments.accuracy.jobs import Plan, ceiling, list_fits, most_folds, plan, reads_attributes
+from experiments.accuracy.jobs import Plan, ceiling, list_fits, most_folds, reads_attributes
 from experiments.console import Table, say, table, tracked
 from experiments.experiment import Drawing, Experiment, Finding, Published, span
 from experiments.jobs import carry_out, known
 from experiments.learning.batches import NETWORKS, reside
 from experiments.learning.goals import ACCURACY, SKILL
 from experiments.learning.networks import READOUTS
+from experiments.learning.training import Settings
 from experiments.options import FOLDS_OF_CLASSES, flag, names, number
 from experiments.records import Row, RowLog, pick, present
 from experiments.statistics import DISAGREEMENT, Comparison, compare, corrected_error, detectable, over_sets
+
+QUICK = ("sum", "mean", "max")
 
 
 def measure(
@@ -43,8 +47,12 @@ def measure(
     quick: bool,
 ) -> list[Row]:
     """The rows of what the command line asks for."""
-    planned = plan(network, readout, folds, repeats, seed, attributes, group, epochs, seeds, quick)
-    return measure_plan(tasks, log, planned, device)
+    settings = Settings(epochs=epochs, seeds=seeds)
+    if quick:
+        settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])
+    readouts = tuple(dict.fromkeys(readout)) or (QUICK if quick else tuple(READOUTS))
+    plan = Plan(tuple(dict.fromkeys(network)), readouts, folds, repeats, seed, attributes, group, settings)
+    return measure_plan(tasks, log, plan, device)
 
 
 def measure_plan(sets: Sequence[GraphSet], log: RowLog, plan: Plan, device: str) -> list[Row]:
@@ -141,30 +149,28 @@ def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def comparison_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a comparison."""
-    for data in present(rows, "data"):
-        for network in networks(rows, data):
-            for one in comparisons_of(rows, data, network)[1]:
-                bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
-                difference = f"{100 * one.difference:+.1f}"
-                yield [data, network, one.method, difference, bounds, f"{one.p:.3f}", one.verdict]
-            yield []
+    for data, network in pairs(rows):
+        for one in comparisons_of(rows, data, network)[1]:
+            bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
+            difference = f"{100 * one.difference:+.1f}"
+            yield [data, network, one.method, difference, bounds, f"{one.p:.3f}", one.verdict]
+        yield []
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """The sum beats the mean, for each pair of set and network; then all others against the reference."""
-    for data in present(rows, "data"):
-        for network in networks(rows, data):
-            reference, found = comparisons_of(rows, data, network)
-            against = objections_to(rows, data, network)
-            for one in found:
-                said = (
-                    f"{100 * one.difference:+.1f} points of {score_of(rows, data)} ({100 * one.low:+.1f} to "
-                    f"{100 * one.high:+.1f}, {one.verdict})"
-                )
-                said += f"; no comparison, for {' and '.join(against)}" if against else ""
-                claim = f"{data}, {network}, {one.method} is better than {reference}"
-                main = (reference, one.method) == CONTRAST
-                yield Finding(claim, None if against else one.better, said, main=main)
+    for data, network in pairs(rows):
+        reference, found = comparisons_of(rows, data, network)
+        against = objections_to(rows, data, network)
+        for one in found:
+            said = (
+                f"{100 * one.difference:+.1f} points of {score_of(rows, data)} ({100 * one.low:+.1f} to "
+                f"{100 * one.high:+.1f}, {one.verdict})"
+            )
+            said += f"; no comparison, for {' and '.join(against)}" if against else ""
+            claim = f"{data}, {network}, {one.method} is better than {reference}"
+            main = (reference, one.method) == CONTRAST
+            yield Finding(claim, None if against else one.better, said, main=main)
 
 
 def objections_to(rows: Sequence[Row], data: str, network: str) -> list[str]:
@@ -178,8 +184,7 @@ def numbers(rows: Sequence[Row]) -> str:
     """What the sum is ahead of the mean."""
     found = [
         100 * one.difference
-        for data in present(rows, "data")
-        for network in networks(rows, data)
+        for data, network in pairs(rows)
         for reference, compared in [comparisons_of(rows, data, network)]
         for one in compared
         if (reference, one.method) == CONTRAST
@@ -212,16 +217,14 @@ def folds_of(rows: Sequence[Row], data: str) -> int:
 
 def answers(tasks: Sequence[GraphSet], rows: Sequence[Row]) -> Iterator[str]:
     """Which readout to choose, for each set and network, and what was not tried."""
-    for data in present(rows, "data"):
-        for network in networks(rows, data):
-            scores = scores_of(rows, data, network)
-            limits = {
-                name: pick(rows, data=data, network=network, readout=name, metric="ceiling")
-                for name in scores
-            }
-            baselines = scores_of(rows, data, None)
-            unit = score_of(rows, data)
-            yield paragraph(f"{data}, {network}", unit, scores, baselines, limits, folds_of(rows, data))
+    for data, network in pairs(rows):
+        scores = scores_of(rows, data, network)
+        limits = {
+            name: pick(rows, data=data, network=network, readout=name, metric="ceiling") for name in scores
+        }
+        baselines = scores_of(rows, data, None)
+        unit = score_of(rows, data)
+        yield paragraph(f"{data}, {network}", unit, scores, baselines, limits, folds_of(rows, data))
     for network in present(rows, "network"):
         yield from together(rows, network) if network else ()
     yield NOT_TRIED
@@ -246,6 +249,11 @@ def together(rows: Sequence[Row], network: str) -> Iterator[str]:
         )
 
 
+def pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """All sets with the networks that were trained on them."""
+    return [(data, network) for data in present(rows, "data") for network in networks(rows, data)]
+
+
 def networks(rows: Sequence[Row], data: str) -> list[str]:
     """The networks that were trained on a set."""
     return [name for name in present(rows, "network", data=data) if name]
@@ -258,10 +266,10 @@ def methods(rows: Sequence[Row], data: str, network: str | None) -> list[str]:
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """One panel for each set and network."""
-    pairs = [(data, network) for data in present(rows, "data") for network in networks(rows, data)]
-    lines = max(len(methods(rows, *pair)) + len(methods(rows, pair[0], None)) for pair in pairs)
-    drawing, panels = figures.panels(len(pairs), width=4.0, height=0.26 * lines + 0.8, columns=2)
-    for panel, (data, network) in zip(panels, pairs, strict=True):
+    trained = pairs(rows)
+    lines = max(len(methods(rows, *pair)) + len(methods(rows, pair[0], None)) for pair in trained)
+    drawing, panels = figures.panels(len(trained), width=4.0, height=0.26 * lines + 0.8, columns=2)
+    for panel, (data, network) in zip(panels, trained, strict=True):
         named: list[tuple[str, str | None]] = [(method, network) for method in methods(rows, data, network)]
         named += [(method, None) for method in methods(rows, data, None)]
         score = score_of(rows, data)

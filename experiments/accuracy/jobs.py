@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -24,7 +24,6 @@ from experiments.learning.training import Settings
 
 FOLDS = 10
 VALIDATION = 0.1
-QUICK = ("sum", "mean", "max")
 
 
 @dataclass(frozen=True)
@@ -39,26 +38,6 @@ class Plan:
     attributes: bool = False
     group: bool = False
     settings: Settings = field(default_factory=Settings)
-
-
-def plan(
-    network: Sequence[str],
-    readout: Sequence[str],
-    folds: int | None,
-    repeats: int,
-    seed: int,
-    attributes: bool,
-    group: bool,
-    epochs: int,
-    seeds: int,
-    quick: bool,
-) -> Plan:
-    """A plan from the command line; with `quick`, one for a first look."""
-    settings = Settings(epochs=epochs, seeds=seeds)
-    if quick:
-        settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])
-    chosen = tuple(dict.fromkeys(readout)) or (QUICK if quick else tuple(READOUTS))
-    return Plan(tuple(dict.fromkeys(network)), chosen, folds, repeats, seed, attributes, group, settings)
 
 
 @dataclass(frozen=True)

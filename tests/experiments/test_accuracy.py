@@ -25,7 +25,7 @@ from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 from datasets import GraphSet, load
 from datasets.collisions import colours, separation
 from datasets.splits import Split
-from experiments import cluster, statistics
+from experiments import cluster, parallel, statistics
 from experiments.__main__ import BAD_INPUT, main
 from experiments.accuracy import experiment, gate
 from experiments.accuracy.jobs import Plan, list_fits
@@ -360,12 +360,12 @@ def test_networks_that_no_baseline_loses_to_are_not_compared():
 
 
 def test_rerun_repeats_nothing_and_processes_give_the_same_bits(measured, tmp_path, monkeypatch):
-    parallel = run(tmp_path, jobs=2)
-    assert results(parallel) == results(measured)
+    found = run(tmp_path, jobs=2)
+    assert results(found) == results(measured)
     for name in ("run", "ceiling_of"):
         monkeypatch.setattr(f"experiments.accuracy.jobs.{name}", lambda *_: pytest.fail("measured again"))
-    assert run(tmp_path) == parallel
-    assert len(list(read_rows(tmp_path / "accuracy.jsonl.gz"))) == len(parallel)
+    assert run(tmp_path) == found
+    assert len(list(read_rows(tmp_path / "accuracy.jsonl.gz"))) == len(found)
 
 
 def trained(path):
@@ -399,12 +399,17 @@ def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
 
 @pytest.fixture(scope="module")
 def scheduler():
-    """The address of a cluster of two processes, which gives a job up when it has killed two."""
+    """The address of a cluster of two processes, which gives a job up when it has killed two.
+
+    Small sets travel there as large ones do.
+    """
     distributed = pytest.importorskip("distributed")
     with (
         pytest.importorskip("dask").config.set({"distributed.scheduler.allowed-failures": 1}),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local,
+        pytest.MonkeyPatch.context() as patch,
     ):
+        patch.setattr(parallel, "LARGE", 0)
         yield local.scheduler_address
 
 
@@ -496,7 +501,7 @@ def test_a_worker_with_other_code_or_versions_is_refused():
     for name, value in (("torch", "1.0"), ("code", "1.0")):
         other = cluster.stamp(sources) | {name: value}
         with pytest.raises(UserError, match=rf"--scheduler: a worker has {name} .* instead of 1\.0"):
-            cluster.on_worker(0, pytest.fail, sources, other, ())
+            cluster.on_worker(sources, other, 0, pytest.fail)
 
 
 def wait_for_the_end_of(session):
