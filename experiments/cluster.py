@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from joblib import parallel_config  # type: ignore[import-untyped]
 
 from experiments.console import UserError
-from experiments.digest import digest
+from experiments.digest import EVERYWHERE, digest
 from experiments.parallel import Compute, Done, Values, do_alone, in_parallel
 from experiments.records import versions
 
@@ -103,7 +103,7 @@ def backend(client: Client) -> Any:
 @cache
 def stamp(sources: Sources) -> dict[str, str]:
     """What rows say of the process that measured them."""
-    return {**versions(), "code": digest(sources)}
+    return {**versions(), "code": digest(sources, EVERYWHERE)}
 
 
 _alone = threading.Lock()

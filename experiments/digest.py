@@ -18,17 +18,19 @@ FOLLOWED, WHOLE = ("experiments", "datasets"), "readouts"
 NOT_MEASURING = "cluster console experiment figures jobs options parallel records run"
 HARNESS = {f"experiments.{name}" for name in NOT_MEASURING.split()}
 CORE = "readouts.kernels.native"  # its own sources are in csrc/
+GPU, EVERYWHERE = "readouts.kernels.triton", "cuda"  # nothing is left out on a GPU
 
 Name = tuple[str, str]  # module and definition; "" is all of the module
 
 
-def digest(functions: Iterable[Callable[..., object]]) -> str:
-    """A digest of these functions of the clone and of what they reach."""
+def digest(functions: Iterable[Callable[..., object]], device: str) -> str:
+    """A digest of these functions of the clone and of what they reach on a device, "cpu" or "cuda"."""
     waiting = [(function.__module__, function.__qualname__.partition(".")[0]) for function in functions]
     found: dict[Name, bytes] = {}
+    elsewhere = (GPU,) if device == "cpu" else ()
     while waiting:
         name = waiting.pop()
-        if name not in found and name[0] not in HARNESS:
+        if name not in found and name[0] not in HARNESS and not name[0].startswith(elsewhere):
             found[name] = b""
             nodes = nodes_of(*name)
             found[name] = "\n".join(map(ast.dump, nodes)).encode()

@@ -141,10 +141,9 @@ class Experiment:
         of_data = (load,) if self.data is not None else ()
         return (self.measure, *((self.prepare,) if self.prepare else ()), *of_data)
 
-    @property
-    def code(self) -> str:
-        """A digest of the code that measures."""
-        return digest(self.sources)
+    def code(self, device: str) -> str:
+        """A digest of the code that measures on a device."""
+        return digest(self.sources, device)
 
 
 def command_line(name: str, parameters: Mapping[str, Option], given: Mapping[str, Any]) -> str:

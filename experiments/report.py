@@ -238,7 +238,8 @@ def provenance(section: Section) -> str:
     devices = sorted({str(row.get("machine", row["run"]["device"])) for row in section.rows})
     seeds = sorted({row["seed"] for row in section.rows} - {None})
     name = records.path_of(Path(), section.experiment.name).name
-    current = {stamp["code"] for stamp in stamps} == {section.experiment.code}
+    code = {device: section.experiment.code(device) for device in {stamp["device"] for stamp in stamps}}
+    current = all(stamp["code"] == code[stamp["device"]] for stamp in stamps)
     when = " to ".join(dict.fromkeys(days[:1] + days[-1:]))
     used = ", ".join(f"{package} {plain(', '.join(found))}" for package, found in versions.items())
     return (

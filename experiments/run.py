@@ -40,7 +40,7 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
     given["tasks"] = tasks = [call(prepare, graphs, given=given) for graphs in of_sets] if prepare else sets
     workers = Workers(options.get("jobs", 1), options.get("scheduler"), experiment.sources)
     on = device if experiment.on_device else CPU
-    with RowLog(options["out"], experiment.name, on, experiment.code, fingerprints_of(sets)) as log:
+    with RowLog(options["out"], experiment.name, on, experiment.code(on), fingerprints_of(sets)) as log:
         with one_thread() if experiment.one_thread else nullcontext(), working(workers):
             rows = list(call(experiment.measure, tasks, log, given=given))
         figures = call(experiment.figure, rows, given=given)

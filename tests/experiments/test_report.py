@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     for arguments in (["collisions"], ["propositions", "--seed", "1"], ["accuracy", *SETTINGS]):
         assert main([*arguments, "--out", str(out)]) == 0
     view = read(out / "collisions.jsonl.gz").view
-    with RowLog(out, "collisions", code=collisions.EXPERIMENT.code) as log:
+    with RowLog(out, "collisions", code=collisions.EXPERIMENT.code("cpu")) as log:
         log.finish(view["rows"], view | {"refused": {"NOSUCH": "a sentence <that> says why"}})
     assert main(["report", "--out", str(out)]) == 0
     return out
@@ -480,7 +480,7 @@ def tables(rows):
         module.place.cache_clear()
         measure = lambda x: x  # noqa: E731
         measure.__module__, measure.__qualname__ = "experiments.thing", "measure"
-        return digest([measure])
+        return digest([measure], "cpu")
 
     before = of(source)
     same = [
