@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return CANNOT_RUN
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        if parsed.json:
+            _print_error("interrupted")
         return INTERRUPTED
 
 

@@ -126,8 +126,11 @@ def test_public_names_are_there_and_documented(package):
                 assert inspect.getdoc(member), f"{name}.{attribute}"
 
 
-def test_version_is_stated_once_more_and_the_same():
-    assert f'version = "{readouts.__version__}"' in (ROOT / "pyproject.toml").read_text()
+def test_version_is_the_same_everywhere():
+    version = readouts.__version__
+    assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert (ROOT / "CHANGELOG.md").read_text().startswith(f"# Changelog\n\n## {version} ")
 
 
 WITH_EXAMPLES = ("readouts", "readouts.nn")

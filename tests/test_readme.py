@@ -42,7 +42,7 @@ def test_commands_exist():
 
 
 def test_links_lead_somewhere():
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")):
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             exists = target.startswith("https://") or (page.parent / target).exists()
             assert exists, f"{page.name} links to {target}"

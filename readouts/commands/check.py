@@ -122,12 +122,12 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         exact = exact_scatter() if arguments.exact_scatter else contextlib.nullcontext()
         with limits.time_limit(arguments.timeout), exact:
-            return _run(arguments, limits.Progress(arguments.timeout))
+            return _run(arguments, limits.LimitedProgress(arguments.timeout))
     except TimeUpError:
         raise CannotRunError(f"--timeout: nothing was checked within {arguments.timeout:g} s") from None
 
 
-def _run(arguments: argparse.Namespace, stage: Callable[[str], None]) -> int:
+def _run(arguments: argparse.Namespace, stage: Callable[[str, float | None], None]) -> int:
     from readouts.commands import inputs, results
     from readouts.testing.progress import Listener
 

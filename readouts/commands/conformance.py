@@ -24,6 +24,7 @@ from pathlib import Path
 
 import readouts
 from readouts.commands.names import KINDS, LEVELS, ROWS
+from readouts.commands.progress import Progress
 from readouts.commands.target import CannotRunError
 
 
@@ -88,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CannotRunError(f"--like: expected one of {', '.join(KINDS)}, got {arguments.like!r}")
     from readouts.testing.conformance import Subject, TargetError, check_conformance  # not for --help
     from readouts.testing.conformance.suite import select
+    from readouts.testing.progress import Listener, listening
 
     init = _init(arguments.init)
     try:
@@ -100,7 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
         subject = Subject.locate(arguments.target, init, arguments.like)
     except TargetError as problem:
         raise CannotRunError(str(problem)) from problem
-    found = check_conformance(subject, rows)
+    with listening(Listener(Progress())):
+        found = check_conformance(subject, rows)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
     return 0 if found.passed else 1
 
@@ -110,7 +113,10 @@ def _document() -> int:
     script = Path(readouts.__file__).parents[1] / "docs" / "conformance.py"
     if not script.exists():
         raise CannotRunError("--document: expected a clone of the repository, got an installed package")
-    runpy.run_path(str(script), run_name="__main__")
+    from readouts.testing.progress import Listener, listening
+
+    with listening(Listener(Progress())):
+        runpy.run_path(str(script), run_name="__main__")
     return 0
 
 

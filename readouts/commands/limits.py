@@ -1,19 +1,17 @@
-"""Limit the time of a command, and print its progress on the standard error."""
+"""Limit the time of a command."""
 
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from readouts.commands.progress import Progress
 from readouts.commands.target import CannotRunError
 from readouts.testing.progress import TimeUpError
-
-PATIENCE = 5.0  # seconds before the first line of progress, and between two of them
 
 
 @contextmanager
@@ -37,18 +35,15 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class Progress:
-    """Prints a stage on the standard error when nothing was printed for some seconds."""
+class LimitedProgress(Progress):
+    """Also raises TimeUpError if the limit is over, in case a callback swallowed its signal."""
 
     def __init__(self, timeout: float | None) -> None:
-        self.start = self.last = time.monotonic()
+        super().__init__()
         self.timeout = timeout
 
-    def __call__(self, text: str) -> None:
-        """Print a stage; raise TimeUpError if the limit is over, in case a callback swallowed its signal."""
-        now = time.monotonic()
-        if self.timeout is not None and now - self.start > self.timeout:
+    def __call__(self, text: str, share: float | None = None) -> None:
+        """Note what is being done."""
+        if self.timeout is not None and time.monotonic() - self.start > self.timeout:
             raise TimeUpError
-        if now - self.last >= PATIENCE:
-            self.last = now
-            print(f"{now - self.start:5.0f} s  {text}", file=sys.stderr, flush=True)
+        super().__call__(text, share)

@@ -115,7 +115,7 @@ def _simpler(case: C, fails: Callable[[Trial], bool]) -> Iterator[C]:
     def holds(candidate: Case) -> bool:
         nonlocal tries
         tries -= 1
-        listener().stage(f"making the counterexample smaller, {tries} tries left")
+        listener().stage(f"making the counterexample smaller, {tries} tries at most", 1 - tries / BUDGET)
         try:
             return fails(candidate.trial())
         except Exception:  # the model does not take the smaller input

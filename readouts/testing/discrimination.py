@@ -101,7 +101,7 @@ def check_size_sensitivity(model: Model, *inputs: Any, **named: Any) -> ReportCa
     with untouched():
         examination = Examination(
             model,
-            Question("", outputs, staying),
+            Question("report card", outputs, staying),
             narrowest(model, singles[0], outputs(model, singles[0], None, 0).values()),
         )
         copies = any(_apart(examination, one, _times(one, k)) for one in singles for k in (2, 3))

@@ -83,6 +83,7 @@ class Examination:
         model: the model.
         question: the question.
         own: the narrowest float dtype of the model, its input and its output.
+        trials: number of trials to judge, 0 if that is not known.
         shared: inputs of several groups, whose results are kept too.
         done: number of trials judged.
         time_up: whether the time was up before all trials were.
@@ -91,6 +92,7 @@ class Examination:
     model: Model
     question: Question
     own: torch.dtype
+    trials: int = 0
     shared: Sequence[Graphs] = ()
     done: int = 0
     time_up: bool = False
@@ -107,7 +109,8 @@ class Examination:
         rows: list[Rows] = []
         for place, trial in enumerate(trials):
             try:
-                listener().stage(f"{self.question.check}: {trial.label}")
+                share = self.done / self.trials if self.trials else None
+                listener().stage(f"{self.question.check}: {trial.label}", share)
                 found = self._compare(place, trial)
             except TimeUpError:
                 if not self.done:
@@ -276,11 +279,12 @@ def examine(
     """
     with untouched():
         start = groups[0][0].first
-        listener().stage(f"{question.check}: the input as it is")
+        listener().stage(f"{question.check}: the input as it is", 0.0)
         changing, results = _changing(model, start)
-        examination = Examination(model, question, narrowest(model, start, results), shared)
+        trials = sum(len(group) for group in groups)
+        examination = Examination(model, question, narrowest(model, start, results), trials, shared)
         about: dict[str, Any] = dict(check=question.check, model=name_of(model), mode=modes(model))
-        about |= dict(dtype=str(examination.own), trials=sum(len(group) for group in groups))
+        about |= dict(dtype=str(examination.own), trials=trials)
         about |= dict(notes=tuple(notes))
         early = changing or _random(examination, start)
         if early is not None:
@@ -326,9 +330,9 @@ def _explained(
 ) -> Report:
     """Add the culprit and the counterexample, as far as there is time."""
     try:
-        listener().stage(f"{report.check}: looking for the layer")
+        listener().stage(f"{report.check}: looking for the layer", None)
         report = replace(report, culprit=examination.locate(trial, worst.verdict))
-        listener().stage(f"{report.check}: writing a counterexample")
+        listener().stage(f"{report.check}: writing a counterexample", None)
         return replace(report, counterexample=show(examination, trial, worst))
     except TimeUpError:
         return replace(report, notes=(*report.notes, "the time was up before all of this was found"))

@@ -19,13 +19,13 @@ class Listener:
     """Callbacks of a running check.
 
     Attributes:
-        stage: called with a few words on what is being done.
+        stage: called with a few words on what is being done, and which share of it is done if that is known.
         verdict: called with the report before the culprit and the counterexample are searched.
         shrink: whether counterexamples are made smaller.
         explain_rounding: whether the culprit and the counterexample of rounding are searched too.
     """
 
-    stage: Callable[[str], None] = lambda text: None
+    stage: Callable[[str, float | None], None] = lambda text, share: None
     verdict: Callable[[Report], None] = lambda report: None
     shrink: bool = True
     explain_rounding: bool = True

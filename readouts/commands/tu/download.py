@@ -14,6 +14,7 @@ from typing import cast
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from readouts.commands.progress import Progress
 from readouts.commands.tu.errors import DataError
 
 ATTEMPTS = 4
@@ -40,10 +41,10 @@ def download(url: str, target: Path) -> None:
     Raises `NotOnSiteError` where the server has no such file, `DataError` where it stays unreachable or
     refuses, or sends too many bytes or too slowly, and `OSError` where the disk does not take the bytes.
     """
-    part, deadline = Partial(target), time.monotonic() + LONGEST
+    part, deadline, progress = Partial(target), time.monotonic() + LONGEST, Progress()
     for attempt in range(ATTEMPTS):
         try:
-            _attempt(url, part, deadline)
+            _attempt(url, part, deadline, progress)
         except BrokenOffError as error:
             reason = error
             if attempt + 1 < ATTEMPTS:
@@ -109,7 +110,7 @@ class Partial:
         self.note.unlink(missing_ok=True)
 
 
-def _attempt(url: str, part: Partial, deadline: float) -> None:
+def _attempt(url: str, part: Partial, deadline: float, progress: Progress) -> None:
     """Ask for what is missing and write it; on return the partial file is complete."""
     begun = part.begun(url)
     with _open(url, part, begun) as response:
@@ -120,12 +121,15 @@ def _attempt(url: str, part: Partial, deadline: float) -> None:
             part.discard()
             raise BrokenOffError("the server sent another range than the one asked for")
         length = part.length() if part.bytes.exists() else 0
+        resumed = length
         if max(length, begun.size or 0) > MOST_BYTES:
             raise DataError(f"{url} has {begun.size} bytes, more than any data set")
         with part.bytes.open("ab") as file:
             for chunk in _chunks(response):
                 file.write(chunk)
                 length += len(chunk)
+                share = (length - resumed) / (begun.size - resumed) if begun.size else None
+                progress(f"{url}: {length / 1e6:.1f} MB", share)
                 if length > MOST_BYTES:
                     part.discard()
                     raise DataError(f"{url} sends more than {MOST_BYTES} bytes, more than any data set")

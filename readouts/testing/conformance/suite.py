@@ -10,6 +10,7 @@ from readouts.testing.conformance import gradients, invariance, shapes, transfor
 from readouts.testing.conformance.row import LEVELS, Row
 from readouts.testing.conformance.snippets import Case, Outcome, Snippet, run, run_isolated
 from readouts.testing.conformance.target import Subject
+from readouts.testing.progress import listener
 
 MODULES = (values, gradients, shapes, invariance, transforms)
 ROWS = tuple(row for module in MODULES for row in vars(module).values() if isinstance(row, Row))
@@ -156,11 +157,14 @@ def check_each(subjects: Sequence[Subject], rows: Sequence[Row] = ROWS) -> Itera
         for row in rows
     }
     snippets = {key: [_snippet(key[0], case) for case in some] for key, some in cases.items()}
+    listener().stage("rows of calls that must raise, in another process", None)
     isolated = [key for key, some in cases.items() if some and some[0].isolated]
     outcomes = dict(zip(isolated, run_isolated([snippets[key] for key in isolated]), strict=True))
-    for subject in subjects:
+    for position, subject in enumerate(subjects):
         results = []
-        for row in rows:
+        for place, row in enumerate(rows):
+            done = (position + place / len(rows)) / len(subjects)
+            listener().stage(f"{subject.name}: {row.name}", done)
             came = outcomes.get((subject, row)) or map(run, snippets[subject, row])
             results.append(_result(subject, row, zip(cases[subject, row], came, strict=False)))
         yield Conformance(subject.name, subject.kinds, tuple(results))

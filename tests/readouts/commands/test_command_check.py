@@ -20,6 +20,7 @@ from torch_geometric.utils import is_undirected
 from readouts.__main__ import COMMANDS, main
 from readouts.commands.data import ELEMENTS, from_file, molecules, tu_set
 from readouts.commands.inputs import prepare
+from readouts.commands.progress import Progress
 from readouts.commands.signature import call_on
 from readouts.commands.target import CannotRunError, build
 from tests.tu_files import archive_of, write_set
@@ -147,7 +148,8 @@ def test_every_check_is_printed_with_culprit_and_counterexample(capsys):
 
 @pytest.mark.parametrize("options", [[], ["--edges"], ["--only", "gradients,edges"], ["--mode", "eval"]])
 @pytest.mark.parametrize("target", ["exact", "plain", "Net"])
-def test_sound_model_prints_at_most_six_lines(target, options, capsys):
+def test_sound_model_prints_at_most_six_lines(target, options, capsys, monkeypatch):
+    monkeypatch.setattr("readouts.commands.progress.PATIENCE", float("inf"))  # on a machine that is busy
     assert main(["check", f"models:{target}", "--permutations", "3", *options]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) <= 6
@@ -208,11 +210,32 @@ def test_time_limit_keeps_what_is_known(capsys):
 
 
 def test_progress_on_stderr(capsys, monkeypatch):
-    monkeypatch.setattr("readouts.commands.limits.PATIENCE", 0.0)
+    monkeypatch.setattr("readouts.commands.progress.PATIENCE", 0.0)
     assert main(["check", "models:exact", "--only", "permutations", "--permutations", "2"]) == 0
     out, err = capsys.readouterr()
     assert "permutation invariance: permutation 1" in err
     assert "permutation 1" not in out
+    assert re.search(r"^ +\d+ s  permutation invariance: permutation 1, about \d+ s left$", err, re.MULTILINE)
+
+
+def test_time_left_is_that_of_the_phase(capsys, monkeypatch):
+    now = iter([0.0, 1.0, 4.0, 5.0, 10.0, 20.0, 24.0, 30.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    progress = Progress()
+    progress("quiet", 0.5)
+    progress("half", 0.5)
+    progress("quiet", 0.75)
+    progress("another phase", 0.0)
+    progress("a third", 1 / 3)
+    progress("unknown")
+    progress("unknown no more", 0.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "    4 s  half, about 4 s left",
+        "   10 s  another phase",
+        "   20 s  a third, about 20 s left",
+        "   24 s  unknown",
+        "   30 s  unknown no more, about 6 s left",
+    ]
 
 
 def test_json_is_one_object_whatever_the_model_prints(capsys):
@@ -581,7 +604,9 @@ def test_interruption_has_no_traceback(monkeypatch, capsys):
         "readouts.commands.inputs.prepare", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     assert main(["check", "models:exact"]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capsys.readouterr() == ("", "interrupted\n")
+    assert main(["check", "models:exact", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["error"] == "interrupted"
 
 
 # Help and the page

@@ -253,10 +253,10 @@ def test_large_weights_are_copied_once_for_each_dtype(make, most, monkeypatch):
 
 
 def test_time_that_is_up_ends_a_check_with_what_is_known():
-    stages, verdicts = [], []
+    shares, verdicts = [], []
 
-    def stage(text):
-        stages.append(text)
+    def stage(text, share):
+        shares.append(share)
         if "permutation 4" in text:
             raise TimeUpError
 
@@ -265,14 +265,15 @@ def test_time_that_is_up_ends_a_check_with_what_is_known():
         assert (report.verdict, report.trials) == (Verdict.IDENTICAL, 4)
         assert report.notes == ("the time was up after 4 of 18 trials",)
         assert verdicts == [report]
-    with listening(Listener(lambda text: (_ for _ in ()).throw(TimeUpError))), pytest.raises(TimeUpError):
+        assert shares == [0, *(place / 18 for place in range(5))]
+    with listening(Listener(lambda *_: (_ for _ in ()).throw(TimeUpError))), pytest.raises(TimeUpError):
         check_permutation_invariance(lambda x: x.amax(0), torch.randn(9, 2))
 
 
 def test_verdict_is_told_before_the_counterexample_is_sought():
     told = []
 
-    def stage(text):
+    def stage(text, share):
         if "looking for the layer" in text:
             told.append("culprit")
 
