@@ -27,12 +27,12 @@ from datasets.collisions import View
 from datasets.splits import Split, stratified_folds
 from experiments import figures
 from experiments.accuracy import baselines
-from experiments.accuracy.goals import Classes
 from experiments.accuracy.jobs import most_folds
-from experiments.accuracy.resident import Resident, reside
-from experiments.accuracy.training import Training
 from experiments.console import Table, UserError, share, table, tracked
 from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.learning.batches import Resident, reside
+from experiments.learning.goals import Classes
+from experiments.learning.loop import cross_entropy_of, fit, shuffled
 from experiments.models import GIN, RowLinear
 from experiments.options import FOLDS_OF_CLASSES, number
 from experiments.records import Row, RowLog, pick, present
@@ -83,20 +83,9 @@ def trained(graphs: Sequence[Data], classes: int, squeeze: str, device: str, see
     features = graphs[0].x.shape[1]
     network: GIN = Gated(features, classes, squeeze) if squeeze != NONE else GIN(features, classes, *SHAPE)
     network.to(device)
-    training = Training(network, LEARNING_RATE, Classes())
-    generator = torch.Generator().manual_seed(seed)
-    pieces = -(-len(graphs) // BATCH_SIZE)
-    batches: list[Batch] = []
-    for epoch in range(epochs):
-        if epoch % REDRAW == 0:
-            order = torch.randperm(len(graphs), generator=generator)
-            batches = [
-                together([graphs[place] for place in piece], device) for piece in order.tensor_split(pieces)
-            ]
-        for batch in batches:
-            training.step(batch)
-    if not training.values.isfinite().all():
-        raise FloatingPointError(f"squeeze by {squeeze}: weights are not finite after {epochs} epochs")
+    batches = shuffled(graphs, BATCH_SIZE, seed, device, REDRAW)
+    for _ in fit(network, batches, cross_entropy_of, LEARNING_RATE, epochs):
+        pass
     return network.eval()
 
 

@@ -11,13 +11,10 @@ sum pooling at temperature n: on images, n = height x width.
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -31,23 +28,23 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef, recall_score
 from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch as PyGBatch
+from torch_geometric.data import Data
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from datasets import GraphSet, covers, rings
 from datasets.splits import balanced, size_split
 from experiments import figures
-from experiments.accuracy.goals import Classes
-from experiments.accuracy.networks import Network
-from experiments.accuracy.resident import Resident, reside
-from experiments.accuracy.training import Settings, Training, epochs
 from experiments.console import Table, UserError, share, table, tracked
 from experiments.experiment import Drawing, Experiment, Finding, one_thread, sentences, span
-from experiments.models import GIN, RowLinear
+from experiments.learning.batches import Batch, Resident, node_by_node, reside
+from experiments.learning.goals import Classes
+from experiments.learning.networks import Network, StackedLinear
+from experiments.learning.training import Settings, Stack, new_network
 from experiments.options import number
 from experiments.records import Row, RowLog, present, values
 from experiments.statistics import interval
-from readouts.nn import AttentionReadout, MeanReadout
+from readouts.nn import MeanReadout
 
 TRAIN, HOLD_OUT, BETWEEN, LARGE, BALANCED = "train", "hold-out", "between", "large", "large, balanced"
 SMALLEST, LARGEST, HELD_OUT = 0.5, 0.1, 0.2
@@ -150,13 +147,18 @@ IDENTITIES = ("k times", "temperature n")
 
 def copied(graphs: Sequence[Data], device: str) -> dict[int, Batch]:
     """For every k, k disjoint copies of each graph."""
-    return {k: Batch.from_data_list([covers.copies(graph, k) for graph in graphs]).to(device) for k in COPIES}
+    return {
+        k: node_by_node(
+            PyGBatch.from_data_list([covers.copies(graph, k) for graph in graphs]).to(device), ROUNDS
+        )
+        for k in COPIES
+    }
 
 
 @torch.no_grad()
-def logits_of(network: GIN, batches: dict[int, Batch]) -> dict[int, Tensor]:
+def logits_of(network: Network, batches: dict[int, Batch]) -> dict[int, Tensor]:
     """For every k, the logits of k copies of each graph, float32 [B, C]."""
-    return {k: network(batch) for k, batch in batches.items()}
+    return {k: network(batch)[0] for k, batch in batches.items()}
 
 
 def moved(logits: Tensor, first: Tensor) -> float:
@@ -165,16 +167,16 @@ def moved(logits: Tensor, first: Tensor) -> float:
 
 
 @torch.no_grad()
-def identities(network: GIN, logits: dict[int, Tensor], batch: Batch) -> dict[str, float]:
+def identities(network: Network, logits: dict[int, Tensor], batch: Batch) -> dict[str, float]:
     """How far the logits of a sum network are from what they are said to be, all less the bias of the head.
 
     Those of k copies from k times those of one, and those of one from n times those of the same network with
     a mean; relative to the largest.
     """
-    without_bias = {k: found.double() - network.head.bias.double() for k, found in logits.items()}
-    means = MeanReadout()(network.nodes(batch), batch.batch, dim_size=batch.num_graphs)
-    averaged = network.head(means).double() - network.head.bias.double()
-    nodes = batch.ptr.diff().unsqueeze(1)
+    bias = network.head.get_parameter("bias").double()
+    without_bias = {k: found.double() - bias for k, found in logits.items()}
+    averaged = network.head(MeanReadout()(network.nodes(batch), batch.graphs)).double() - bias
+    nodes = batch.graphs.count.unsqueeze(1)
     apart = [deviation(found, k * without_bias[1]) for k, found in without_bias.items()]
     return dict(zip(IDENTITIES, (max(apart), deviation(nodes * averaged, without_bias[1])), strict=True))
 
@@ -254,56 +256,21 @@ def fit_and_judge(task: Task, parts: Parts, part: str, baseline: str) -> dict[st
 
 PROPORTIONS = ("mean", "max", "median", "attention")
 READOUTS = ("sum", *PROPORTIONS, "sum+mean+max", "size-aware mean")
-LEARNING_RATE = 0.01
-
-
-def new_network(resident: Resident, readout: str, settings: Settings) -> Network:
-    """A network whose head, and whose gate of attention, are one `RowLinear`."""
-    width, features = settings.width, resident.x.shape[1]
-    network = Network("gin", readout, features, resident.classes, width, settings.rounds)
-    if readout == "attention":
-        network.readout = AttentionReadout(RowLinear(width, 1))
-    pooled = network.readout(torch.zeros(1, width)).shape[-1]
-    network.add_module("head", RowLinear(pooled, resident.classes))
-    return network.to(resident.x.device)
+LEARNING_RATE, ROUNDS = 0.01, 3
 
 
 def train(resident: Resident, parts: Parts, readout: str, seed: int, settings: Settings) -> Network:
     """Train on the small graphs; the epoch with the lowest class-weighted loss on the hold-out is kept.
 
-    Raises `FloatingPointError` where that loss is not finite.
+    The head is one layer, and all classes count the same.
     """
-    torch.manual_seed(seed)
-    network = new_network(resident, readout, settings)
-    hold_out = resident.batch(parts[HOLD_OUT])
-    weight = class_weights(resident.y[list(parts[TRAIN])], resident.classes)
-    goal = Classes(weight)
-    training = Training(network, settings.learning_rates[0], goal)
-    lowest, found, kept = math.inf, 0, {}
-    for epoch, batches in enumerate(islice(epochs(resident, parts[TRAIN], settings, seed), settings.epochs)):
-        network.train()
-        for batch in batches:
-            training.step(batch)
-        with torch.no_grad():
-            loss = float(goal.loss(network.eval()(hold_out), hold_out.y))
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"{resident.data}, {readout}: loss {loss} in epoch {epoch + 1}")
-        if loss < lowest:
-            lowest, found, kept = loss, epoch, copy.deepcopy(network.state_dict())
-        if epoch - found >= settings.patience:
-            break
-    network.load_state_dict(kept)
-    return network
-
-
-def node_by_node(network: Network, resident: Resident, settings: Settings) -> GIN:
-    """The same network on PyG's batches: it works on every node for itself, by layers that keep bits."""
-    plain = GIN(resident.x.shape[1], resident.classes, "mean", settings.width, settings.rounds)
-    for convolution, layer in zip(plain.convolutions, network.rounds, strict=True):
-        convolution.get_submodule("nn").load_state_dict(layer.get_submodule("mlp").state_dict())
-    for name in ("readout", "head"):
-        plain.add_module(name, network.get_submodule(name))
-    return plain.to(resident.x.device).eval()
+    network = new_network(resident, readout, settings, 1, seed)
+    network.head = StackedLinear(network.pooled, resident.classes).to(resident.x.device)
+    goal = Classes(class_weights(resident.y[list(parts[TRAIN])], resident.classes))
+    stack = Stack(resident, network, settings, settings.learning_rates, seed, readout, goal)
+    stack.train(parts[TRAIN], parts[HOLD_OUT])
+    network.load_state_dict(stack.kept)
+    return network.eval()
 
 
 COPIED = "copies of between"
@@ -311,7 +278,7 @@ COPIED = "copies of between"
 
 def measure(tasks: Sequence[Task], log: RowLog, device: str, epochs: int) -> list[Row]:
     """Skill by size, of baselines and networks, and what networks say of copies; on one thread."""
-    settings = Settings(epochs=epochs, learning_rates=(LEARNING_RATE,))
+    settings = Settings(ROUNDS, epochs=epochs, learning_rates=(LEARNING_RATE,))
     rows = []
     with one_thread():
         for task in tasks:
@@ -357,8 +324,7 @@ def measure_network(
 ) -> list[Row]:
     """Train a network, judge it on graphs of all sizes, and ask it about copies of held-out ones."""
     network = cache(partial(train, resident, parts, readout, seed, settings))
-    plain = cache(lambda: node_by_node(network(), resident, settings))
-    logits = cache(lambda: logits_of(plain(), batches()))
+    logits = cache(lambda: logits_of(network(), batches()))
     work: dict[str, Any] = {"data": resident.data, "readout": readout, "seed": seed, "fold": None}
     work |= {"network": "gin", "settings": asdict(settings)}
     rows = []
@@ -370,7 +336,7 @@ def measure_network(
     for k in COPIES:
         rows += log.measure(work | {"k": k}, (*CALIBRATED, MOVED), partial(judge_copies, logits, batches, k))
     if readout == "sum":
-        rows += log.measure(work, IDENTITIES, lambda: identities(plain(), logits(), batches()[1]))
+        rows += log.measure(work, IDENTITIES, lambda: identities(network(), logits(), batches()[1]))
     return rows
 
 
@@ -380,7 +346,7 @@ def judge_part(
     """Skill on the graphs of a part."""
     batch, trained = resident.batch(positions), network()
     with torch.no_grad():
-        return judged(trained(batch), batch.y)
+        return judged(trained(batch)[0], batch.y)
 
 
 def judge_copies(

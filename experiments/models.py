@@ -75,6 +75,6 @@ class RowLinear(nn.Linear):
 def on_grid(rows: Tensor) -> Tensor:
     """Round each row to multiples of 2^-GRID_BITS times the power of two above its largest entry; float64."""
     rows = rows.double()
-    largest = rows.abs().amax(dim=1, keepdim=True)
+    largest = rows.abs().amax(dim=-1, keepdim=True)
     unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - GRID_BITS)
     return (rows / unit).round() * unit

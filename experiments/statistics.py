@@ -21,6 +21,8 @@ from scipy.stats import t as student
 
 LEVEL = 0.95
 EQUIVALENCE = 0.01
+DISAGREEMENT, POWER = 0.15, 0.8  # of two networks; of a test
+SPREAD = 0.05  # of differences between sets, as believed before
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,14 @@ class Comparison:
         return "equivalent" if self.equivalent else "undecided"
 
 
-def compare(accuracies: Mapping[str, Sequence[float]], reference: str, folds: int) -> list[Comparison]:
+def compare(
+    accuracies: Mapping[str, Sequence[float]], reference: str, folds: int, planned: str | None = None
+) -> list[Comparison]:
     """Compare each method with the reference, fold by fold, and correct for the number of comparisons.
 
-    Raises `ValueError` where methods do not have the same number of folds.
+    The one contrast that was planned, that of `planned` with the reference, stands for itself: its p is not
+    corrected, and does not count among the others. Raises `ValueError` where methods do not have the same
+    number of folds.
     """
     others = [method for method in accuracies if method != reference]
     against = np.asarray(accuracies[reference])
@@ -77,7 +83,10 @@ def compare(accuracies: Mapping[str, Sequence[float]], reference: str, folds: in
                 f"accuracies: expected {len(against)} folds of {method}, got {len(accuracies[method])}"
             )
     found = [interval(np.asarray(accuracies[method]) - against, 1 / (folds - 1)) for method in others]
-    adjusted = holm([p for *_, p in found])
+    searched = [place for place, method in enumerate(others) if method != planned]
+    adjusted = [p for *_, p in found]
+    for place, p in zip(searched, holm([adjusted[place] for place in searched]), strict=True):
+        adjusted[place] = p
     return [
         Comparison(method, difference, low, high, p)
         for method, (difference, low, high, _), p in zip(others, found, adjusted, strict=True)
@@ -115,3 +124,52 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(stepped, 1)
     return [float(value) for value in adjusted]
+
+
+def detectable(graphs: int, folds: int, repeats: int, disagreement: float = DISAGREEMENT) -> float:
+    """The least true difference in accuracy that these folds find four times out of five.
+
+    Where two networks disagree on a share d of the graphs, the difference in one fold of m graphs has a
+    variance of about d / m.
+    """
+    count = folds * repeats
+    error = np.sqrt((1 / count + 1 / (folds - 1)) * disagreement * folds / graphs)
+    return float(error * (student.ppf((1 + LEVEL) / 2, count - 1) + student.ppf(POWER, count - 1)))
+
+
+@dataclass(frozen=True)
+class Overall:
+    """What several sets say together of a difference: its mean over sets like these, and how sets differ."""
+
+    mean: float
+    low: float
+    high: float
+    between: float
+    above: float
+    within: float
+
+
+def over_sets(differences: Sequence[float], errors: Sequence[float]) -> Overall:
+    """Believe in a difference of each set drawn around one mean: d_s ~ N(m, t^2 + e_s^2), t half normal.
+
+    The scale of t is five points; m is flat. `above` and `within` are the probabilities that m is over one
+    point, and within one point of 0. Integrated over a grid.
+    """
+    found, error = np.asarray(differences), np.maximum(errors, 1e-6)
+    spreads = np.linspace(0, 0.25, 251)
+    means = np.linspace(-0.5, 0.5, 2001)
+    variance = spreads[:, None, None] ** 2 + error**2
+    log = -0.5 * ((found - means[:, None]) ** 2 / variance + np.log(variance)).sum(axis=2)
+    log -= 0.5 * (spreads[:, None] / SPREAD) ** 2
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    of_mean, cumulative = weight.sum(axis=0), np.cumsum(weight.sum(axis=0))
+    low, high = (float(means[np.searchsorted(cumulative, q)]) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Overall(
+        float(of_mean @ means),
+        low,
+        high,
+        float(weight.sum(axis=1) @ spreads),
+        float(of_mean[means > EQUIVALENCE].sum()),
+        float(of_mean[np.abs(means) <= EQUIVALENCE].sum()),
+    )

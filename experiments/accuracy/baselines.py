@@ -11,8 +11,8 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from datasets.splits import Split
-from experiments.accuracy.goals import Goal, goal_of, named
-from experiments.accuracy.resident import Resident
+from experiments.learning.batches import Resident
+from experiments.learning.goals import Goal, goal_of, named
 
 SIZE = "size only"
 OF_CLASSES: dict[str, Callable[[int], Any]] = {

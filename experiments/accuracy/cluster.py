@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
 
 from experiments.accuracy.jobs import Done, Job, Residents
-from experiments.accuracy.resident import Resident
-from experiments.accuracy.training import Settings
 from experiments.console import UserError
 from experiments.experiment import one_thread
+from experiments.learning.batches import Resident
+from experiments.learning.training import Settings
 from experiments.records import versions
 
 if TYPE_CHECKING:

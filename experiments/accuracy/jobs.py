@@ -14,13 +14,14 @@ import numpy as np
 
 from datasets import GraphSet
 from datasets.splits import Split, stratified_folds
-from experiments.accuracy import baselines, training
+from experiments.accuracy import baselines
 from experiments.accuracy.baselines import BASELINES, OF_CLASSES, OF_NUMBERS
-from experiments.accuracy.goals import Classes, Goal, Numbers
-from experiments.accuracy.networks import READOUTS
-from experiments.accuracy.resident import Resident
-from experiments.accuracy.training import Settings
 from experiments.console import UserError
+from experiments.learning import training
+from experiments.learning.batches import Resident
+from experiments.learning.goals import Classes, Goal, Numbers
+from experiments.learning.networks import READOUTS
+from experiments.learning.training import Settings
 
 FOLDS = 10
 VALIDATION = 0.1
@@ -54,10 +55,11 @@ def plan(
     attributes: bool,
     group: bool,
     epochs: int,
+    seeds: int,
     quick: bool,
 ) -> Plan:
     """A plan from the command line; with `quick`, one for a first look."""
-    settings = Settings(epochs=epochs)
+    settings = Settings(epochs=epochs, seeds=seeds)
     if quick:
         settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])
     chosen = tuple(dict.fromkeys(readout)) or (QUICK if quick else tuple(READOUTS))

@@ -13,9 +13,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 import torch
 
 from experiments.accuracy.jobs import Done, Job, Key, Residents
-from experiments.accuracy.resident import Resident
-from experiments.accuracy.training import Settings
 from experiments.experiment import one_thread
+from experiments.learning.batches import Resident
+from experiments.learning.training import Settings
 
 
 def run_here(waiting: Sequence[Job], residents: Residents, settings: Settings, device: str) -> Done:

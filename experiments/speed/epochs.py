@@ -8,7 +8,6 @@ call, so that drawing batches is in the time.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
@@ -24,12 +23,11 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINConv, global_add_pool
 
 from datasets import GraphSet
-from experiments.accuracy.goals import Classes
-from experiments.accuracy.networks import Network
-from experiments.accuracy.resident import Resident, reside
-from experiments.accuracy.training import Settings, Training, epochs, new_network
 from experiments.console import tracked
 from experiments.experiment import one_thread
+from experiments.learning.batches import Resident, reside
+from experiments.learning.networks import Network
+from experiments.learning.training import Settings, epochs, stack
 from experiments.records import Row, RowLog
 from experiments.speed import measure as measuring
 from experiments.speed.cases import EAGER, EPOCH, NORMAL, SORTED
@@ -42,23 +40,46 @@ SHARES = 4  # an epoch takes longer than a readout
 
 
 class PyGNetwork(nn.Module):
-    """The same GIN of PyG's layers, with the weights of ours."""
+    """The same GIN of PyG's and PyTorch's layers, with the weights of ours."""
 
     def __init__(self, network: Network) -> None:
-        """Copy the weights of a GIN with a sum readout; a new `GINConv` draws its own."""
+        """Copy the weights of a stack of one GIN with a sum readout."""
         super().__init__()
-        self.rounds = nn.ModuleList(GINConv(copy.deepcopy(layer.mlp)) for layer in network.rounds)
-        self.head = copy.deepcopy(network.head)
-        weights = network.state_dict()
-        renamed = {name.replace("mlp", "nn"): weights[name] for name in weights}
-        self.load_state_dict(renamed, strict=False)  # eps is 0 in both
+        mlps = [mlp_of(layer) for layer in network.rounds]
+        self.rounds = nn.ModuleList(GINConv(mlp) for mlp in mlps)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(norm.get_parameter("bias").shape[1]) for norm in network.norms
+        )
+        first, activation, second = network.head.children()
+        self.head = nn.Sequential(linear(first), activation, linear(second))
 
     def forward(self, data: Data) -> Tensor:
         """Logits of the graphs of a batch."""
         x = data.x
-        for layer in self.rounds:
-            x = layer(x, data.edge_index).relu()
+        for layer, norm in zip(self.rounds, self.norms, strict=True):
+            x = norm(layer(x, data.edge_index)).relu()
         return self.head(global_add_pool(x, data.batch, data.num_graphs))
+
+
+class FixedSequential(nn.Sequential):
+    """Layers that keep their weights when `GINConv` takes them."""
+
+    def reset_parameters(self) -> None:
+        """Keep them."""
+
+
+def mlp_of(layer: nn.Module) -> nn.Sequential:
+    """The two layers of a round, and a batch norm that is new as ours is."""
+    first, second = (linear(layer.get_submodule(name)) for name in ("first", "second"))
+    return FixedSequential(first, nn.BatchNorm1d(first.out_features), nn.ReLU(), second)
+
+
+def linear(layer: nn.Module) -> nn.Linear:
+    """The first copy of a stacked layer."""
+    weight, bias = (layer.get_parameter(name)[0] for name in ("weight", "bias"))
+    copied = nn.Linear(weight.shape[1], weight.shape[0])
+    copied.load_state_dict({"weight": weight, "bias": bias})
+    return copied
 
 
 def measure(sets: Sequence[GraphSet], log: RowLog, settings: measuring.Settings) -> list[Row]:
@@ -99,11 +120,9 @@ def time_epochs(graphs: GraphSet, seed: int, share: float) -> dict[str, dict[str
     """Both contenders in turns, `share` seconds and more each; `RuntimeError` where their logits differ."""
     settings = Settings()
     resident = reside(graphs, "gin", settings.rounds)
-    torch.manual_seed(seed)
-    network = new_network(resident, "sum", settings)
-    other = PyGNetwork(network)
-    check_same_logits(network, other, resident, graphs)
-    training = Training(network, LEARNING_RATE, Classes())
+    ours = stack(resident, "sum", settings, [LEARNING_RATE], seed)
+    other = PyGNetwork(ours.network)
+    check_same_logits(ours.network, other, resident, graphs)
     optimiser = torch.optim.Adam(other.parameters(), lr=LEARNING_RATE)
     plain = [Data(x=graph.x, edge_index=graph.edge_index, y=graph.y) for graph in graphs]
     loader = DataLoader(plain, settings.batch_size, shuffle=True)
@@ -118,7 +137,7 @@ def time_epochs(graphs: GraphSet, seed: int, share: float) -> dict[str, dict[str
     def with_resident() -> None:
         for batches in islice(drawn, settings.redraw):
             for batch in batches:
-                training.step(batch)
+                ours.step(batch)
 
     with one_thread():
         samples = interleave({LOADER: with_loader, RESIDENT: with_resident}, share)
@@ -137,7 +156,7 @@ def check_same_logits(network: Network, other: PyGNetwork, resident: Resident, g
     """Compare the logits of some graphs, in float32."""
     few = range(min(len(graphs), Settings().batch_size))
     with torch.no_grad():
-        ours = network(resident.batch(few))
+        (ours,) = network(resident.batch(few))
         theirs = other(PyGBatch.from_data_list([graphs[position] for position in few]))
     if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max())):
         raise RuntimeError(

@@ -11,12 +11,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 
@@ -25,13 +27,14 @@ from datasets.collisions import colours, separation
 from datasets.splits import Split
 from experiments import statistics
 from experiments.__main__ import BAD_INPUT, main
-from experiments.accuracy import cluster, experiment, training
-from experiments.accuracy.goals import Classes
+from experiments.accuracy import cluster, experiment, gate
 from experiments.accuracy.jobs import Job, Plan, list_jobs
-from experiments.accuracy.networks import READOUTS, Network
-from experiments.accuracy.products import SparseMatrix
-from experiments.accuracy.resident import NETWORKS, reside
 from experiments.console import UserError
+from experiments.learning import networks, training
+from experiments.learning.batches import NETWORKS, node_by_node, reside
+from experiments.learning.goals import Classes
+from experiments.learning.networks import READOUTS, Network, StackedNorm
+from experiments.learning.products import SparseMatrix
 from experiments.records import RowLog, read_rows
 from readouts import readout
 
@@ -90,53 +93,122 @@ def test_product_is_that_of_a_dense_matrix_in_both_directions(weighted):
     torch.testing.assert_close(found, dense.T @ gradient)
 
 
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Reference:
+    """A copy of a stacked network on PyG's batches, by layers of PyG and functions of PyTorch."""
+
+    def __init__(self, network, copy, means):
+        self.network, self.copy, self.means = network, copy, means
+
+    def linear(self, layer, x):
+        return nn.functional.linear(
+            x, layer.weight[self.copy], None if layer.bias is None else layer.bias[self.copy]
+        )
+
+    def norm(self, layer, x):
+        scale = layer.weight[self.copy], layer.bias[self.copy]
+        if not self.network.training:
+            return nn.functional.batch_norm(x, layer.mean[self.copy], layer.variance[self.copy], *scale)
+        running = torch.zeros(x.shape[1]), torch.ones(x.shape[1])
+        out = nn.functional.batch_norm(x, *running, *scale, training=True)
+        self.means.append(running)
+        return out
+
+    def around(self, layer, x, edge_index):
+        """What the layer of PyG of the same name makes of a node and its neighbours."""
+        if isinstance(layer, networks.GINRound):
+            hidden = self.linear(layer.first, GINConv(nn.Identity())(x, edge_index))
+            return self.linear(layer.second, self.norm(layer.norm, hidden).relu())
+        if isinstance(layer, networks.SAGERound):
+            conv = SAGEConv(x.shape[1], 32)
+            conv.lin_l, conv.lin_r = (
+                Function(partial(self.linear, part)) for part in (layer.neighbours, layer.own)
+            )
+            return conv(x, edge_index)
+        conv = GCNConv(x.shape[1], 32)
+        conv.lin = Function(partial(nn.functional.linear, weight=layer.linear.weight[self.copy]))
+        del conv.bias
+        conv.bias = layer.linear.bias[self.copy]
+        return conv(x, edge_index)
+
+    def __call__(self, batch):
+        x = batch.x
+        for layer, norm in zip(self.network.rounds, self.network.norms, strict=True):
+            x = self.norm(norm, self.around(layer, x, batch.edge_index)).relu()
+        first, _, last = self.network.head
+        return self.linear(last, self.linear(first, readout(x, batch.batch, "mean")).relu())
+
+
 @pytest.mark.parametrize("attributes", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_are_those_of_pyg(network, attributes):
-    """Output and gradients, on graphs of one node up, in any order and some twice, with PyG's own layers."""
+    """Output, gradients and averages, on graphs of one node up, some twice, with PyG's own layers."""
     graphs = random_set(attributes=2 if attributes else 0)
     resident = reside(graphs, network, 3, attributes)
     torch.manual_seed(0)
-    ours = Network(network, "mean", resident.x.shape[1], 2)
+    ours = Network(network, "mean", resident.x.shape[1], 2, copies=2)
     positions = [5, 0, 23, 7, 7, 16, 1]
     features = resident.x.split([graph.num_nodes for graph in graphs])
     batch = Batch.from_data_list(
         [Data(x=features[place], edge_index=graphs[place].edge_index) for place in positions]
     )
-
-    def states(x):
-        for layer in ours.rounds:
-            if network == "gin":
-                x = GINConv(layer.mlp)(x, batch.edge_index)
-            elif network == "sage":
-                conv = SAGEConv(layer.own.in_features, 32)
-                conv.lin_l, conv.lin_r = layer.neighbours, layer.own
-                x = conv(x, batch.edge_index)
-            else:
-                conv = GCNConv(layer.linear.in_features, 32)
-                conv.lin.weight, conv.bias = layer.linear.weight, layer.linear.bias
-                x = conv(x, batch.edge_index)
-            x = x.relu()
-        return x
-
-    expected = ours.head(readout(states(batch.x), batch.batch, "mean"))
-    found = ours(resident.batch(positions))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    means = []
+    expected = torch.stack([Reference(ours, copy, means)(batch) for copy in range(2)])
+    found = ours(resident.batch(positions, copies=2))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     weights = list(ours.parameters())
     for mine, theirs in zip(
         torch.autograd.grad(found.square().sum(), weights),
         torch.autograd.grad(expected.square().sum(), weights),
         strict=True,
     ):
-        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3 * max(1, float(theirs.abs().max())))
+    averages = [(norm.mean, norm.variance) for norm in ours.modules() if isinstance(norm, StackedNorm)]
+    assert len(means) == 2 * len(averages)
+    assert all(norm.mean.any() for norm in ours.norms)
+    torch.testing.assert_close(ours.norms[-1].mean[1], means[-1][0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours.norms[-1].variance[1], means[-1][1], rtol=1e-3, atol=1e-4)
+    ours.eval()
+    expected = torch.stack([Reference(ours, copy, means)(batch) for copy in range(2)])
+    torch.testing.assert_close(ours(resident.batch(positions, copies=2)), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(resident.batch(positions).y, torch.tensor([graphs[place].y for place in positions]))
+
+
+def test_a_gin_node_by_node_has_the_bits_of_one_by_colours():
+    graphs = random_set()
+    resident = reside(graphs, "gin", 3)
+    torch.manual_seed(0)
+    network = Network("gin", "sum", resident.x.shape[1], 2).eval()
+    with torch.no_grad():
+        found = network(node_by_node(Batch.from_data_list(list(graphs)), 3))
+        expected = network(resident.batch(range(len(graphs))))
+    torch.testing.assert_close(found, expected)
+    orders = [torch.randperm(graph.num_nodes) for graph in graphs]
+    moved = Batch.from_data_list(
+        [
+            Data(x=graph.x[order], edge_index=order.argsort()[graph.edge_index].flip(1), y=graph.y)
+            for graph, order in zip(graphs, orders, strict=True)
+        ]
+    )
+    with torch.no_grad():
+        assert torch.equal(network(node_by_node(moved, 3)), found)
 
 
 def test_a_batch_has_one_row_for_each_colour():
     rings = load("rings")
     cycloalkanes = [place for place, graph in enumerate(rings) if graph.family == "cycloalkane"]
     batch = reside(rings, "gin", 3).batch(cycloalkanes)  # all carbons are alike, and all hydrogens
-    assert [len(batch.x), *(len(matrices[0].forward[1]) - 1 for matrices in batch.rounds)] == [2, 2, 2, 2]
+    assert [len(batch.x), *(len(read.matrices[0].forward[1]) - 1 for read in batch.rounds)] == [2, 2, 2, 2]
     assert batch.graphs.num_nodes == sum(rings[place].num_nodes for place in cycloalkanes)
 
 
@@ -166,7 +238,7 @@ def test_train_accuracy_stays_below_the_ceiling(name):
     size_blind = READOUTS[name].view != "sum"
     assert found["train ceiling"] == (majority if size_blind else 1.0)
     assert found["train accuracy"] <= found["train ceiling"]
-    assert found["train accuracy"] == found["accuracy"] == found["validation accuracy"]
+    assert found["train accuracy"] == found["accuracy"]
 
 
 def test_accuracy_above_the_ceiling_is_a_bug(monkeypatch):
@@ -205,18 +277,84 @@ def test_batches_are_the_training_graphs_each_epoch():
     assert seen[1] != seen[2]
 
 
-def test_early_stopping_keeps_the_best_epoch(monkeypatch):
-    script = iter([(0.5, 1.0), (0.75, 0.9), (0.75, 0.8), (0.75, 0.8), (0.7, 0.1)])
-
-    def judge(network, batch, goal):
-        right, loss = next(script)
-        return {"accuracy": right}, loss
-
-    monkeypatch.setattr(training, "judge", judge)
+def test_every_copy_keeps_its_best_epoch(monkeypatch):
+    """Losses on the hold-out of two copies, by epoch; the second stops improving first."""
+    script = iter([[1.0, 0.5], [0.9, 0.6], [0.8, 0.7], [0.9, 0.8], [1.0, 0.9]])
     resident = reside(random_set(), "gin", 3)
     settings = replace(SHORT, epochs=50, patience=2)
-    best, trained = training.train(resident, range(12), None, "mean", settings, 0.01, seed=0)
-    assert (best.score, best.epoch, trained) == ((0.75, -0.8), 3, 5)
+    stack = training.stack(resident, "mean", settings, [0.01, 0.003], seed=0)
+    seen, losses = [], Classes.losses
+
+    def scripted(self, outputs, y):
+        if stack.network.training:
+            return losses(self, outputs, y)
+        seen.append(stack.state())
+        return torch.tensor(next(script))
+
+    monkeypatch.setattr(Classes, "losses", scripted)
+    stack.train(range(12), range(12, 18))
+    assert (stack.best_epoch.tolist(), stack.epoch) == ([3, 1], 5)
+    assert stack.loss.tolist() == pytest.approx([0.8, 0.5])
+    for name, kept in stack.kept.items():
+        assert torch.equal(kept[0], seen[2][name][0])
+        assert torch.equal(kept[1], seen[0][name][1])
+
+
+def test_copies_of_a_stack_are_trained_as_if_alone():
+    """Every copy follows its own learning rate; those of one seed start from the same weights."""
+    resident = reside(random_set(), "gin", 3)
+    settings = replace(SHORT, seeds=2)
+    both = training.stack(resident, "sum", settings, [0.01, 0.01, 0.001, 0.001], seed=0)
+    weights = both.state()["rounds.0.first.weight"]
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+    alone = training.stack(resident, "sum", replace(settings, seeds=1), [0.001], seed=0)
+    alone.network.load_state_dict({name: value[2:3] for name, value in both.state().items()})
+    both.train(range(12))
+    alone.train(range(12))
+    for name, value in alone.state().items():
+        torch.testing.assert_close(both.state()[name][2:3], value, rtol=1e-3, atol=1e-5)
+
+
+def test_small_sets_are_trained_once_more_on_all_that_is_known(monkeypatch):
+    """The last epoch counts, and graphs of the hold-out are trained on."""
+    resident = reside(random_set(), "gin", 3)
+    split = Split(tuple(range(12)), tuple(range(12, 18)), tuple(range(18, 24)))
+    found = training.train_and_judge(resident, split, "sum", SHORT, seed=0)
+    assert found["best epoch"] == SHORT.epochs
+    assert found["train ceiling"] == resident.ceiling("sum", range(18))
+    monkeypatch.setattr(training, "SETTLES", 18)
+    assert training.train_and_judge(resident, split, "sum", SHORT, seed=0)[
+        "train ceiling"
+    ] == resident.ceiling("sum", range(12))
+
+
+def gate_rows(best, change, train):
+    """The rows of ten folds of one readout."""
+    values = {"best epoch": best, "late change": change, "train accuracy": train, "train ceiling": 1.0}
+    return [
+        {"readout": "sum", "seed": 0, "fold": fold, "metric": metric, "value": value}
+        | {"settings": {"epochs": 100}}
+        for fold in range(10)
+        for metric, value in values.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("best", "change", "train", "share"),
+    [(79, 0.0, 0.5, 1), (90, 0.0, 0.5, 0), (100, 0.01, 0.5, 1), (100, 0.05, 0.5, 0), (90, 0.0, 0.99, 1)],
+)
+def test_what_has_not_converged_is_not_compared(best, change, train, share):
+    rows = gate_rows(best, change, train)
+    assert gate.shares(rows, "accuracy") == {"sum": share}
+    said = gate.objections(rows, "accuracy", {"sum": [0.8]}, {"majority class": [0.7]})
+    assert said == ([] if share else ["sum had converged in 0 % of the folds"])
+
+
+def test_networks_that_no_baseline_loses_to_are_not_compared():
+    rows = gate_rows(50, 0.0, 0.5)
+    (said,) = gate.objections(rows, "accuracy", {"sum": [0.7]}, {"counts only": [0.7]})
+    assert said == "the best network (70.0) is not ahead of the best baseline (70.0)"
 
 
 def test_rerun_repeats_nothing_and_processes_give_the_same_bits(measured, tmp_path, monkeypatch):
@@ -431,6 +569,35 @@ def test_known_numbers_of_mutag():
 )
 def test_verdicts(low, high, p, difference, expected):
     assert statistics.Comparison("sum", difference, low, high, p).verdict == expected
+
+
+def test_the_planned_contrast_stands_for_itself():
+    """Three comparisons: one planned, so that the p of the others are doubled, at most."""
+    random = np.random.default_rng(0)
+    scores = {name: (0.8 + 0.02 * random.random(10)).tolist() for name in ("mean", "sum", "max", "std")}
+    plain = {one.method: one.p for one in statistics.compare(scores, "mean", 10, "sum")}
+    alone = statistics.compare({name: scores[name] for name in ("mean", "sum")}, "mean", 10)
+    assert plain["sum"] == alone[0].p
+    pair = statistics.compare({name: scores[name] for name in ("mean", "max", "std")}, "mean", 10)
+    assert [plain["max"], plain["std"]] == [one.p for one in pair]
+
+
+def test_detectable_difference_by_hand():
+    """10 folds of 100: variance .15 / 10 a fold, error sqrt((.1 + 1/9) .015), times 2.262 + 0.883."""
+    expected = ((0.1 + 1 / 9) * 0.015) ** 0.5 * (2.262157 + 0.883404)
+    assert statistics.detectable(100, 10, 1) == pytest.approx(expected, rel=1e-5)
+    assert statistics.detectable(100, 10, 10) < 0.8 * expected
+
+
+def test_sets_together():
+    """Equal differences are believed more the more sets there are; contradictions widen the belief."""
+    two, six = (statistics.over_sets([0.03] * count, [0.01] * count) for count in (2, 6))
+    assert two.mean == pytest.approx(0.03, abs=2e-3)
+    assert six.high - six.low < two.high - two.low
+    assert six.above > 0.99
+    apart = statistics.over_sets([0.1, -0.1, 0.1, -0.1], [0.01] * 4)
+    assert apart.low < -0.05 < 0.05 < apart.high
+    assert apart.between > 4 * six.between
 
 
 def test_compare_needs_the_same_folds():

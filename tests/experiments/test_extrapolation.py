@@ -12,10 +12,10 @@ from torch_geometric.data import Batch, Data
 from datasets import GraphSet, load
 from experiments import extrapolation
 from experiments.__main__ import BAD_INPUT, main
-from experiments.accuracy import goals
-from experiments.accuracy.resident import reside
-from experiments.accuracy.training import Settings
 from experiments.console import UserError
+from experiments.learning.batches import node_by_node, reside
+from experiments.learning.goals import Classes
+from experiments.learning.training import Settings
 from experiments.records import RowLog
 
 MIRROR = os.environ.get("READOUTS_TU_MIRROR")
@@ -52,8 +52,7 @@ def measured(tmp_path_factory):
 def trained(readout, graphs=PATHS):
     chosen = extrapolation.choose(graphs, 0, 1)
     resident = reside(chosen.graphs, "gin", SHORT.rounds)
-    network = extrapolation.train(resident, chosen.parts[0], readout, 0, SHORT)
-    return chosen, resident, network, extrapolation.node_by_node(network, resident, SHORT)
+    return chosen, resident, extrapolation.train(resident, chosen.parts[0], readout, 0, SHORT)
 
 
 def test_parts_are_cut_by_size():
@@ -150,19 +149,20 @@ def test_a_threshold_among_small_sizes_leaves_large_graphs_on_one_side():
 
 
 @pytest.mark.parametrize("readout", extrapolation.READOUTS)
-def test_both_forms_of_a_network_agree(readout):
-    chosen, resident, network, plain = trained(readout)
+def test_both_forms_of_a_batch_agree(readout):
+    chosen, resident, network = trained(readout)
     positions = chosen.parts[0]["large"]
-    graphs = [Data(x=PATHS[p].x, edge_index=PATHS[p].edge_index) for p in positions]
+    graphs = [Data(x=PATHS[p].x, edge_index=PATHS[p].edge_index, y=PATHS[p].y) for p in positions]
+    plain = node_by_node(Batch.from_data_list(graphs), SHORT.rounds)
     with torch.no_grad():
-        ours, theirs = network.eval()(resident.batch(positions)), plain(Batch.from_data_list(graphs))
+        ours, theirs = network(resident.batch(positions)), network(plain)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("readout", extrapolation.READOUTS)
 def test_copies_move_what_sees_the_size_and_no_bit_of_the_others(readout):
-    chosen, _, _, plain = trained(readout)
-    logits = extrapolation.logits_of(plain, extrapolation.copied(chosen.held_out(0), "cpu"))
+    chosen, _, network = trained(readout)
+    logits = extrapolation.logits_of(network, extrapolation.copied(chosen.held_out(0), "cpu"))
     shares = [extrapolation.moved(logits[k], logits[1]) for k in extrapolation.COPIES]
     assert shares == [0.0] * 5 if readout in extrapolation.PROPORTIONS else shares[1:] == [1.0] * 4
 
@@ -175,47 +175,44 @@ def test_a_single_bit_counts_as_moved():
 
 
 def test_the_sum_of_copies_is_softmax_at_another_temperature():
-    chosen, _, _, plain = trained("sum")
+    chosen, _, network = trained("sum")
     batches = extrapolation.copied(chosen.held_out(0), "cpu")
-    logits = extrapolation.logits_of(plain, batches)
-    found = extrapolation.identities(plain, logits, batches[1])
-    assert max(found.values()) < 1e-6
-    bias = plain.head.bias.detach()
+    logits = extrapolation.logits_of(network, batches)
+    found = extrapolation.identities(network, logits, batches[1])
+    assert max(found.values()) < 5e-6
+    bias = network.head.bias.detach()
     torch.testing.assert_close(
         logits[8].softmax(1), (8 * (logits[1] - bias) + bias).softmax(1), rtol=1e-3, atol=1e-6
     )
     with torch.no_grad():
-        plain.head.bias += 1.0  # logits of another network: neither identity holds
-    wrong = extrapolation.identities(plain, logits, batches[1])
+        network.head.bias += 1.0  # logits of another network: neither identity holds
+    wrong = extrapolation.identities(network, logits, batches[1])
     assert min(wrong.values()) > 1e-3
 
 
-def test_attention_of_plain_linear_layers_is_replaced_and_trains():
-    _, resident, network, _ = trained("attention")
-    fresh = extrapolation.new_network(resident, "attention", SHORT)
-    assert type(network.readout.gate_nn).__name__ == "RowLinear"
-    assert network.head.weight.shape == fresh.head.weight.shape == (2, 32)
+def test_the_head_is_one_layer():
+    _, _, network = trained("attention")
+    assert network.head.weight.shape == (1, 2, 32)
 
 
 def test_the_best_epoch_on_the_hold_out_is_kept(monkeypatch):
     chosen = extrapolation.choose(PATHS, 0, 1)
     resident = reside(chosen.graphs, "gin", 3)
-    losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
-    seen = []
-    true = goals.cross_entropy
+    script = iter([3.0, 1.0, 2.0, 2.0, 2.0])
+    seen, losses = [], Classes.losses
 
-    def told(logits, y, weight):
+    def told(self, outputs, y):
         if torch.is_grad_enabled():
-            return true(logits, y, weight=weight)
-        seen.append(logits)
-        return torch.tensor(next(losses))
+            return losses(self, outputs, y)
+        seen.append(outputs)
+        return torch.tensor([next(script)])
 
-    monkeypatch.setattr(goals, "cross_entropy", told)
+    monkeypatch.setattr(Classes, "losses", told)
     settings = Settings(epochs=9, learning_rates=(0.01,), patience=3)
     network = extrapolation.train(resident, chosen.parts[0], "sum", 0, settings)
     assert len(seen) == 5
     with torch.no_grad():
-        again = network.eval()(resident.batch(chosen.parts[0]["hold-out"]))
+        again = network(resident.batch(chosen.parts[0]["hold-out"]))
     assert again.equal(seen[1])
 
 
@@ -223,7 +220,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(monkeypatch):
     chosen = extrapolation.choose(PATHS, 0, 1)
     monkeypatch.setattr(extrapolation, "LEARNING_RATE", 1.0)
     settings = Settings(epochs=9, learning_rates=(float("inf"),))
-    with pytest.raises(FloatingPointError, match="paths, sum: loss nan in epoch 1"):
+    with pytest.raises(FloatingPointError, match="paths, gin, sum: loss nan in epoch 1"):
         extrapolation.train(reside(chosen.graphs, "gin", 3), chosen.parts[0], "sum", 0, settings)
 
 

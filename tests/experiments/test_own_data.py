@@ -15,9 +15,9 @@ from datasets import GraphSet, load, planted
 from datasets.own import with_target
 from experiments.__main__ import main
 from experiments.accuracy.answer import Belief, choose, paragraph
-from experiments.accuracy.goals import Classes, Numbers
 from experiments.accuracy.jobs import Plan, list_jobs
-from experiments.accuracy.resident import reside
+from experiments.learning.batches import reside
+from experiments.learning.goals import Classes, Numbers
 from experiments.records import read_rows
 
 

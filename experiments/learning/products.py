@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -23,6 +24,16 @@ class SparseMatrix:
         row = torch.arange(len(ptr) - 1, device=ptr.device).repeat_interleave(ptr.diff())
         self.forward = column, ptr, weight
         self.backward = row[order], ptr_of(column.bincount(minlength=columns)), at(weight, order)
+
+    def repeated(self, times: int) -> SparseMatrix:
+        """Return the block diagonal matrix that has this one so many times."""
+        if times == 1:
+            return self
+        matrix = copy.copy(self)
+        rows, columns = len(self.forward[1]) - 1, len(self.backward[1]) - 1
+        matrix.forward = blocks(self.forward, columns, times)
+        matrix.backward = blocks(self.backward, rows, times)
+        return matrix
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """Multiply with x, float [C, F]."""
@@ -48,8 +59,26 @@ def sums(x: Tensor, column: Tensor, ptr: Tensor, weight: Tensor | None) -> Tenso
     )
 
 
+def blocks(
+    matrix: tuple[Tensor, Tensor, Tensor | None], columns: int, times: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Repeat columns, offsets and weights of one direction along the diagonal."""
+    column, ptr, weight = matrix
+    shift = columns * torch.arange(times, device=ptr.device)[:, None]
+    return (
+        (column + shift).flatten(),
+        repeated(ptr, times),
+        None if weight is None else weight.repeat(times),
+    )
+
+
+def repeated(ptr: Tensor, times: int) -> Tensor:
+    """Offsets of all segments so many times, one after the other."""
+    return ptr_of(ptr.diff().repeat(times))
+
+
 def ptr_of(count: Tensor) -> Tensor:
-    """Borders [B + 1] of segments with these counts [B]."""
+    """Offsets [B + 1] of segments with these counts [B]."""
     return torch.cat([count.new_zeros(1), count.cumsum(0)])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy
 
 Integers = NDArray[np.int64]
 ACCURACY, SKILL = "accuracy", "skill"
@@ -24,8 +24,8 @@ class Goal(ABC):
     metrics: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the mean loss of outputs [B, O]."""
+    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss of each copy, [K], of outputs [K, B, O]."""
 
     @abstractmethod
     def predict(self, outputs: Tensor) -> Tensor:
@@ -48,9 +48,13 @@ class Classes(Goal):
     score = ACCURACY
     metrics = (ACCURACY,)
 
-    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the cross-entropy."""
-        return cross_entropy(outputs, y, weight=self.weight)
+        expected = y.expand(len(outputs), -1)
+        weight = self.weight
+        each = cross_entropy(outputs.movedim(2, 1), expected, weight=weight, reduction="none")
+        scale = len(y) if weight is None else weight[y].sum()
+        return each.sum(dim=1) / scale
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the class of the greatest logit."""
@@ -86,9 +90,9 @@ class Numbers(Goal):
         """Take the scale of the targets of the training graphs."""
         return cls(float(y.mean()), float(y.std(correction=0)) or 1.0)
 
-    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the mean squared error."""
-        return mse_loss(outputs.squeeze(1), (y - self.mean) / self.deviation)
+        return (outputs.squeeze(2) - (y - self.mean) / self.deviation).square().mean(dim=1)
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return numbers in the unit of the targets."""

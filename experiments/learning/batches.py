@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import Batch as PyGBatch
 from torch_geometric.data import Data
 
 from datasets import GraphSet
 from datasets.collisions import Colouring, View, colours, keys
-from experiments.accuracy.goals import goal_of
-from experiments.accuracy.products import SparseMatrix, ptr_of
+from experiments.learning.goals import goal_of
+from experiments.learning.products import SparseMatrix, ptr_of, repeated
 from readouts import Segments, readout
 
 NETWORKS: dict[str, View] = {"gin": "sum", "sage": "mean", "gcn": "sum"}
@@ -43,13 +44,31 @@ class Neighbours:
     source_degree: Tensor
 
 
+class Matrix(Protocol):
+    """What maps rows of states to others: `matrix @ x`."""
+
+    def __matmul__(self, x: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round of message passing multiplies states with, and which share of the `nodes` each row is."""
+
+    matrices: tuple[Matrix, ...]
+    share: Tensor
+    nodes: int
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Graphs for one step: features of the colours of depth 0, a matrix or two a round, nodes, classes."""
+    """Graphs for one step, once for each copy of a network, and the targets of one copy.
+
+    `x` are features of the colours of depth 0; `nodes` takes the colours of the last depth to all nodes.
+    """
 
     x: Tensor
-    rounds: tuple[tuple[SparseMatrix, ...], ...]
-    nodes: SparseMatrix
+    rounds: tuple[Round, ...]
+    nodes: Matrix
     graphs: Segments
     y: Tensor
 
@@ -63,7 +82,7 @@ class Resident:
         classes: number of classes, 0 where numbers are to be predicted.
         x: features of the nodes, float32 [N, F].
         labels: how many of the features, from the first on, are one-hot; the others are numbers.
-        node_ptr: borders of the graphs, [B + 1].
+        node_ptr: offsets of the graphs, [B + 1].
         source, edge_ptr: neighbours of every node, node by node, [E] and [N + 1].
         colour: the colour of every node at depth 0, 1, ..., each int64 [N].
         representative: one node of every colour of each depth, each int64 [C].
@@ -108,14 +127,13 @@ class Resident:
         scaled = (self.x[:, self.labels :] - given.mean(dim=0)) / spread.where(spread > 0, 1)
         return replace(self, x=torch.cat([self.x[:, : self.labels], scaled], dim=1))
 
-    def batch(self, positions: Sequence[int]) -> Batch:
-        """Cut out the graphs at these positions, in this order."""
+    def batch(self, positions: Sequence[int], copies: int = 1) -> Batch:
+        """Cut out the graphs at these positions, in this order, once for each copy of a network."""
         position = torch.tensor(positions, dtype=torch.int64, device=self.y.device)
         ptr, nodes = slices(self.node_ptr, position)
         degree = self.edge_ptr.diff()
-        colour, inverse = self.colour[-1][nodes].unique(return_inverse=True)
-        identity = torch.arange(len(nodes) + 1, device=ptr.device)
-        last = SparseMatrix(identity, inverse, len(colour))
+        colour, inverse, count = self.colour[-1][nodes].unique(return_inverse=True, return_counts=True)
+        last = SparseMatrix(torch.arange(len(nodes) + 1, device=ptr.device), inverse, len(colour))
         rounds = []
         for before, representative in zip(self.colour[-2::-1], self.representative[:0:-1], strict=True):
             node = representative[colour]
@@ -124,9 +142,12 @@ class Resident:
             colour, inverse = before[torch.cat([node, source])].unique(return_inverse=True)
             own, others = inverse.split([len(node), len(source)])
             read = Neighbours(own, others, edge_ptr, len(colour), degree[node], degree[source])
-            rounds.append(MATRICES[self.network](read))
-        x = self.x[self.representative[0][colour]]
-        return Batch(x, tuple(rounds[::-1]), last, Segments.from_ptr(ptr, len(nodes)), self.y[position])
+            matrices = tuple(matrix.repeated(copies) for matrix in MATRICES[self.network](read))
+            rounds.append(Round(matrices, count / len(nodes), len(nodes)))
+            count = before[nodes].unique(return_counts=True)[1]
+        x = self.x[self.representative[0][colour]].repeat(copies, 1)
+        graphs = Segments.from_ptr(repeated(ptr, copies), copies * len(nodes))
+        return Batch(x, tuple(rounds[::-1]), last.repeated(copies), graphs, self.y[position])
 
     def counts(self) -> Tensor:
         """The sum of the node features of every graph, and its number of nodes: float64 [B, F + 1]."""
@@ -193,10 +214,10 @@ def first_of_each(colour: Tensor) -> Tensor:
 
 
 def slices(ptr: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Borders of the chosen segments when they are laid end to end, and the places of their members."""
-    borders = ptr_of((ptr[1:] - ptr[:-1])[chosen])
-    shift = (ptr[chosen] - borders[:-1]).repeat_interleave(borders.diff())
-    return borders, torch.arange(len(shift), device=ptr.device) + shift
+    """Offsets of the chosen segments when they are laid end to end, and the places of their members."""
+    offsets = ptr_of((ptr[1:] - ptr[:-1])[chosen])
+    shift = (ptr[chosen] - offsets[:-1]).repeat_interleave(offsets.diff())
+    return offsets, torch.arange(len(shift), device=ptr.device) + shift
 
 
 def gin_matrices(read: Neighbours) -> tuple[SparseMatrix, ...]:
@@ -222,15 +243,44 @@ def gcn_matrices(read: Neighbours) -> tuple[SparseMatrix, ...]:
 
 def closed(read: Neighbours, weights: tuple[Tensor, Tensor] | None) -> SparseMatrix:
     """The matrix that puts each node in front of its neighbours; weights of nodes and of neighbours."""
-    borders = read.ptr + torch.arange(len(read.ptr), device=read.ptr.device)
+    offsets = read.ptr + torch.arange(len(read.ptr), device=read.ptr.device)
     is_own = torch.zeros(len(read.own) + len(read.source), dtype=torch.bool, device=read.ptr.device)
-    is_own[borders[:-1]] = True
+    is_own[offsets[:-1]] = True
 
     def merged(own: Tensor, others: Tensor) -> Tensor:
         return own.new_empty(len(is_own)).masked_scatter(is_own, own).masked_scatter(~is_own, others)
 
     weight = None if weights is None else merged(*weights)
-    return SparseMatrix(borders, merged(read.own, read.source), read.rows, weight)
+    return SparseMatrix(offsets, merged(read.own, read.source), read.rows, weight)
+
+
+class ExactSum:
+    """The exact sum over a node and its neighbours: equal nodes have equal bits without colours."""
+
+    def __init__(self, edge_index: Tensor, nodes: int) -> None:
+        """Take edges from neighbours to nodes."""
+        self.source, target = edge_index
+        self.targets = Segments.from_batch(target, nodes)
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """Map states of nodes [N, F] to sums [N, F]."""
+        return x + readout(x[self.source], self.targets, "sum")
+
+
+class Unchanged:
+    """The identity matrix."""
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """Return the states as they are."""
+        return x
+
+
+def node_by_node(batch: PyGBatch, rounds: int) -> Batch:
+    """Return PyG's batch as a GIN takes it, with a row for each node in place of one for each colour."""
+    nodes = len(batch.batch)
+    share = batch.x.new_full((nodes,), 1 / max(1, nodes))
+    read = Round((ExactSum(batch.edge_index, nodes),), share, nodes)
+    return Batch(batch.x, (read,) * rounds, Unchanged(), Segments.from_ptr(batch.ptr, nodes), batch.get("y"))
 
 
 MATRICES = {"gin": gin_matrices, "sage": sage_matrices, "gcn": gcn_matrices}
