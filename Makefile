@@ -51,7 +51,7 @@ thorough: $(SETUP) $(CORE)
 
 docs: $(SETUP) $(CORE)
 	@rm -rf build/site
-	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/site
+	PYTHONPATH=$(CURDIR) OMP_WAIT_POLICY=passive $(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/site
 	@echo "open build/site/index.html"
 
 lint: $(SETUP)

@@ -4,12 +4,15 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util.logging import getLogger
 from sphinx.writers.html5 import HTML5Translator
 
 import readouts
 
+logger = getLogger(__name__)
 REPORT = "experiments/results/report"
 START = "docs/index"
 
@@ -35,8 +38,8 @@ python_use_unqualified_type_names = True
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
-nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_show_tb = True
+nb_execution_timeout = 600
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 
 html_theme = "furo"
@@ -50,15 +53,15 @@ html_show_sphinx = False
 html_show_copyright = False
 
 
-def inline_formula(writer: HTML5Translator, node: nodes.math) -> None:
-    """Write a formula as MathML, which browsers show without a script or a font from elsewhere."""
-    writer.body.append(tex2mathml(node.astext()))
-    raise nodes.SkipNode
-
-
-def displayed_formula(writer: HTML5Translator, node: nodes.math_block) -> None:
-    """Write a formula on its own line, which scrolls where it is wider than the page."""
-    writer.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>')
+def write_formula(writer: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
+    """Write a formula as MathML, which browsers show without a script; wide ones scroll."""
+    displayed = isinstance(node, nodes.math_block)
+    try:
+        formula = tex2mathml(node.astext(), as_block=displayed)
+    except MathError as problem:
+        logger.warning("%s in %s", problem, node.astext(), location=node)
+    else:
+        writer.body.append(f'<div class="formula">{formula}</div>' if displayed else formula)
     raise nodes.SkipNode
 
 
@@ -84,7 +87,7 @@ def redirect(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the functions above."""
-    app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
     app.connect("source-read", name_sections)
     app.connect("autodoc-process-docstring", escape_stars)
     app.connect("build-finished", redirect)

@@ -37,7 +37,8 @@ async function look(page, width) {
   const box = element => element.getBoundingClientRect();
   const all = choice => [...inside.querySelectorAll(choice)];
   const light = colour => colour.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0);
-  const searched = () => all("p.search-summary").some(text => / found | did not match /.test(text.textContent))
+  const told = text => / found | did not match /.test(text.textContent);
+  const searched = () => all("p.search-summary").some(told)
     && all("ul.search li").every(result => result.querySelector("span, p.context"));
   for (let tries = 0; page.includes("?q=") && tries < 100 && !searched(); tries++)
     await pause(100);
