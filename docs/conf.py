@@ -31,6 +31,7 @@ default_role = "py:obj"  # `name` in a docstring is a link if the name is docume
 autodoc_default_options = {"members": True, "exclude-members": "forward, reset_parameters"}
 autodoc_member_order = "groupwise"
 autodoc_typehints = "none"
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_preprocess_types = False
 python_use_unqualified_type_names = True
@@ -40,6 +41,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_show_tb = True
 nb_execution_timeout = 600
+nb_output_stderr = "remove"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 
 html_theme = "furo"

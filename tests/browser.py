@@ -1,6 +1,7 @@
 """Chromium or Chrome without a window, for the tests of pages."""
 
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Ch
 def answer(folder, *arguments, until=None):
     """What a browser writes to its two outputs; one that does not end says nothing of the page.
 
-    With `until`, a function that waits for an answer from elsewhere, the browser is ended after the answer.
+    With `until`, a function that waits for an answer in a queue, the browser is ended after the answer.
     """
     command = [BROWSER, *OPTIONS, *QUIET, f"--user-data-dir={folder / 'profile'}", *arguments]
     outputs = folder / "dom.txt", folder / "log.txt"  # its children hold a pipe open when it is killed
@@ -29,7 +30,7 @@ def answer(folder, *arguments, until=None):
                 until()
             else:
                 process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, queue.Empty):
             pytest.skip(f"{command[0]} hangs")
         finally:
             with suppress(ProcessLookupError):
