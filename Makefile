@@ -3,6 +3,7 @@
 # make demo      the main job: what sum, mean and max can see; DATA="MUTAG Mutagenicity" for TU sets
 # make test      the test suite; TESTS="tests/readouts/nn" for a part of it
 # make thorough  the tests that take long
+# make docs      the documentation site in build/site
 # make lint      ruff and mypy
 # make sanitize  the tests of the core under the address, undefined behaviour and thread sanitizers
 # make arm       the tests of the core on 64-bit Arm, emulated
@@ -17,7 +18,7 @@ CORE := readouts/kernels/native/libreadouts_core.so
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist worksteal
 CTEST := ctest --output-on-failure --test-dir
 
-.PHONY: venv core demo test thorough lint sanitize arm clean
+.PHONY: venv core demo test thorough docs lint sanitize arm clean
 
 venv: $(SETUP) $(CORE)
 
@@ -27,7 +28,7 @@ core: $(CORE)
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dask,experiments,test]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dask,docs,experiments,test]"
 	touch $@
 
 # What does not configure is left out, as by pip: plain PyTorch serves. What does not compile is an error.
@@ -47,6 +48,11 @@ test: $(SETUP) $(CORE)
 
 thorough: $(SETUP) $(CORE)
 	$(PYTEST) -m thorough
+
+docs: $(SETUP) $(CORE)
+	@rm -rf build/site
+	PYTHONPATH=$(CURDIR) OMP_WAIT_POLICY=passive $(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/site
+	@echo "open build/site/index.html"
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

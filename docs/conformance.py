@@ -55,7 +55,7 @@ SCATTER = ("sum", "mean", "max", "min", "mul")
 PYG_ALONE = "import torch_geometric; torch_geometric.typing.WITH_TORCH_SCATTER = False; "
 HEAD = """# Conformance
 
-The value contract of [readouts.md](readouts.md), tested on this library, PyG and torch-scatter.
+The value contract of [the readouts](readouts.md), tested on this library, PyG and torch-scatter.
 Versions: {versions}.
 PyG is tested as if torch-scatter were not installed. This page is written by
 

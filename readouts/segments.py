@@ -163,12 +163,12 @@ class Segments:
         return [self.reduce(flat(v), ("sum",)).reshape(self.size, *v.shape[1:]) for v in values]
 
     def fill_empty(self, out: Tensor, empty: float) -> Tensor:
-        """Set the rows of `out` [B, *] that belong to graphs without nodes to `empty`."""
+        """Set the rows of `out` [B, *features] that belong to graphs without nodes to `empty`."""
         empty = float(empty) if out.is_floating_point() else empty  # PyTorch takes no integers above 2**63
         return out.masked_fill((self.count == 0).view(self.size, *[1] * (out.dim() - 1)), empty)
 
     def expand(self, values: Tensor) -> Tensor:
-        """Copy the row of every graph to its nodes, [B, *] -> [N, *]; the gradient is an exact sum."""
+        """Copy the row [B, *features] of every graph to its nodes; the gradient is an exact sum."""
         rows = flat(values).unsqueeze(1)
         nodes = ops.reduce_backward(rows, None, None, *self._groups, ("sum",))
         return nodes.reshape(self.num_nodes, *values.shape[1:])

@@ -1,7 +1,6 @@
 """The order of the house: arrows between modules, weight of the import, public names, documentation."""
 
 import ast
-import doctest
 import graphlib
 import importlib
 import inspect
@@ -10,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import readouts
 import readouts.nn
@@ -131,28 +129,3 @@ def test_version_is_the_same_everywhere():
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert (ROOT / "CHANGELOG.md").read_text().startswith(f"# Changelog\n\n## {version} ")
-
-
-WITH_EXAMPLES = ("readouts", "readouts.nn")
-RUNNABLE = (
-    "readouts.accumulator",
-    "readouts.functional",
-    "readouts.nn",
-    "readouts.scatter",
-    "readouts.segments",
-)
-
-
-@pytest.mark.parametrize("package", WITH_EXAMPLES)
-def test_public_names_have_an_example(package):
-    module = importlib.import_module(package)
-    assert [name for name in module.__all__ if ">>> " not in (getattr(module, name).__doc__ or "")] == []
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name for name in map(module_name, SOURCES) if name.startswith(RUNNABLE)],
-)
-def test_examples_in_docstrings_run(name):
-    results = doctest.testmod(importlib.import_module(name), extraglobs={"torch": torch})
-    assert results.failed == 0

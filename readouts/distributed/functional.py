@@ -41,8 +41,11 @@ def readout(
 ) -> Tensor:
     """Reduce the nodes of every graph, on all ranks, to one row, with the bits of `readouts.readout`.
 
-    Example, on every rank with its own x and batch:
-        out = readout(x, batch, "mean", size=12)
+    Example:
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])  # the nodes of this rank
+        >>> readout(x, batch, "mean", size=2)  # on every rank
+        tensor([[1.5000],
+                [4.0000]])
 
     Sums are accumulated in integers and rounded once, max and min compare ordered bit patterns, medians are
     found by bisection. If every rank computes the same loss from the result, each node gets its row of the
@@ -92,7 +95,14 @@ def median(
     group: ProcessGroup | None = None,
     ddp: bool = False,
 ) -> Tensor:
-    """Take the median over the nodes of every graph on all ranks; see `readouts.median` and `readout`."""
+    """Take the median over the nodes of every graph on all ranks; see `readouts.median` and `readout`.
+
+    Example:
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])  # the nodes of this rank
+        >>> median(x, batch, size=2)  # on every rank
+        tensor([[1.5000],
+                [4.0000]])
+    """
 
     def check() -> str:
         check_x(x)
@@ -118,6 +128,12 @@ def quantile(
     ddp: bool = False,
 ) -> Tensor:
     """Take quantiles over the nodes of every graph on all ranks; see `readouts.quantile` and `readout`.
+
+    Example:
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])  # the nodes of this rank
+        >>> quantile(x, batch, 0.25, size=2)  # on every rank
+        tensor([[1.2500],
+                [4.0000]])
 
     q must be the same on all ranks; if q is a tensor, every rank gets its full gradient.
     """
@@ -145,7 +161,14 @@ def trimmed_mean(
     group: ProcessGroup | None = None,
     ddp: bool = False,
 ) -> Tensor:
-    """Take the trimmed mean of every graph over all ranks; see `readouts.trimmed_mean` and `readout`."""
+    """Take the trimmed mean of every graph over all ranks; see `readouts.trimmed_mean` and `readout`.
+
+    Example:
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])  # the nodes of this rank
+        >>> trimmed_mean(x, batch, 0.2, size=2)  # on every rank
+        tensor([[1.5000],
+                [4.0000]])
+    """
 
     def check() -> str:
         check_x(x)
@@ -169,7 +192,14 @@ def weighted_mean(
     group: ProcessGroup | None = None,
     ddp: bool = False,
 ) -> Tensor:
-    """Average the nodes of all ranks with weights; see `readouts.weighted_mean` and `readout`."""
+    """Average the nodes of all ranks with weights; see `readouts.weighted_mean` and `readout`.
+
+    Example:
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])  # the nodes of this rank
+        >>> weighted_mean(x, torch.tensor([1.0, 3.0, 1.0]), batch, size=2)  # on every rank
+        tensor([[1.7500],
+                [4.0000]])
+    """
 
     def check() -> str:
         check_values("weight", weight, x)
@@ -193,6 +223,12 @@ def softmax_mean(
     ddp: bool = False,
 ) -> Tensor:
     """Average the nodes of all ranks with the softmax of scores; see `readouts.softmax_mean` and `readout`.
+
+    Example:
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])  # the nodes of this rank
+        >>> softmax_mean(x, torch.zeros(3), batch, size=2)  # on every rank
+        tensor([[1.5000],
+                [4.0000]])
 
     The bits are those of a single process if `exp` returns the same bits on every rank: same version of
     PyTorch, same kind of processor.
@@ -218,7 +254,14 @@ def logsumexp(
     group: ProcessGroup | None = None,
     ddp: bool = False,
 ) -> Tensor:
-    """Return log sum_i exp(x_i) over the nodes of all ranks; see `readouts.logsumexp` and `softmax_mean`."""
+    """Return log sum_i exp(x_i) over the nodes of all ranks; see `readouts.logsumexp` and `softmax_mean`.
+
+    Example:
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])  # the nodes of this rank
+        >>> logsumexp(x, batch, size=2)  # on every rank
+        tensor([[2.3133],
+                [4.0000]])
+    """
 
     def check() -> str:
         check_x(x)

@@ -21,9 +21,11 @@ from readouts.segments import Segments
 class DistributedReadout(Module):
     """A readout of graphs whose nodes are spread over the ranks of a process group: [N, F] -> [B, F'].
 
-    Example, on every rank with its own x and batch:
-        pool = DistributedReadout(["mean", "max"])
-        out = pool(x, batch, dim_size=12)
+    Example:
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])  # the nodes of this rank
+        >>> DistributedReadout(["mean", "max"])(x, batch, dim_size=2)  # on every rank
+        tensor([[1.5000, 2.0000],
+                [4.0000, 4.0000]])
 
     Every rank passes its own nodes and gets the value of the readout over all nodes. Networks inside the
     readout, such as gates, are applied to the nodes of each rank and must process every node independently.

@@ -31,6 +31,13 @@ LABELS = {
 class ReportCard:
     """What a model can distinguish; None where the input has no graphs for the comparison.
 
+    Example:
+        >>> from readouts import global_add_pool
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])
+        >>> found = check_size_sensitivity(global_add_pool, x, batch=batch)
+        >>> found.behaves_like, found.copies
+        ('sum', True)
+
     Attributes:
         model: class or name of the model.
         mode: training or evaluation mode.
@@ -76,6 +83,16 @@ class ReportCard:
 def check_size_sensitivity(model: Model, *inputs: Any, **named: Any) -> ReportCard:
     """Find out whether a model behaves like sum, mean or max, from what it can distinguish.
 
+    Example:
+        >>> from readouts import readout
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])
+        >>> print(check_size_sensitivity(readout, x, batch=batch))
+        readout: behaves like mean: depends on proportions, not on sizes
+          a graph and its disjoint copies         the same output
+          a graph and its connected double cover  not tested: no such graph
+          the same labels in other proportions    distinguished
+          other labels                            distinguished
+
     The graphs of the input are compared with their disjoint copies, with a random connected double cover
     (where they have a cycle), and in mixtures of two of them; if the input has one graph only, it is mixed
     with one of its nodes. Two results are the same if they differ by no more than rounding. At most the
@@ -91,9 +108,6 @@ def check_size_sensitivity(model: Model, *inputs: Any, **named: Any) -> ReportCa
         TypeError, ValueError: the inputs cannot be understood, or an output has no row per graph.
 
     Source: Xu et al., arXiv 1810.00826, for sum, mean and max; Bamberger, arXiv 2206.11876, for covers.
-
-    Example:
-        >>> print(check_size_sensitivity(model, x, edge_index, batch))
     """
     graphs = read(inputs, named, model)
     count = torch.bincount(graphs.member, minlength=graphs.size)

@@ -25,15 +25,20 @@ def check_edge_order_invariance(
 ) -> Report:
     """Compare the outputs and gradients of a model before and after its edges alone are reordered.
 
+    Example:
+        >>> from readouts import exact_scatter
+        >>> from torch_geometric.nn import GraphConv
+        >>> x, edge_index = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[0, 1, 2], [1, 2, 1]])
+        >>> with exact_scatter():
+        ...     print(check_edge_order_invariance(GraphConv(1, 2), x, edge_index).verdict)
+        identical bits
+
     The columns of ``edge_index`` are permuted with the rows of all that has a row per edge; nodes are not.
     Outputs with a row per edge, and gradients of edge features, must be permuted like the edges; all others
     must not change. For the arguments see `check_permutation_invariance`.
 
     Raises:
         ValueError: there are fewer than two edges.
-
-    Example:
-        >>> print(check_edge_order_invariance(model, x, edge_index, batch))
     """
     graphs = read(inputs, named, model)
     groups, notes = shuffles(model, graphs, permutations, seed, nodes=False)
@@ -64,6 +69,13 @@ def assert_edge_order_invariant(
     **named: Any,
 ) -> None:
     """Raise AssertionError with the report if outputs or gradients change when edges are reordered.
+
+    Example:
+        >>> from readouts import exact_scatter
+        >>> from torch_geometric.nn import GraphConv
+        >>> x, edge_index = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[0, 1, 2], [1, 2, 1]])
+        >>> with exact_scatter():
+        ...     assert_edge_order_invariant(GraphConv(1, 2), x, edge_index, allow="identical")
 
     For the arguments see `assert_permutation_invariant`.
     """

@@ -26,6 +26,12 @@ def check_gradient_equivariance(
 ) -> Report:
     """Compare the gradients of a model before and after its nodes are relabelled.
 
+    Example:
+        >>> def pool(x):  # the gradient goes to one of the tied nodes only
+        ...     return x.max(dim=0).values
+        >>> print(check_gradient_equivariance(pool, torch.tensor([[1.0], [2.0], [2.0]])).verdict)
+        broken
+
     The loss is the sum over all float outputs of column c times c + 1. Its gradients with respect to node
     and edge features must be permuted like the nodes and edges, those with respect to the parameters must
     not change. This finds gradients that only the first of several tied nodes gets. The outputs themselves
@@ -48,6 +54,10 @@ def assert_gradient_equivariant(
     **named: Any,
 ) -> None:
     """Raise AssertionError with the report unless the gradients are permuted like the nodes and edges.
+
+    Example:
+        >>> from readouts.nn import MaxReadout
+        >>> assert_gradient_equivariant(MaxReadout(), torch.tensor([[1.0], [2.0], [2.0]]))
 
     Args:
         model, inputs, permutations, seed, named: as for `check_gradient_equivariance`.

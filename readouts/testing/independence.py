@@ -27,6 +27,12 @@ COMMON = ("in its batch", "in its batch in reverse order")
 def check_batch_independence(model: Model, *inputs: Any, **named: Any) -> Report:
     """Compare the outputs of a model for a graph alone and in several batches.
 
+    Example:
+        >>> from readouts import readout
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])
+        >>> print(check_batch_independence(readout, x, batch=batch).verdict)
+        identical bits
+
     Every graph is run alone, in the batch as it is, and with its graphs in reverse order. The first, the
     smallest and the largest graph are also run beside one graph made from them (a copy, a single node, eight
     copies with features a thousand times larger, an empty graph, a copy with NaN features) and, with all
@@ -44,9 +50,6 @@ def check_batch_independence(model: Model, *inputs: Any, **named: Any) -> Report
 
     Raises:
         TypeError, ValueError: the inputs cannot be understood, or have no batch vector.
-
-    Example:
-        >>> print(check_batch_independence(model, x, edge_index, batch))
     """
     graphs = _batched(read(inputs, named, model))
     groups: list[list[Trial]] = []
@@ -106,6 +109,11 @@ def _runs(model: Model, graphs: Graphs, label: str, notes: set[str]) -> bool:
 
 def assert_batch_independent(model: Model, *inputs: Any, allow: str = "rounding", **named: Any) -> None:
     """Raise AssertionError with the report unless a graph gets the same result in every batch.
+
+    Example:
+        >>> from readouts import readout
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])
+        >>> assert_batch_independent(readout, x, batch=batch)
 
     Args:
         model, inputs, named: as for `check_batch_independence`.

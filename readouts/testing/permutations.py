@@ -22,6 +22,13 @@ def check_permutation_invariance(
 ) -> Report:
     """Compare the outputs of a model before and after its nodes are relabelled and its edges reordered.
 
+    Example:
+        >>> from readouts import readout
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])
+        >>> print(check_permutation_invariance(readout, x, batch=batch))
+        IDENTICAL BITS: permutation invariance of readout
+          why         every bit is the same, in 18 trials
+
     No output may change. Nodes are permuted within their graph, with their features, positions, masks and
     all else that has a row per node; edges are permuted with their attributes. Some permutations are repeated
     on features with ties, and on nodes that all have the same features.
@@ -39,9 +46,6 @@ def check_permutation_invariance(
 
     Raises:
         TypeError, ValueError: the inputs cannot be understood, or have nothing to permute.
-
-    Example:
-        >>> print(check_permutation_invariance(model, x, edge_index, batch))
     """
     return _check(
         model, Question("permutation invariance", outputs, staying), inputs, named, permutations, seed
@@ -52,6 +56,12 @@ def check_permutation_equivariance(
     model: Model, *inputs: Any, permutations: int = 10, seed: int = 0, **named: Any
 ) -> Report:
     """Compare the outputs of a model before and after its nodes and edges are reordered.
+
+    Example:
+        >>> from torch_geometric.nn import GCNConv
+        >>> x, edge_index = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[0, 1, 2], [1, 2, 1]])
+        >>> check_permutation_equivariance(GCNConv(1, 2), x, edge_index).invariant
+        True
 
     Outputs with a row per node must be permuted like the nodes, those with a row per edge like the edges;
     all others must not change. For the arguments see `check_permutation_invariance`.
@@ -71,6 +81,11 @@ def assert_permutation_invariant(
 ) -> None:
     """Raise AssertionError with the report if the outputs change.
 
+    Example:
+        >>> from readouts import readout
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])
+        >>> assert_permutation_invariant(readout, x, batch=batch, allow="identical")
+
     Args:
         model, inputs, permutations, seed, named: as for `check_permutation_invariance`.
         allow: ``"rounding"``, or ``"identical"`` for identical bits alone.
@@ -89,6 +104,9 @@ def assert_permutation_equivariant(
     **named: Any,
 ) -> None:
     """Raise AssertionError with the report unless the outputs are permuted like the nodes.
+
+    Example:
+        >>> assert_permutation_equivariant(torch.nn.Linear(2, 3), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
 
     For the arguments see `assert_permutation_invariant`.
     """

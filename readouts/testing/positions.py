@@ -27,6 +27,13 @@ def check_motion_invariance(
 ) -> Report:
     """Compare the outputs of a model before and after the positions of its nodes are rotated and shifted.
 
+    Example:
+        >>> def distances(pos):
+        ...     return torch.pdist(pos).sum()
+        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+        >>> check_motion_invariance(distances, pos=pos).invariant
+        True
+
     No output may change, including those with a row per node. The positions are rounded to few bits
     and rotated by matrices with rational entries, so that rotating and shifting them causes no rounding.
 
@@ -42,9 +49,6 @@ def check_motion_invariance(
 
     Raises:
         ValueError: there are no positions [N, 2] or [N, 3] that are called ``pos``.
-
-    Example:
-        >>> print(check_motion_invariance(model, z, pos=pos, batch=batch))
     """
     if motions < 1:
         raise ValueError(f"motions: expected at least 1, got {motions}")
@@ -72,6 +76,10 @@ def assert_motion_invariant(
     model: Model, *inputs: Any, motions: int = 10, seed: int = 0, allow: str = "rounding", **named: Any
 ) -> None:
     """Raise AssertionError with the report if the outputs change when positions are rotated and shifted.
+
+    Example:
+        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+        >>> assert_motion_invariant(lambda pos: torch.pdist(pos).sum(), pos=pos)
 
     Args:
         model, inputs, motions, seed, named: as for `check_motion_invariance`.

@@ -17,6 +17,14 @@ ALLOWED = {"rounding": (Verdict.IDENTICAL, Verdict.ROUNDING), "identical": (Verd
 class Culprit:
     """Place in the model where the results begin to differ.
 
+    Example:
+        >>> from readouts.testing import check_permutation_invariance
+        >>> def first(x):
+        ...     return x[:1]
+        >>> report = check_permutation_invariance(first, torch.tensor([[1.0], [2.0], [4.0]]))
+        >>> print(report.culprit)
+        first (function)
+
     Attributes:
         name: name of the module, "" for the model itself.
         kind: its class.
@@ -62,6 +70,19 @@ def check_allow(allow: str) -> None:
 @dataclass(frozen=True)
 class Report:
     """Measurements and verdict of a check.
+
+    Example:
+        >>> from readouts.testing import check_permutation_invariance
+        >>> def first(x):
+        ...     return x[:1]
+        >>> report = check_permutation_invariance(first, torch.tensor([[1.0], [2.0], [4.0]]))
+        >>> print(report.verdict, report.counterexample, sep=chr(10))
+        broken
+        x = torch.tensor([[2.0], [4.0]])
+        order = torch.tensor([1, 0])
+        before = model(x)
+        after = model(x[order])
+        torch.testing.assert_close(after, before)
 
     Attributes:
         check: name of the property.

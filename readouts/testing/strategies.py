@@ -17,6 +17,14 @@ def graphs(
 ) -> SearchStrategy[Data]:
     """Draw graphs with x [N, F] and an undirected ``edge_index``: ties, repeated rows, huge and tiny values.
 
+    Example:
+        >>> from hypothesis import given, settings
+        >>> @settings(max_examples=5)
+        ... @given(graphs(features=3))
+        ... def test_features(data):
+        ...     assert data.x.shape == (data.num_nodes, 3)
+        >>> test_features()
+
     They shrink towards few nodes, no edges, and zeros.
 
     Args:
@@ -54,7 +62,16 @@ def graph_batches(
     max_nodes: int = 6,
     dtype: torch.dtype = torch.float32,
 ) -> SearchStrategy[Batch]:
-    """Draw batches of the graphs of `graphs`, some of them empty, with at least one node in all."""
+    """Draw batches of the graphs of `graphs`, some of them empty, with at least one node in all.
+
+    Example:
+        >>> from hypothesis import given, settings
+        >>> @settings(max_examples=5)
+        ... @given(graph_batches(max_graphs=3))
+        ... def test_sizes(batch):
+        ...     assert 1 <= batch.num_graphs <= 3
+        >>> test_sizes()
+    """
     st = _hypothesis()
     one = graphs(features=features, max_nodes=max_nodes, dtype=dtype)
     lists = st.lists(one, min_size=min_graphs, max_size=max_graphs)
@@ -64,6 +81,16 @@ def graph_batches(
 
 def permutations_of(graphs: Data | Tensor) -> SearchStrategy[Tensor]:
     """Draw orders of nodes, int64 [N], that move every node within its graph; they shrink towards no move.
+
+    Example:
+        >>> from hypothesis import given, settings
+        >>> from readouts import readout
+        >>> x, batch = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 1])
+        >>> @settings(max_examples=5)
+        ... @given(permutations_of(batch))
+        ... def test_mean(order):
+        ...     assert readout(x[order], batch).equal(readout(x, batch))
+        >>> test_mean()
 
     Args:
         graphs: ``Data``, ``Batch``, or the vector ``batch`` [N].

@@ -19,7 +19,12 @@ from readouts.testing.outputs import Two, row_differences, row_sizes, same_bits
 
 
 class Verdict(StrEnum):
-    """Outcome of a check."""
+    """Outcome of a check.
+
+    Example:
+        >>> [str(verdict) for verdict in Verdict]
+        ['identical bits', 'rounding', 'broken', 'random']
+    """
 
     IDENTICAL = "identical bits"
     ROUNDING = "rounding"

@@ -5,18 +5,15 @@ from __future__ import annotations
 import csv
 import html
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-from contextlib import suppress
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from browser import answer, needs_browser
 
 from experiments import __main__ as cli
 from experiments import collisions, copies, records, report, run, tower
@@ -501,7 +498,6 @@ def tables(rows):
     module.place.cache_clear()
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PROBE = """
 <script>
 addEventListener("load", () => {
@@ -531,33 +527,15 @@ def browse(text, folder, width, scheme):
         '<script>addEventListener("load", () => { document.documentElement.dataset.found ='
         "frames[0].document.documentElement.dataset.found; });</script>"
     )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
-    options += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    options += ["--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"]
+    options = ["--allow-file-access-from-files", "--dump-dom"]
     options += [f"--blink-settings=preferredColorScheme={('dark', 'light').index(scheme)}"]
-    dom, log = answer([BROWSER, *options, (folder / "frame.html").as_uri()], folder)
+    dom, log = answer(folder, *options, (folder / "frame.html").as_uri())
     (found,) = re.findall(r'^<html data-found="(.*?)"', dom, re.MULTILINE) or [None]
     assert found, log
     return json.loads(html.unescape(found)), [line for line in log.splitlines() if "CONSOLE" in line]
 
 
-def answer(command, folder):
-    """What a browser writes to its two outputs; one that does not end says nothing of the page."""
-    outputs = folder / "dom.txt", folder / "log.txt"  # its children hold a pipe open when it is killed
-    with outputs[0].open("wb") as dom, outputs[1].open("wb") as log:
-        process = subprocess.Popen(command, stdout=dom, stderr=log, start_new_session=True)
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"{command[0]} hangs")
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return [output.read_text(errors="replace") for output in outputs]
-
-
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome on the PATH")
+@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1200])
 def test_in_a_browser(markup, tmp_path, width, scheme):
@@ -571,7 +549,7 @@ def test_in_a_browser(markup, tmp_path, width, scheme):
     assert abs(found["paper"] - found["ink"]) > 400
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome on the PATH")
+@needs_browser
 def test_the_browser_test_sees_faults(markup, tmp_path):
     broken = markup.replace("</main>", '<div style="width: 3000px">wide</div></main>')
     broken = broken.replace("</head>", "<script>nonsense()</script></head>").replace(

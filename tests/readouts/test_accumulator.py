@@ -1,7 +1,6 @@
 """Readouts of streams: the bits of the whole for any chunks, order and tree of merges."""
 
 import copy
-import doctest
 import io
 import math
 import pickle
@@ -325,12 +324,6 @@ def test_errors_say_what_was_expected_and_what_came(call, error, message):
 def test_no_gradient_flows():
     x = torch.randn(4, 2, requires_grad=True)
     assert not accumulated(x, None, ALL, 1).result().requires_grad
-
-
-def test_example_of_the_documentation():
-    results = doctest.testmod(readouts.accumulator, extraglobs={"torch": torch})
-    assert results.attempted == 5
-    assert results.failed == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

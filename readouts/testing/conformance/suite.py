@@ -112,6 +112,9 @@ def assert_conformance(
 ) -> None:
     """Raise AssertionError with the failed rows unless a readout keeps the contract.
 
+    Example:
+        >>> assert_conformance("readouts.nn:SumReadout", rows=["NaN", "integers"])
+
     Args:
         target: a class or function that can be imported, or ``package.module:name``.
         init, like: as for `Subject.locate`.
@@ -122,9 +125,6 @@ def assert_conformance(
 
     Raises:
         TargetError, ValueError: the readout cannot be made, or there are no such rows.
-
-    Example:
-        >>> assert_conformance("readouts.nn:SumReadout", levels=("must", "bits"))
     """
     __tracebackhide__ = True
     chosen = select(rows, skip, levels)
@@ -137,14 +137,16 @@ def assert_conformance(
 def check_conformance(subject: Subject, rows: Sequence[Row] = ROWS) -> Conformance:
     """Run the value contract of this library on a readout.
 
+    Example:
+        >>> subject = Subject.locate("torch_geometric.nn.aggr:MaxAggregation")
+        >>> check_conformance(subject, select(["single extreme"])).passed  # its gradient at 0 is halved
+        False
+
     Snippets that could read or write out of bounds run in another process.
 
     Args:
         subject: the readout; see `Subject.locate`.
         rows: the rows to run.
-
-    Example:
-        >>> print(check_conformance(Subject.locate("torch_geometric.nn.aggr:MaxAggregation")))
     """
     return next(check_each([subject], rows))
 

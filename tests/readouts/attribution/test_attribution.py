@@ -1,11 +1,9 @@
 """Attribution: the parts of every readout add up to it, and go to the nodes that made it."""
 
 import math
-import re
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
@@ -322,16 +320,6 @@ def test_bad_arguments_of_activation(change, error, message):
         class_activation(**arguments | change)
 
 
-def test_doctests():
-    import doctest
-
-    from readouts.attribution import activation, contribution
-
-    for module in (activation, contribution):
-        results = doctest.testmod(module, extraglobs={"torch": torch})
-        assert (results.attempted > 0, results.failed) == (True, 0)
-
-
 def test_import_is_light():
     code = (
         "import sys, readouts.attribution\n"
@@ -340,16 +328,6 @@ def test_import_is_light():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-
-
-def test_python_of_the_page_runs():
-    page = (Path(__file__).parents[3] / "docs" / "attribution.md").read_text()
-    namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, namespace)
-    assert namespace["parts"].tolist() == [[0], [2], [2], [3]]
-    assert namespace["atoms"].tolist() == [1, 6]
-    assert namespace["largest"].tolist() == [6]
 
 
 class TestAttentionWeights:

@@ -638,9 +638,12 @@ def test_help_does_not_import_pyg():
         assert run.stderr == "False\n"
 
 
-def test_session_in_the_readme(tmp_path):
-    """The model of docs/testing.md, its command, and its output; `...` stands for what is left out."""
-    section = (ROOT / "docs" / "testing.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "code"), [("testing.md", 1), pytest.param("quickstart.md", 0, marks=pytest.mark.thorough)]
+)
+def test_session_of_the_documentation(tmp_path, page, code):
+    """The model of the page, its command, and its output; `...` stands for what is left out."""
+    section = (ROOT / "docs" / page).read_text()
     file = re.search(r"```python\n# (\w+\.py)\n(.*?)```", section, re.DOTALL)
     session = re.search(r"```console\n\$ readouts (.*?)\n(.*?)```", section, re.DOTALL)
     assert file, "the page has no model"
@@ -648,7 +651,7 @@ def test_session_in_the_readme(tmp_path):
     (tmp_path / file[1]).write_text(file[2])
     command = [sys.executable, "-m", "readouts", *session[1].split()]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert run.returncode == 1, run.stderr
+    assert run.returncode == code, run.stderr
     checker = doctest.OutputChecker()
     assert checker.check_output(session[2], run.stdout, doctest.ELLIPSIS), run.stdout
     assert session[2].count("...") < 4

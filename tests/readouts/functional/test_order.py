@@ -1,7 +1,6 @@
 """Median, quantiles and trimmed mean: values, gradients, contract, invariance, transforms."""
 
 import copy
-import doctest
 import math
 import pickle
 from fractions import Fraction
@@ -679,9 +678,3 @@ def test_portable_kernels_make_the_same_bits(function, dtype, monkeypatch):
 def test_errors_say_what_was_expected(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def test_doctests():
-    results = doctest.testmod(order_statistics, extraglobs={"torch": torch})
-    assert results.attempted >= 3
-    assert results.failed == 0
