@@ -64,7 +64,7 @@ def make_check(truth: Truth, reduce: Sequence[str], gradient: Tensor | None) -> 
             found += wrong_layout(slope, x.shape, x.dtype, "gradient") or slopes(slope, ours)
         elif slopes:
             found.append(Deviation(WORST, "gradient: none"))
-        return max(found)
+        return max(found, key=lambda deviation: deviation.size)
 
     return check
 
@@ -120,8 +120,7 @@ def elementary_check(truth: Truth, reduce: Sequence[str]) -> Compare:
         for name, block in zip(reduce, blocks_of(out, reduce), strict=True):
             found.append(compare(name, block.double()))
             if ours and name not in SELECTIONS:
-                sampled = torch.stack([block[entry] for entry in truth.sample])
-                nearest = sampled.equal(truth.rounded(name))
+                nearest = block[truth.sample].equal(truth.rounded(name))
                 found.append(Deviation(0 if nearest else WORST, f"rounding of {name}"))
         return found
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch_geometric.data import Batch as PyGBatch
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
-from torch_geometric.nn import GINConv, global_add_pool
+from torch_geometric.nn import GIN, MLP, Linear, global_add_pool
 
 from datasets import GraphSet
 from experiments.console import tracked
@@ -39,32 +39,25 @@ SHARES = 4  # an epoch takes longer than a readout
 
 
 class PyGNetwork(nn.Module):
-    """A GIN with a sum readout, of PyG's and PyTorch's layers, that has the weights of one of ours."""
+    """A GIN with a sum readout, of PyG's layers, that has the weights of one of ours."""
 
     def __init__(self, network: Network, features: int, classes: int, settings: Settings) -> None:
         """Copy the weights; batch norms are new, as ours are."""
         super().__init__()
-        width, rounds = settings.width, settings.rounds
-        befores = [features] + [width] * (rounds - 1)
-        self.rounds = nn.ModuleList(GINConv(mlp(before, nn.BatchNorm1d(width), width)) for before in befores)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(rounds))
-        self.head = mlp(width, nn.Identity(), width, classes)
-        mine = (layer for layer in self.modules() if isinstance(layer, nn.Linear))
+        width = settings.width
+        self.rounds = GIN(features, width, settings.rounds, norm="batch_norm", jk="last")
+        self.rounds.lin = nn.Identity()
+        self.head = MLP([width, width, classes], norm=None)
+        mine = (layer for layer in self.modules() if isinstance(layer, Linear))
         theirs = (layer for layer in network.modules() if isinstance(layer, StackedLinear))
         for own, other in zip(mine, theirs, strict=True):
             own.load_state_dict({name: weight[0] for name, weight in other.state_dict().items()})
 
     def forward(self, data: Data) -> Tensor:
         """Logits of the graphs of a batch."""
-        x = data.x
-        for layer, norm in zip(self.rounds, self.norms, strict=True):
-            x = norm(layer(x, data.edge_index)).relu()
-        return self.head(global_add_pool(x, data.batch, data.num_graphs))
-
-
-def mlp(before: int, norm: nn.Module, width: int, after: int | None = None) -> nn.Sequential:
-    """Two layers with ReLU between."""
-    return nn.Sequential(nn.Linear(before, width), norm, nn.ReLU(), nn.Linear(width, after or width))
+        nodes = self.rounds(data.x, data.edge_index)
+        logits: Tensor = self.head(global_add_pool(nodes, data.batch, data.num_graphs))
+        return logits
 
 
 def measure(sets: Sequence[GraphSet], log: RowLog, settings: measuring.Settings) -> list[Row]:

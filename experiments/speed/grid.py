@@ -109,18 +109,11 @@ class Case:
     @property
     def work(self) -> dict[str, object]:
         """The fields of a result row that name the case."""
-        return {
-            "data": self.shape.name,
-            "readout": ", ".join(self.reduce),
-            "direction": self.direction,
-            "dtype": self.dtype,
-            "kind": self.kind,
-            "layout": self.layout,
-            "timing": self.timing,
-            "graphs": len(self.shape.sizes),
-            "nodes": self.shape.nodes,
-            "features": self.shape.features,
-        }
+        shape = self.shape
+        sizes = {"graphs": len(shape.sizes), "nodes": shape.nodes, "features": shape.features}
+        settings = ("direction", "dtype", "kind", "layout", "timing")
+        named = {"data": shape.name, "readout": ", ".join(self.reduce)}
+        return named | {name: getattr(self, name) for name in settings} | sizes
 
 
 def grid(quick: bool, cuda: bool, sets: Sequence[GraphSet], seed: int) -> list[Case]:

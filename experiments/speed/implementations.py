@@ -45,6 +45,7 @@ AMAX = {"sum": "sum", "mean": "mean", "max": "amax", "min": "amin"}
 POOLS = {"sum": global_add_pool, "mean": global_mean_pool, "max": global_max_pool}
 AGGREGATIONS = {"min": aggr.MinAggregation, "var": aggr.VarAggregation, "std": aggr.StdAggregation}
 AGGREGATIONS |= {"median": aggr.MedianAggregation, "softmax": aggr.SoftmaxAggregation}
+AGGREGATIONS |= {"attention": aggr.AttentionalAggregation}
 
 
 def ours(batch: Batch, reduce: Sequence[str]) -> Call:
@@ -85,9 +86,8 @@ def pyg(batch: Batch, reduce: Sequence[str]) -> Call:
     index, size = batch.index, batch.size
     if set(reduce) <= set(POOLS):
         return side_by_side(lambda name, x: POOLS[name](x, index, size), reduce)
-    (name,) = reduce
-    attention = partial(aggr.AttentionalAggregation, batch.gate)
-    aggregation = (AGGREGATIONS | {"attention": attention})[name]()
+    arguments = [batch.gate] if reduce[0] == "attention" else []
+    aggregation = AGGREGATIONS[reduce[0]](*arguments)
     return lambda x: aggregation(x, index, dim_size=size)
 
 
@@ -150,8 +150,7 @@ def pyg_lib(batch: Batch, reduce: Sequence[str]) -> Call:
 
 def segment_reduce(batch: Batch, reduce: Sequence[str]) -> Call:
     """`torch.segment_reduce` of sorted nodes by offsets."""
-    offsets = batch.ptr
-    return side_by_side(lambda name, x: torch.segment_reduce(x, name, offsets=offsets, axis=0), reduce)
+    return side_by_side(lambda name, x: torch.segment_reduce(x, name, offsets=batch.ptr, axis=0), reduce)
 
 
 def embedding_bag(batch: Batch, reduce: Sequence[str]) -> Call:

@@ -91,19 +91,20 @@ class Truth:
         return out
 
     @cached_property
-    def sample(self) -> list[tuple[int, int]]:
-        """Graph and feature of some entries; the fewer the more nodes the graphs have."""
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """Graphs and features of some entries; the fewer the more nodes the graphs have."""
         generator = np.random.default_rng(0)
         graphs = generator.choice(self.filled, SAMPLE) if len(self.filled) else self.filled
-        before = np.cumsum(np.diff(self.ptr)[graphs]) - np.diff(self.ptr)[graphs]
+        nodes = np.diff(self.ptr)[graphs]
+        graphs = graphs[np.cumsum(nodes) - nodes <= SAMPLED_NODES]
         features = generator.integers(self.grouped.shape[1], size=len(graphs))
-        return list(zip(graphs[before <= SAMPLED_NODES].tolist(), features.tolist(), strict=False))
+        return torch.from_numpy(graphs), torch.from_numpy(features)
 
     def rounded(self, name: str) -> Tensor:
         """Values of a reduction at `sample`, from rational arithmetic rounded once to the dtype of x."""
         if name not in self._rounded:
-            dtype = self.batch.x.dtype
-            columns = [self.grouped[self.ptr[g] : self.ptr[g + 1], f].tolist() for g, f in self.sample]
+            dtype, entries = self.batch.x.dtype, zip(*map(Tensor.tolist, self.sample), strict=True)
+            columns = [self.grouped[self.ptr[g] : self.ptr[g + 1], f].tolist() for g, f in entries]
             values = [REDUCTIONS[name](column, dtype) for column in columns]
             self._rounded[name] = torch.tensor(values, dtype=dtype)
         return self._rounded[name]

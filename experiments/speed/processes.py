@@ -50,14 +50,13 @@ def answer(*arguments: str) -> str:
 
 def measure_starts(log: RowLog, settings: Settings) -> list[Row]:
     """Seconds of the import and of the first call, medians of some processes."""
+
+    def compute() -> dict[str, float]:
+        runs = [json.loads(answer("-c", PROGRAM)) for _ in tracked(range(PROCESSES), "starting processes")]
+        return {metric: median(run[metric] for run in runs) for metric in STARTS}
+
     work = Case(even(SMALL[0]), FORWARD).work | settings.work | {"contender": OURS, "verdict": RIGHT}
-    return log.measure(work | {"program": PROGRAM}, STARTS, time_starts)
-
-
-def time_starts() -> dict[str, float]:
-    """Run fresh processes, and take the medians."""
-    runs = [json.loads(answer("-c", PROGRAM)) for _ in tracked(range(PROCESSES), "starting processes")]
-    return {metric: median(run[metric] for run in runs) for metric in STARTS}
+    return log.measure(work | {"program": PROGRAM}, STARTS, compute)
 
 
 def measure_memory(shapes: Sequence[str], log: RowLog, settings: Settings) -> list[Row]:

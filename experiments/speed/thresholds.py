@@ -30,6 +30,10 @@ class Ratio(NamedTuple):
     of: str
     noisy: bool = False
 
+    def scaled(self, factor: float) -> Ratio:
+        """The same ratio in other units."""
+        return self._replace(value=self.value and self.value * factor)
+
 
 Cells = Sequence[Cell]
 Measure = Callable[[Cell, Cells], Ratio | None]
@@ -117,30 +121,28 @@ def evaluate(cells: Cells) -> list[Outcome]:
     ]
 
 
-def over(cell: Cell, ours: str, bases: Sequence[str]) -> Ratio | None:
-    """Our time over that of the fastest of some others."""
-    base = cell.fastest(bases)
-    unit = cell.number(base)
+def over(cell: Cell, ours: str, other: Cell, base: str | None, of: str, power: int = 1) -> Ratio | None:
+    """Our time over another one, or the inverse of that with a power of -1."""
+    time, unit = cell.number(ours), other.number(base)
     if unit is None:
         return None
-    time = cell.number(ours)
-    value = None if time is None else time / unit
-    return Ratio(value, f"{ours} / {base}", cell.noisy(ours) or cell.noisy(base))
+    value = None if time is None else (time / unit) ** power
+    return Ratio(value, of, cell.noisy(ours) or other.noisy(base))
 
 
 def times(bound: float, *bases: str, ours: str = OURS) -> Bound:
     """At most so many times the time of another, or of the fastest of several."""
-    return Bound(lambda cell, _: over(cell, ours, bases), bound)
+
+    def ratio(cell: Cell, cells: Cells) -> Ratio | None:
+        base = cell.fastest(bases)
+        return over(cell, ours, cell, base, f"{ours} / {base}")
+
+    return Bound(ratio, bound)
 
 
 def faster(bound: float, base: str, ours: str = OURS) -> Bound:
     """At least so many times as fast as another."""
-
-    def ratio(cell: Cell, cells: Cells) -> Ratio | None:
-        found = over(cell, ours, [base])
-        return found and Ratio(found.value and 1 / found.value, f"{base} / {ours}", found.noisy)
-
-    return Bound(ratio, bound, at_least=True)
+    return Bound(lambda cell, _: over(cell, ours, cell, base, f"{base} / {ours}", -1), bound, at_least=True)
 
 
 def normal_float32(cell: Cell, cells: Cells) -> Ratio | None:
@@ -148,11 +150,8 @@ def normal_float32(cell: Cell, cells: Cells) -> Ratio | None:
     keys = ("data", "readout", "direction", "layout", "timing", "device", "threads", "seed", "quick")
     same = {key: cell.case[key] for key in keys if key in cell.case}
     usual = next((one for one in cells if one.has(**same, kind=NORMAL, dtype="float32")), None)
-    if usual is None or (unit := usual.number(OURS)) is None:
-        return None
-    time = cell.number(OURS)
-    value = None if time is None else (time / cell.bytes) / (unit / usual.bytes)
-    return Ratio(value, f"{OURS} a byte / normal float32", cell.noisy(OURS) or usual.noisy(OURS))
+    found = usual and over(cell, OURS, usual, OURS, f"{OURS} a byte / normal float32")
+    return found and usual and found.scaled(usual.bytes / cell.bytes)
 
 
 def starting(metric: str, bound: float, unit: str = "s") -> Bound:
@@ -175,11 +174,8 @@ def peak_memory(cell: Cell, cells: Cells) -> Ratio | None:
 
 def copy_bandwidth(cell: Cell, cells: Cells) -> Ratio | None:
     """Our bandwidth, x read and outputs written, as a share of that of a copy on the device."""
-    time, copied = cell.number(OURS), cell.number(by.COPY)
-    if copied is None:
-        return None
-    share = None if time is None else (cell.bytes + cell.outputs) / time / (2 * cell.bytes / copied)
-    return Ratio(share, f"{OURS} GB/s / {by.COPY} GB/s", cell.noisy(OURS) or cell.noisy(by.COPY))
+    found = over(cell, OURS, cell, by.COPY, f"{OURS} GB/s / {by.COPY} GB/s", -1)
+    return found and found.scaled((cell.bytes + cell.outputs) / (2 * cell.bytes))
 
 
 LIMITS: Mapping[str, Limit] = {

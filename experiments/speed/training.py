@@ -18,6 +18,7 @@ from experiments.speed.timing import Thunk, medians
 from readouts import exact_scatter
 
 WIDTH = 64
+EDGES = 400_000  # that a block of steps reads
 SCALERS = ["identity", "amplification", "attenuation"]
 MODELS: dict[str, dict[str, Any]] = {
     "GIN": {},
@@ -97,7 +98,7 @@ def main(models: list[str] = list(MODELS), seconds: float = 6.0, skip_large: boo
     for kind in models:
         check(kind)
         for name, (layers, data) in cases.items():
-            steps = max(1, 400_000 // data[1].shape[1])
+            steps = max(1, EDGES // data[1].shape[1])
             contexts = {"plain": nullcontext, "exact": exact_scatter}
             blocks = {key: block_of(kind, layers, data, steps, value) for key, value in contexts.items()}
             plain, exact = (1000 * block / steps for block in medians(blocks, seconds))

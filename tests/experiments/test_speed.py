@@ -199,8 +199,9 @@ def test_the_sample_that_is_rounded_is_limited_by_nodes(nodes, monkeypatch):
     monkeypatch.setattr("experiments.speed.oracle.SAMPLED_NODES", nodes)
     batch = make_batch(Case(TINY, FORWARD, dtype="float64"), 0, "cpu")
     truth = Truth(batch)
-    assert len(truth.sample) == (1 if nodes == 2 else 64)
-    for (graph, feature), value in zip(truth.sample, truth.rounded("sum").tolist(), strict=True):
+    graphs, features = truth.sample
+    assert len(graphs) == (1 if nodes == 2 else 64)
+    for graph, feature, value in zip(graphs, features, truth.rounded("sum").tolist(), strict=True):
         assert value == math.fsum(batch.x[batch.index == graph, feature].tolist())
 
 
@@ -633,7 +634,7 @@ def test_limits_of_wide_data_and_float64_are_against_normal_float32():
     rows += cell(CACHED, FORWARD, {READ: 1, OURS: 5.0}, dtype="float64")
     rows += cell(SMALL, FORWARD, {READ: 1, OURS: 5.0}, dtype="float64")
     assert reached(rows, "wide") == [(3.5, False)]
-    assert reached(rows, "float64") == [(2.5, True)]
+    assert reached(rows, "float64") == [(2.5, True)]  # the small cell has nothing to be compared with
 
 
 def test_limits_of_memory_start_and_copies():
