@@ -109,7 +109,7 @@ def elementary_check(truth: Truth, reduce: Sequence[str]) -> Compare:
             return distance(name, found - right, torch.zeros(()))
         if name in ("var", "std"):
             found = found.square() if name == "std" else found
-            error = 8 * truth.count.sqrt() * truth.of(SQUARES) + 4 * right.abs()
+            error = 8 * truth.count.sqrt() * truth.of(SQUARES) / truth.divisor + 4 * right.abs()
         else:
             scale = truth.divisor if name == "mean" else 1
             error = 4 * truth.count.sqrt() * truth.of(MAGNITUDE) / scale + right.abs()
@@ -154,7 +154,7 @@ class GradientCheck:
                 if name == "std":
                     positive, var = truth.of("var") > 0, truth.of("var")
                     slope = torch.where(positive, slope / (2 * var.sqrt()), 0)
-                    loss = torch.where(positive, 1 + truth.count.sqrt() * truth.of(SQUARES) / var, 1)
+                    loss = torch.where(positive, 1 + truth.of(SQUARES) / truth.count.sqrt() / var, 1)
                 base = -slope * truth.of("mean")
                 of_mean = slope.abs() * truth.of(MAGNITUDE) / truth.divisor.sqrt()
                 size, steep = loss * base.abs() + of_mean, loss * slope.abs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -19,6 +19,15 @@ SELECTIONS = ("max", "min", "median")
 MAGNITUDE, SQUARES = "|x|", "x^2"
 
 
+FORMS: dict[str, tuple[np.ufunc, Callable[[Tensor], Tensor]]] = {
+    "sum": (np.add, lambda x: x),
+    "max": (np.maximum, lambda x: x),
+    "min": (np.minimum, lambda x: x),
+    MAGNITUDE: (np.add, torch.abs),
+    SQUARES: (np.add, torch.square),
+}
+
+
 class Truth:
     """Right values of every graph and feature, computed once for all cases with the same batch."""
 
@@ -29,40 +38,17 @@ class Truth:
         self.divisor = self.count.clamp(min=1)
         self.ptr = batch.ptr.cpu().numpy()
         self.filled = np.flatnonzero(np.diff(self.ptr))
-        self._known: dict[str, Tensor] = {}
-        self._rounded: dict[str, Tensor] = {}
+        self.of, self.rounded = cache(self._of), cache(self._rounded)
 
-    def of(self, name: str) -> Tensor:
-        """A reduction, sums of |x| or means of x^2, float64 [B, F]; 0 for empty graphs."""
-        if name not in self._known:
-            self._known[name] = self._compute(name)
-        return self._known[name]
-
-    def _compute(self, name: str) -> Tensor:
-        match name:
-            case "sum":
-                return self._reduce(np.add, lambda x, _: x)
-            case "max":
-                return self._reduce(np.maximum, lambda x, _: x)
-            case "min":
-                return self._reduce(np.minimum, lambda x, _: x)
-            case "mean":
-                return self.of("sum") / self.divisor
-            case "|x|":
-                return self._reduce(np.add, lambda x, _: x.abs())
-            case "x^2":
-                return self._reduce(np.add, lambda x, _: x.square()) / self.divisor
-            case "var":
-                index = torch.arange(self.batch.size).repeat_interleave(self.count.squeeze(1).long())
-                mean = self.of("mean")
-                squares = self._reduce(np.add, lambda x, part: (x - mean[:, part][index]).square())
-                return squares / self.divisor
-            case "std":
-                return self.of("var").sqrt()
-            case "median":
-                return self._medians()
-            case _:
-                raise ValueError(f"name: expected a reduction, got {name!r}")
+    def _of(self, name: str) -> Tensor:
+        """A reduction, or sums of |x| or x^2, float64 [B, F]; 0 for empty graphs."""
+        if name in FORMS:
+            return self._reduce(*FORMS[name])
+        if name == "mean":
+            return self.of("sum") / self.divisor
+        if name == "var":
+            return self._reduce(np.add, torch.square, self.of("mean")) / self.divisor
+        return self.of("var").sqrt() if name == "std" else self._medians()
 
     @cached_property
     def grouped(self) -> Tensor:
@@ -71,14 +57,18 @@ class Truth:
         x = (x[self.batch.order] if self.batch.unsorted else x).cpu()
         return x if x.dtype == torch.float64 else x.float()
 
-    def _reduce(self, operation: np.ufunc, change: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """Reduce the changed rows of every graph in float64, block of columns by block."""
+    def _reduce(
+        self, operation: np.ufunc, change: Callable[[Tensor], Tensor], centre: Tensor | None = None
+    ) -> Tensor:
+        """Reduce the changed rows of every graph, less a centre, block of columns by block."""
         out = np.zeros((self.batch.size, self.grouped.shape[1]))
+        index = torch.arange(self.batch.size).repeat_interleave(self.count.squeeze(1).long())
         step = max(1, BLOCK // max(1, len(self.grouped)))
         for start in range(0, out.shape[1], step) if len(self.filled) else ():
             columns = slice(start, start + step)
-            values = change(self.grouped[:, columns].double(), columns).numpy()
-            out[self.filled, columns] = operation.reduceat(values, self.ptr[self.filled], axis=0)
+            x = self.grouped[:, columns].double()
+            x = x if centre is None else x - centre[:, columns][index]
+            out[self.filled, columns] = operation.reduceat(change(x).numpy(), self.ptr[self.filled], axis=0)
         return torch.from_numpy(out)
 
     def _medians(self) -> Tensor:
@@ -100,14 +90,11 @@ class Truth:
         features = generator.integers(self.grouped.shape[1], size=len(graphs))
         return torch.from_numpy(graphs), torch.from_numpy(features)
 
-    def rounded(self, name: str) -> Tensor:
+    def _rounded(self, name: str) -> Tensor:
         """Values of a reduction at `sample`, from rational arithmetic rounded once to the dtype of x."""
-        if name not in self._rounded:
-            dtype, entries = self.batch.x.dtype, zip(*map(Tensor.tolist, self.sample), strict=True)
-            columns = [self.grouped[self.ptr[g] : self.ptr[g + 1], f].tolist() for g, f in entries]
-            values = [REDUCTIONS[name](column, dtype) for column in columns]
-            self._rounded[name] = torch.tensor(values, dtype=dtype)
-        return self._rounded[name]
+        dtype, entries = self.batch.x.dtype, zip(*map(Tensor.tolist, self.sample), strict=True)
+        columns = [self.grouped[self.ptr[g] : self.ptr[g + 1], f].tolist() for g, f in entries]
+        return torch.tensor([REDUCTIONS[name](column, dtype) for column in columns], dtype=dtype)
 
     def weighted(self, name: str, gradient: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """A softmax or attention readout in float64, and the gradient of x for this one of the outputs."""

@@ -150,8 +150,10 @@ def normal_float32(cell: Cell, cells: Cells) -> Ratio | None:
     keys = ("data", "readout", "direction", "layout", "timing", "device", "threads", "seed", "quick")
     same = {key: cell.case[key] for key in keys if key in cell.case}
     usual = next((one for one in cells if one.has(**same, kind=NORMAL, dtype="float32")), None)
-    found = usual and over(cell, OURS, usual, OURS, f"{OURS} a byte / normal float32")
-    return found and usual and found.scaled(usual.bytes / cell.bytes)
+    if usual is None:
+        return None
+    found = over(cell, OURS, usual, OURS, f"{OURS} a byte / normal float32")
+    return found and found.scaled(usual.bytes / cell.bytes)
 
 
 def starting(metric: str, bound: float, unit: str = "s") -> Bound:
