@@ -120,7 +120,7 @@ def elementary_check(truth: Truth, reduce: Sequence[str]) -> Compare:
         for name, block in zip(reduce, blocks_of(out, reduce), strict=True):
             found.append(compare(name, block.double()))
             if ours and name not in SELECTIONS:
-                nearest = block[truth.sample].equal(truth.rounded(name))
+                nearest = block[truth.sample].equal(truth.of(name, rounded=True))
                 found.append(Deviation(0 if nearest else WORST, f"rounding of {name}"))
         return found
 

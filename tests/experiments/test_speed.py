@@ -201,7 +201,7 @@ def test_the_sample_that_is_rounded_is_limited_by_nodes(nodes, monkeypatch):
     truth = Truth(batch)
     graphs, features = truth.sample
     assert len(graphs) == (1 if nodes == 2 else 64)
-    for graph, feature, value in zip(graphs, features, truth.rounded("sum").tolist(), strict=True):
+    for graph, feature, value in zip(graphs, features, truth.of("sum", rounded=True).tolist(), strict=True):
         assert value == math.fsum(batch.x[batch.index == graph, feature].tolist())
 
 
