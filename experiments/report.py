@@ -95,8 +95,7 @@ def write(experiments: Iterable[Experiment], folder: Path) -> list[Path]:
     sections = collect(experiments, folder)
     path = folder / RUN
     run = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    pages = {folder / "report.html": html_page(sections, run, folder)}
-    written: list[Path] = []
+    page = html_page(sections, run, folder)
 
     def keep(file: Path, text: str) -> str:
         if text:
@@ -113,12 +112,9 @@ def write(experiments: Iterable[Experiment], folder: Path) -> list[Path]:
     for number, section in enumerate(sections, start=1):
         lines += [f'<a id="{section.experiment.name}"></a>', f"## {number}. {section.experiment.title}"]
         lines += body(section, folder, keep, plain)
-    pages[folder / "report.md"] = "\n\n".join(lines) + "\n"
-    for path, text in pages.items():
-        with writing(path):
-            path.write_text(text, encoding="utf-8")
-        written.append(path)
-    return [*written, tables]
+    keep(folder / "report.html", page)
+    keep(folder / "report.md", "\n\n".join(lines) + "\n")
+    return [folder / "report.html", folder / "report.md", tables]
 
 
 def head(sections: Sequence[Section], run: Mapping[str, Any] | None) -> Iterator[str]:

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from experiments.records import Row
-from experiments.speed.baselines import READ
-from experiments.speed.cases import EAGER, NORMAL, SORTED
-from experiments.speed.measure import RIGHT, SECONDS, case_of
+from experiments.speed.grid import EAGER, NORMAL, SORTED
+from experiments.speed.implementations import READ
+from experiments.speed.measure import RIGHT, SECONDS, SPREAD, case_of
 
 NOISY = 1.5
 ENOUGH, SLOWEST = 1e5, 1e9  # bytes, and bytes a second of a read
-SPREAD = ("p20", "p80", "repeats", "samples")
-ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass
@@ -25,33 +25,36 @@ class Cell:
     verdicts: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def number(self, contender: str, metric: str = SECONDS) -> float | None:
+    def number(self, contender: str | None, metric: str = SECONDS) -> float | None:
         """One number of a contender, if it was measured."""
-        return self.numbers.get(contender, {}).get(metric)
+        return self.numbers.get(contender or "", {}).get(metric)
 
     def fastest(self, contenders: Iterable[str]) -> str | None:
         """The fastest of those that were timed."""
         times = {name: time for name in contenders if (time := self.number(name)) is not None}
-        return min(times, key=times.__getitem__) if times else None
+        return min(times, key=times.__getitem__, default=None)
 
-    def noisy(self, contender: str) -> bool:
-        """Return whether p80 is half as long again as p20, or the whole case was disturbed."""
-        if self.disturbed:
+    def noisy(self, contender: str | None) -> bool:
+        """Return whether p80 is half as long again as p20, or other processes held the cores all the time.
+
+        In the latter case, even a plain read is implausibly slow.
+        """
+        read = self.number(READ)
+        if read is not None and self.bytes >= ENOUGH and self.bytes < SLOWEST * read:
             return True
         fast, slow = self.number(contender, "p20"), self.number(contender, "p80")
         return fast is not None and slow is not None and slow > NOISY * fast
 
     @property
-    def disturbed(self) -> bool:
-        """Whether other processes held the cores all the time: even a plain read was implausibly slow."""
-        read = self.number(READ)
-        return read is not None and self.bytes >= ENOUGH and self.bytes < SLOWEST * read
-
-    @property
     def bytes(self) -> int:
         """Size of x."""
-        size: int = self.case["nodes"] * self.case["features"] * ITEM[self.case["dtype"]]
-        return size
+        item = getattr(torch, self.case["dtype"]).itemsize
+        return int(self.case["nodes"] * self.case["features"] * item)
+
+    @property
+    def outputs(self) -> float:
+        """Size of sum, mean and max."""
+        return 3 * self.case["graphs"] * self.bytes / self.case["nodes"]
 
     @property
     def name(self) -> str:

@@ -7,22 +7,22 @@ For variances the sum is that of x^2, since E[x^2] - E[x]^2 is what most package
 medians must be equal. Where nodes tie for one of these, contenders may share the gradient as they like, so
 their shares are compared in sum; ours must be equal.
 
-Ours must moreover be rounded to nearest: on a random sample of graphs and features, no number of the dtype is
-nearer to the rational value than the result. And a batch whose nodes are shuffled must give the same bits.
+Ours must moreover be rounded to nearest: on a random sample of graphs and features, a result must be the
+rational value, rounded once. And a batch whose nodes are shuffled must give the same bits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from experiments.speed.cases import WEIGHTED, Batch
-from experiments.speed.oracle import SELECTIONS, Truth, exact_value, is_nearest
-from experiments.speed.weighted import expected_weighted
+from experiments.speed.batches import Batch
+from experiments.speed.grid import WEIGHTED
+from experiments.speed.oracle import MAGNITUDE, SELECTIONS, SQUARES, Truth
 
 WORST = 1e12
 GRADIENT_ROUNDINGS = 12
@@ -33,8 +33,8 @@ CHUNK = 2**20  # entries of a gradient that are compared at once
 class Deviation(NamedTuple):
     """How far a result is from the truth, in units of what is allowed."""
 
-    what: str
     size: float
+    what: str
 
     @property
     def right(self) -> bool:
@@ -46,209 +46,159 @@ Check = Callable[[Tensor, Tensor | None, bool], Deviation]
 
 
 def make_check(truth: Truth, reduce: Sequence[str], gradient: Tensor | None) -> Check:
-    """Return a function of output, gradient of x and whether the contender is ours."""
-    expected = Weighted(truth, reduce[0], gradient) if reduce[0] in WEIGHTED else None
-    return expected.check if expected else Elementary(truth, reduce, gradient).check
+    """Return a function of output, gradient of x and whether the contender is ours.
+
+    `gradient` is that of the outputs [B, R * F], or None where there is no backward pass.
+    """
+    x = truth.batch.x
+    shape = (truth.batch.size, len(reduce) * x.shape[1])
+    parts = {} if gradient is None else dict(zip(reduce, blocks_of(gradient, reduce), strict=True))
+    if reduce[0] in WEIGHTED:
+        values, slopes = weighted_checks(truth, reduce[0], gradient)
+    else:
+        values, slopes = elementary_check(truth, reduce), GradientCheck(truth, parts) if parts else None
+
+    def check(out: Tensor, slope: Tensor | None, ours: bool = False) -> Deviation:
+        found = wrong_layout(out, shape, x.dtype, "output") or values(out, ours)
+        if slopes and slope is not None:
+            found += wrong_layout(slope, x.shape, x.dtype, "gradient") or slopes(slope, ours)
+        elif slopes:
+            found.append(Deviation(WORST, "gradient: none"))
+        return max(found, key=lambda deviation: deviation.size)
+
+    return check
 
 
-def worst(*deviations: Deviation) -> Deviation:
-    """The largest of them."""
-    return max(deviations, key=lambda deviation: deviation.size)
+def distance(what: str, difference: Tensor, allowed: Tensor) -> Deviation:
+    """The largest difference in units of what is allowed; NaN counts as the worst."""
+    far = (difference.abs() / allowed).masked_fill_(difference == 0, 0)
+    most = far.max().item() if far.numel() else 0.0
+    return Deviation(WORST if math.isnan(most) else min(most, WORST), what)
 
 
-def largest(deviations: Tensor) -> float:
-    """The largest entry; the worst there is for NaN."""
-    most = deviations.max().item() if deviations.numel() else 0.0
-    return WORST if math.isnan(most) else min(most, WORST)
-
-
-def wrong_layout(
-    found: Tensor | None, shape: Sequence[int], dtype: torch.dtype, what: str
-) -> list[Deviation]:
+def wrong_layout(found: Tensor, shape: Sequence[int], dtype: torch.dtype, what: str) -> list[Deviation]:
     """A deviation where a result has another shape or dtype than it should."""
-    if found is not None and tuple(found.shape) == tuple(shape) and found.dtype == dtype:
+    if tuple(found.shape) == tuple(shape) and found.dtype == dtype:
         return []
-    seen = "nothing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
-    return [Deviation(f"{what}: {seen} instead of {tuple(shape)} of {dtype}", WORST)]
+    seen = f"{tuple(found.shape)} of {found.dtype}"
+    return [Deviation(WORST, f"{what}: {seen} instead of {tuple(shape)} of {dtype}")]
 
 
-class Elementary:
-    """Check sums, means, extremes, variances and medians, side by side."""
+Compare = Callable[[Tensor, bool], list[Deviation]]
 
-    def __init__(self, truth: Truth, reduce: Sequence[str], gradient: Tensor | None) -> None:
-        """Take the gradient of the outputs [B, R * F], if backward is to be checked, too."""
-        self.truth, self.reduce, self.gradient = truth, reduce, gradient
-        self.x = truth.batch.x.detach()
-        self.eps, self.tiny = torch.finfo(self.x.dtype).eps, torch.finfo(self.x.dtype).tiny
 
-    def check(self, out: Tensor, slope: Tensor | None, ours: bool = False) -> Deviation:
-        """The largest deviation; NaN counts as the worst."""
-        shape = (self.truth.batch.size, len(self.reduce) * self.x.shape[1])
-        found = wrong_layout(out, shape, self.x.dtype, "output")
-        if not found:
-            blocks = list(zip(self.reduce, self._blocks(out), strict=True))
-            found = [self._values(name, block) for name, block in blocks]
-            found += [self._rounding(name, block) for name, block in blocks if ours]
-        if self.gradient is not None:
-            found += wrong_layout(slope, self.x.shape, self.x.dtype, "gradient") or [
-                GradientCheck(self, ours).check(slope)  # type: ignore[arg-type]
-            ]
-        return worst(*found)
+def weighted_checks(truth: Truth, name: str, gradient: Tensor | None) -> tuple[Compare, Compare | None]:
+    """Compare softmax and attention readouts: differences beside the largest entry of a feature."""
 
-    def _blocks(self, out: Tensor) -> tuple[Tensor, ...]:
-        return out.detach().cpu().chunk(len(self.reduce), dim=1)
+    def against(what: str, right: Tensor) -> Compare:
+        eps = torch.finfo(truth.batch.x.dtype).eps
+        allowed = (WEIGHTED_ROUNDINGS * eps * right.abs().amax(dim=0)).clamp(min=1e-30)
+        return lambda found, ours: [distance(what, found.detach().double() - right, allowed)]
 
-    def _values(self, name: str, block: Tensor) -> Deviation:
-        truth = self.truth
+    out, slope = truth.weighted(name, gradient)
+    return against("output", out), None if slope is None else against("gradient", slope)
+
+
+def elementary_check(truth: Truth, reduce: Sequence[str]) -> Compare:
+    """Compare sums, means, extremes, variances and medians, side by side."""
+    info = torch.finfo(truth.batch.x.dtype)
+
+    def compare(name: str, found: Tensor) -> Deviation:
+        right = truth.of("var" if name == "std" else name)
         if name in SELECTIONS:
-            rows = truth.checked_graphs(name)
-            equal = block.double()[rows].equal(getattr(truth, name)[rows])
-            return Deviation(name, 0 if equal else WORST)
-        found, right, scale = (
-            block.double(),
-            getattr(truth, "var" if name == "std" else name),
-            1 / truth.divisor,
-        )
+            return distance(name, found - right, torch.zeros(()))
         if name in ("var", "std"):
             found = found.square() if name == "std" else found
-            bound, roundings = 8 * truth.count.sqrt() * truth.squares, 4
+            error = 8 * truth.count.sqrt() * truth.of(SQUARES) / truth.divisor + 4 * right.abs()
         else:
-            scale = scale if name == "mean" else torch.ones(())
-            bound, roundings = 4 * truth.count.sqrt() * truth.magnitude * scale, 1
-        allowed = self.eps * (bound + roundings * right.abs()) + self.tiny
-        return Deviation(name, largest((found - right).abs() / allowed))
+            scale = truth.divisor if name == "mean" else 1
+            error = 4 * truth.count.sqrt() * truth.of(MAGNITUDE) / scale + right.abs()
+        return distance(name, found - right, info.eps * error + info.tiny)
 
-    def _rounding(self, name: str, block: Tensor) -> Deviation:
-        wrong = name not in SELECTIONS and not all(
-            is_nearest(block[entry.graph, entry.feature], exact_value(name, entry.values))
-            for entry in self.truth.sample
-        )
-        return Deviation(f"rounding of {name}", WORST if wrong else 0)
+    def check(out: Tensor, ours: bool) -> list[Deviation]:
+        found = []
+        for name, block in zip(reduce, blocks_of(out, reduce), strict=True):
+            found.append(compare(name, block.double()))
+            if ours and name not in SELECTIONS:
+                nearest = block[truth.sample].equal(truth.of(name, rounded=True))
+                found.append(Deviation(0 if nearest else WORST, f"rounding of {name}"))
+        return found
 
-    def parts(self) -> dict[str, Tensor]:
-        """The gradient of the outputs of each reduction, float64 [B, F]."""
-        assert self.gradient is not None
-        return {
-            name: block.double() for name, block in zip(self.reduce, self._blocks(self.gradient), strict=True)
-        }
+    return check
+
+
+def blocks_of(out: Tensor, reduce: Sequence[str]) -> tuple[Tensor, ...]:
+    """The part [B, F] of each reduction, on the CPU."""
+    return out.detach().cpu().chunk(len(reduce), dim=1)
 
 
 class GradientCheck:
     """Compare the gradient of x, chunk of rows by chunk.
 
-    For every graph and feature it is a + b x, and a share for the nodes that have the selected value.
+    For every graph and feature it is a + b x, and a share for the nodes that have the selected value. Where a
+    standard deviation comes from E[x^2] - E[x]^2, its gradient has the relative error of that.
     """
 
-    def __init__(self, expected: Elementary, ours: bool) -> None:
-        """Compute a, b and the share."""
-        self.expected, self.ours = expected, ours
-        x, truth, parts = expected.x, expected.truth, expected.parts()
-        self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        self.selected = next((name for name in parts if name in SELECTIONS), None)
-        nothing = torch.zeros_like(truth.sum)
-        base, slope, size, steep = nothing, nothing, nothing, nothing
-        for name, part in parts.items():
+    def __init__(self, truth: Truth, parts: Mapping[str, Tensor]) -> None:
+        """Compute a, b and the share for these gradients of the outputs of each reduction."""
+        self.x, self.index = truth.batch.x.detach(), truth.batch.index
+        self.eps, self.tiny = torch.finfo(self.x.dtype).eps, torch.finfo(self.x.dtype).tiny
+        self.dtype = torch.float64 if self.x.dtype == torch.float64 else torch.float32
+        base, slope, size, steep = torch.zeros(4, *truth.of("sum").shape, dtype=torch.float64)
+        for name, part in ((name, part.double()) for name, part in parts.items()):
             if name in ("sum", "mean"):
                 part = part / truth.divisor if name == "mean" else part
                 base, size = base + part, size + part.abs()
             elif name in ("var", "std"):
-                base, slope, loss = spread_gradient(truth, name, part)
-                of_mean = slope.abs() * truth.magnitude / truth.divisor.sqrt()
+                slope, loss = 2 * part / truth.divisor, torch.ones_like(part)
+                if name == "std":
+                    positive, var = truth.of("var") > 0, truth.of("var")
+                    slope = torch.where(positive, slope / (2 * var.sqrt()), 0)
+                    loss = torch.where(positive, 1 + truth.of(SQUARES) / truth.count.sqrt() / var, 1)
+                base = -slope * truth.of("mean")
+                of_mean = slope.abs() * truth.of(MAGNITUDE) / truth.divisor.sqrt()
                 size, steep = loss * base.abs() + of_mean, loss * slope.abs()
         self.base, self.slope, self.size, self.steep = map(self._placed, (base, slope, size, steep))
-        self.slanted = not {"var", "std"}.isdisjoint(parts)
+        self.selected = next((name for name in parts if name in SELECTIONS), None)
         if self.selected:
-            self.value = self._placed(getattr(truth, self.selected))
-            self.given = self._placed(parts[self.selected])
-            self.checked = truth.checked_graphs(self.selected).to(x.device)
-            self.ties = self._count_ties()
+            self.value, self.given = map(self._placed, (truth.of(self.selected), parts[self.selected]))
+            ties = torch.zeros_like(self.value)
+            for _, x, index in self._chunks():
+                ties.index_add_(0, index, (x == self.value[index]).to(ties))
+            self.ties = ties.clamp_(min=1)
 
     def _placed(self, values: Tensor) -> Tensor:
-        return values.to(self.expected.x.device, self.dtype)
+        return values.to(self.x.device, self.dtype)
 
-    def _chunks(self) -> Sequence[slice]:
-        nodes, features = self.expected.x.shape
-        step = max(1, CHUNK // max(1, features))
-        return [slice(start, start + step) for start in range(0, nodes, step)]
+    def _chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        step = max(1, CHUNK // max(1, self.x.shape[1]))
+        for start in range(0, len(self.x), step):
+            rows = slice(start, start + step)
+            yield rows, self.x[rows].to(self.dtype), self.index[rows]
 
-    def _count_ties(self) -> Tensor:
-        ties, index = torch.zeros_like(self.value), self.expected.truth.batch.index
-        for rows in self._chunks():
-            ties.index_add_(0, index[rows], self._winners(rows).to(ties))
-        return ties.clamp_(min=1)
+    def __call__(self, gradient: Tensor, ours: bool) -> list[Deviation]:
+        """The deviations of a gradient, and of the sums of the shares of nodes that tie."""
+        found = [Deviation(0, "gradient")]
+        shares = torch.zeros_like(self.base)
+        for rows, x, index in self._chunks():
+            left = gradient[rows].to(self.dtype) - self.base[index] - self.slope[index] * x
+            allowed = self.size[index] + self.steep[index] * x.abs()
+            if self.selected:
+                winners = x == self.value[index]
+                if ours:
+                    share = (self.given / self.ties)[index].where(winners, 0)
+                    left, allowed = left - share, allowed + share.abs()
+                else:
+                    shares.index_add_(0, index, left.where(winners, 0))
+                    left = left.masked_fill(winners, 0)
+            found.append(distance("gradient", left, self._roundings(allowed)))
+        if self.selected and not ours:
+            allowed = self._roundings(self.ties * (self.given.abs() + self.size))
+            found.append(distance("gradient among ties", shares - self.given, allowed))
+        return found
 
-    def _winners(self, rows: slice) -> Tensor:
-        index = self.expected.truth.batch.index[rows]
-        return self.expected.x[rows].to(self.dtype) == self.value[index]
-
-    def check(self, gradient: Tensor) -> Deviation:
-        """The largest deviation of a gradient, and of the sums of the shares of nodes that tie."""
-        found = [Deviation("gradient", 0)]
-        shares = torch.zeros_like(self.value) if self.selected and not self.ours else None
-        for rows in self._chunks():
-            found.append(Deviation("gradient", self._chunk(gradient[rows].to(self.dtype), rows, shares)))
-        if shares is not None:
-            allowed = GRADIENT_ROUNDINGS * self.expected.eps * self.ties * (self.given.abs() + self.size)
-            far = (shares - self.given).abs() / (allowed + self.expected.tiny)
-            found.append(Deviation("gradient among ties", largest(far[self.checked])))
-        return worst(*found)
-
-    def _chunk(self, gradient: Tensor, rows: slice, shares: Tensor | None) -> float:
-        """Compare some rows; add the shares of the selected nodes to `shares`, or compare them, too."""
-        index, x = self.expected.truth.batch.index[rows], self.expected.x[rows].to(self.dtype)
-        left, allowed = gradient - self.base[index], self.size[index]
-        if self.slanted:
-            left -= self.slope[index] * x
-            allowed += self.steep[index] * x.abs()
-        if self.selected:
-            winners = self._winners(rows)
-            if shares is not None:
-                shares.index_add_(0, index, left.where(winners, 0))
-                left.masked_fill_(winners, 0)
-            else:
-                share = (self.given / self.ties)[index]
-                left -= share.where(winners, 0)
-                allowed += share.abs_()
-            left.masked_fill_(~self.checked[index].unsqueeze(1), 0)
-        allowed.mul_(GRADIENT_ROUNDINGS * self.expected.eps).add_(self.expected.tiny)
-        return largest(left.abs_().div_(allowed))
-
-
-def spread_gradient(truth: Truth, name: str, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of var or std as a + b x, and by how much its rounding errors are magnified.
-
-    Where a standard deviation comes from E[x^2] - E[x]^2, its gradient has the relative error of that. The
-    error of the mean itself is added by the caller.
-    """
-    slope, loss = 2 * part / truth.divisor, torch.ones_like(part)
-    if name == "std":
-        positive = truth.var > 0
-        slope = torch.where(positive, slope / (2 * truth.var.sqrt()), 0)
-        loss = torch.where(positive, 1 + truth.count.sqrt() * truth.squares / truth.var, 1)
-    return -slope * truth.mean, slope, loss
-
-
-class Weighted:
-    """Check softmax and attention readouts, gradients too, against float64."""
-
-    def __init__(self, truth: Truth, name: str, gradient: Tensor | None) -> None:
-        """Compute the right output and gradient."""
-        self.x = truth.batch.x
-        self.out, self.slope = expected_weighted(truth.batch, name, gradient)
-
-    def check(self, out: Tensor, slope: Tensor | None, ours: bool = False) -> Deviation:
-        """The largest difference, in units of what is allowed beside the largest entry of a feature."""
-        found = [self._compare("output", out, self.out)]
-        if self.slope is not None:
-            found.append(self._compare("gradient", slope, self.slope))
-        return worst(*found)
-
-    def _compare(self, what: str, found: Tensor | None, right: Tensor) -> Deviation:
-        if wrong := wrong_layout(found, right.shape, self.x.dtype, what):
-            return wrong[0]
-        assert found is not None
-        allowed = WEIGHTED_ROUNDINGS * torch.finfo(found.dtype).eps * right.abs().amax(dim=0)
-        return Deviation(what, largest((found.detach().double() - right).abs() / allowed.clamp(min=1e-30)))
+    def _roundings(self, size: Tensor) -> Tensor:
+        return GRADIENT_ROUNDINGS * self.eps * size + self.tiny
 
 
 def same_bits(one: Tensor | None, other: Tensor | None) -> bool:
@@ -259,17 +209,14 @@ def same_bits(one: Tensor | None, other: Tensor | None) -> bool:
     return one.dtype == other.dtype and one.view(as_integers).equal(other.view(as_integers))
 
 
+Results = tuple[Tensor, Tensor | None]
+
+
 def check_shuffle(
-    run: Callable[[Batch, Tensor | None], tuple[Tensor, Tensor | None]],
-    batch: Batch,
-    gradient: Tensor | None,
-    out: Tensor,
-    slope: Tensor | None,
+    run: Callable[[Batch, Tensor | None], Results], batch: Batch, gradient: Tensor | None
 ) -> Deviation:
-    """Run a contender on the same nodes in another order, and compare bits of output and gradient."""
+    """Run a contender on the same nodes in two orders, and compare bits of output and gradient."""
     other, order = batch.shuffled
-    again, moved = run(other, gradient)
-    same = same_bits(out.detach(), again.detach())
-    if slope is not None:
-        same = same and same_bits(slope[order], moved)
-    return Deviation("bits after a shuffle", 0 if same else WORST)
+    (out, slope), (again, moved) = run(batch, gradient), run(other, gradient)
+    same = same_bits(out, again) and same_bits(None if slope is None else slope[order], moved)
+    return Deviation(0 if same else WORST, "bits after a shuffle")

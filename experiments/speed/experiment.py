@@ -15,86 +15,95 @@ from experiments.console import Table, table
 from experiments.experiment import Drawing, Experiment, Finding, span
 from experiments.options import flag, number
 from experiments.records import Row, RowLog
-from experiments.speed import epochs, grid, memory, startup
+from experiments.speed import epochs, processes
+from experiments.speed import grid as cases
+from experiments.speed import implementations as by
 from experiments.speed import measure as measuring
-from experiments.speed.baselines import FRESH, READ
-from experiments.speed.cases import BACKWARD, EAGER, EPOCH, FORWARD, NORMAL, SORTED, TRIPLE
 from experiments.speed.cells import Cell, gather
-from experiments.speed.implementations import (
-    EMBEDDING_BAG,
-    GROUPED,
-    INDEX_ADD,
-    LOADER,
-    OURS,
-    PEERS,
-    PYG,
-    RESIDENT,
-    SCATTER_REDUCE,
-    SEGMENT_REDUCE,
-    SPARSE_REDUCE,
-    missing_packages,
-)
-from experiments.speed.measure import REFUSED
-from experiments.speed.thresholds import LIMITS, Outcome, evaluate, main_ratios
+from experiments.speed.grid import BACKWARD, EPOCH, FORWARD, TRIPLE
+from experiments.speed.implementations import GROUPED, LOADER, OURS, PEERS, PYG, RESIDENT
+from experiments.speed.thresholds import LIMITS, Outcome, evaluate
 
-UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
-BASES = {BACKWARD: FRESH, EPOCH: LOADER}
-COLUMNS = ("case", "ours", "Segments", "PyG", "fastest peer", "its time", "factor", "baseline")
+UNITS = {1.0: "s", 1e-3: "ms", 1e-6: "us"}
+BASES = {FORWARD: by.READ, BACKWARD: by.FRESH}
+STYLES = {
+    OURS: (figures.COLOURS["sum"], "-", "o"),
+    GROUPED: (figures.COLOURS["sum"], ":", "o"),
+    PYG: (figures.COLOURS["mean"], "-", "^"),
+    by.EMBEDDING_BAG: ("#e69f00", "--", "D"),
+    by.SPARSE_REDUCE: (figures.INK, ":", "P"),
+    by.SEGMENT_REDUCE: (figures.GREY, "-.", "X"),
+    by.INDEX_ADD: ("#8c510a", ":", "*"),
+    by.SCATTER_REDUCE: ("#cc79a7", "--", "v"),
+}
+COMPARED = {
+    "small, forward": "small batches, forward, times as fast as PyG:",
+    "small, forward+backward": "forward+backward, in PyG's times:",
+    "memory speed, forward": "large batches in plain reads:",
+    "memory speed, forward+backward": "forward+backward in two reads and a write:",
+}
+
+
+def measure(
+    tasks: Sequence[GraphSet], log: RowLog, device: str, seed: int, quick: bool, threads: int | None
+) -> list[Row]:
+    """Import and first call, the grid, then memory and epochs unless it is to be quick."""
+    on_cuda = device == "cuda"
+    settings = measuring.Settings(device, seed, quick, threads or torch.get_num_threads())
+    rows = processes.measure_starts(log, settings)
+    rows += measuring.measure(cases.grid(quick, on_cuda, tasks, seed), log, settings)
+    if not quick:
+        large = cases.CUDA_SHAPES[1:] if on_cuda else (*cases.LARGE, *cases.HUGE)
+        rows += processes.measure_memory(large, log, settings)
+        rows += epochs.measure(tasks, log, settings)
+    return rows
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Times of each reduction and direction, then all limits, then all that were missed."""
     cells = gather(rows)
-    timed = [cell for cell in cells if READ in cell.numbers]
+    timed = [cell for cell in cells if by.READ in cell.numbers]
     kinds = dict.fromkeys((cell.case["readout"], cell.case["direction"]) for cell in timed)
     found = [times(timed, readout, direction) for readout, direction in kinds]
-    if epochs := [cell for cell in cells if cell.has(direction=EPOCH)]:
-        found.append(epoch_times(epochs))
+    if trained := [cell for cell in cells if cell.has(direction=EPOCH)]:
+        title = "GIN, an epoch of batches of the resident set and of PyG's loader"
+        lines = (
+            [cell.name, *durations(cell, LOADER, RESIDENT), ratio(cell, LOADER, RESIDENT)] for cell in trained
+        )
+        found.append(table(title, ("set", LOADER, RESIDENT, "times as fast"), lines))
     outcomes = evaluate(cells)
     return [*found, limits(outcomes), misses(outcomes)]
 
 
 def times(cells: Sequence[Cell], readout: str, direction: str) -> Table:
     """All cases of some reductions in one direction, the small ones first; factor is peer over ours."""
-    base = BASES.get(direction, READ)
-    here = [cell for cell in cells if cell.has(readout=readout, direction=direction)]
-    title = f"{readout}, {direction}: medians (~ noisy), factor: peer / ours, baseline: {base}"
-    return table(title, COLUMNS, (line(cell, base) for cell in here))
-
-
-def line(cell: Cell, base: str) -> list[str]:
-    """One case: our times, PyG's, the fastest peer's, and the baseline."""
-    best = cell.fastest(PEERS)
-    ours = cell.number(OURS)
-    peer = None if best is None else cell.number(best)
-    return [
-        cell.name,
-        *(duration(cell, name) for name in (OURS, GROUPED, PYG)),
-        best or "-",
-        "-" if best is None else duration(cell, best),
-        "-" if ours is None or peer is None else f"{short(peer / ours)} x",
-        duration(cell, base),
-    ]
-
-
-def epoch_times(cells: Sequence[Cell]) -> Table:
-    """Epochs of a training, from two sources of batches."""
+    base = BASES[direction]
     lines = []
     for cell in cells:
-        loader, resident = cell.number(LOADER), cell.number(RESIDENT)
-        ratio = "-" if loader is None or resident is None else short(loader / resident)
-        lines.append([cell.name, duration(cell, LOADER), duration(cell, RESIDENT), ratio])
-    title = "GIN, an epoch of batches of the resident set and of PyG's loader"
-    return table(title, ("set", LOADER, RESIDENT, "times as fast"), lines)
+        if cell.has(readout=readout, direction=direction):
+            best = cell.fastest(PEERS) or "-"
+            ours, segments, pyg, peer, read = durations(cell, OURS, GROUPED, PYG, best, base)
+            factor = ratio(cell, best, OURS, " x")
+            lines.append([cell.name, ours, segments, pyg, best, peer, factor, read])
+    title = f"{readout}, {direction}: medians (~ noisy), factor: peer / ours, baseline: {base}"
+    columns = ("case", "ours", "Segments", "PyG", "fastest peer", "its time", "factor", "baseline")
+    return table(title, columns, lines)
 
 
-def duration(cell: Cell, contender: str) -> str:
-    """A time with its unit; `wrong` or `failed` where the contender was not timed."""
-    seconds = cell.number(contender)
-    if seconds is None:
-        return cell.verdicts.get(contender, "-").partition(":")[0]
-    unit, name = next(((unit, name) for unit, name in UNITS if seconds >= unit), UNITS[-1])
-    return f"{short(seconds / unit)} {name}" + ("~" if cell.noisy(contender) else "")
+def durations(cell: Cell, *contenders: str) -> Iterator[str]:
+    """Times with their units; `wrong` or `failed` where a contender was not timed."""
+    for contender in contenders:
+        if (seconds := cell.number(contender)) is None:
+            yield cell.verdicts.get(contender, "-").partition(":")[0]
+        else:
+            unit = next((unit for unit in UNITS if seconds >= unit), 1e-6)
+            yield f"{short(seconds / unit)} {UNITS[unit]}" + "~" * cell.noisy(contender)
+
+
+def ratio(cell: Cell, slow: str, fast: str, unit: str = "") -> str:
+    """One time over another, where both are there."""
+    above, below = cell.number(slow), cell.number(fast)
+    return "-" if above is None or below is None else f"{short(above / below)}{unit}"
 
 
 def short(value: float) -> str:
@@ -105,30 +114,22 @@ def short(value: float) -> str:
 def limits(outcomes: Sequence[Outcome]) -> Table:
     """Every limit: its rule, its bound, in how many cells it was met, and the worst of them."""
     lines = []
-    for limit in LIMITS:
+    for rule, limit in LIMITS.items():
         if found := [outcome for outcome in outcomes if outcome.limit is limit]:
             worst = max(found, key=lambda outcome: outcome.excess)
-            met = sum(outcome.met for outcome in found)
-            lines.append([limit.name, limit.rule, allowed(worst), f"{met} of {len(found)}", reached(worst)])
-    columns = ("limit", "rule", "allowed", "met", "worst")
-    return table(f"Limits: {summary(outcomes)}", columns, lines, text_columns=2)
-
-
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many limits were met, and how many of these in noisy cells."""
+            of = f"{sum(outcome.met for outcome in found)} of {len(found)}"
+            lines.append([limit.name, rule, allowed(worst), of, reached(worst)])
     met = [outcome for outcome in outcomes if outcome.met]
     noisy = sum(outcome.ratio.noisy for outcome in met)
     doubt = f", {noisy} of these noisy" if noisy else ""
-    return f"{len(met)} of {len(outcomes)} met{doubt}"
+    columns = ("limit", "rule", "allowed", "met", "worst")
+    return table(f"Limits: {len(met)} of {len(outcomes)} met{doubt}", columns, lines, text_columns=2)
 
 
 def misses(outcomes: Sequence[Outcome]) -> Table:
     """Every cell that misses a limit, and by how much; limit by limit, the small cells first."""
-    found = [outcome for outcome in outcomes if not outcome.met]
-    lines = [
-        [outcome.limit.name, outcome.what, reached(outcome), allowed(outcome), by(outcome)]
-        for outcome in found
-    ]
+    found = [one for one in outcomes if not one.met]
+    lines = ([one.limit.name, one.what, reached(one), allowed(one), one.missed] for one in found)
     columns = ("limit", "cell", "reached", "allowed", "")
     return table(f"Missed: {len(found)} of {len(outcomes)}", columns, lines, text_columns=2)
 
@@ -136,118 +137,13 @@ def misses(outcomes: Sequence[Outcome]) -> Table:
 def reached(outcome: Outcome) -> str:
     """What was reached, with its unit."""
     value = outcome.ratio.value
-    return "-" if value is None else f"{short(value)} {outcome.limit.unit}"
+    return "-" if value is None else f"{short(value)} {outcome.limit.bound.unit}"
 
 
 def allowed(outcome: Outcome) -> str:
     """The bound, with its unit."""
-    limit = outcome.limit
-    return f"{'≥' if limit.at_least else '≤'} {short(limit.bound)} {limit.unit}"
-
-
-def by(outcome: Outcome) -> str:
-    """By how much it was missed."""
-    return outcome.verdict.removeprefix("missed ").removeprefix("missed: ")
-
-
-def noise(rows: Sequence[Row]) -> Iterator[str]:
-    """A warning where our own times varied."""
-    cells = [cell for cell in gather(rows) if cell.noisy(OURS)]
-    if cells:
-        names = [cell.title for cell in cells]
-        yield (
-            f"noisy: in {len(names)} cases ({'; '.join(names[:3])}{'; ...' if names[3:] else ''}) our own "
-            "time varied by half and more: measure again on an idle machine before trusting them."
-        )
-
-
-def refusals(rows: Sequence[Row]) -> Iterator[str]:
-    """One sentence for each contender that is not timed, with the cases it was refused in."""
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for cell in gather(rows):
-        for contender, verdict in cell.verdicts.items():
-            if (off := cell.number(contender, REFUSED)) is not None:
-                far = f", {short(off)} times what is allowed" if off else ""
-                found[contender, verdict].append(f"{cell.title}{far}")
-    for (contender, verdict), cases in found.items():
-        more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
-        yield f"not timed: {contender} ({cases[0]}{more}): {verdict}"
-
-
-def absences(too_large: Sequence[str]) -> Iterator[str]:
-    """One sentence for packages that are not installed, and one for shapes that do not fit."""
-    if packages := missing_packages():
-        yield f"not installed, hence not timed: {', '.join(packages)}"
-    if too_large:
-        yield f"not measured, memory does not suffice: {', '.join(too_large)}"
-
-
-Style = tuple[str, str, str]
-BASES = {FORWARD: READ, BACKWARD: FRESH}
-STYLES: dict[str, Style] = {
-    OURS: (figures.COLOURS["sum"], "-", "o"),
-    GROUPED: (figures.COLOURS["sum"], ":", "o"),
-    PYG: (figures.COLOURS["mean"], "-", "^"),
-    EMBEDDING_BAG: ("#e69f00", "--", "D"),
-    SPARSE_REDUCE: (figures.INK, ":", "P"),
-    SEGMENT_REDUCE: (figures.GREY, "-.", "X"),
-    INDEX_ADD: ("#8c510a", ":", "*"),
-    SCATTER_REDUCE: ("#cc79a7", "--", "v"),
-}
-
-
-def figure(rows: Sequence[Row], out: Path) -> list[Path]:
-    """One panel a direction: time of sum, mean and max over the size of x, of evenly sized graphs."""
-    drawing, panels = figures.panels(2, width=4.2, height=3.4)
-    usual = {"readout": ", ".join(TRIPLE), "dtype": "float32", "kind": NORMAL}
-    usual |= {"layout": SORTED, "timing": EAGER}
-    even = [cell for cell in gather(rows) if cell.has(**usual) and cell.case["data"].count("x") == 2]
-    present = {name for cell in even for name in cell.numbers if cell.number(name)}
-    for panel, (direction, base) in zip(panels, BASES.items(), strict=True):
-        here = [cell for cell in even if cell.has(direction=direction)]
-        draw(panel, here, base, (figures.PALE, "-", ""), width=7)
-        for name in STYLES:
-            if name in present:
-                draw(panel, here, name, STYLES[name])
-        panel.set(title=direction, xscale="log", yscale="log", xlabel="size of x [MB]")
-    level(panels)
-    panels[0].set_ylabel("time [us]")
-    entries = {"plain read; two reads, fresh write": (figures.PALE, "-")}
-    entries |= {name: style[:2] for name, style in STYLES.items() if name in present}
-    figures.legend(drawing, entries)
-    return figures.save(drawing, out, "speed")
-
-
-def level(panels: Sequence[Axes]) -> None:
-    """One scale of time for all panels, and numbers that read as such."""
-    ends = [end for panel in panels for end in panel.get_ylim()]
-    for panel in panels:
-        panel.set_ylim(min(ends), max(ends))
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_formatter("{x:,.12g}")
-        panel.grid(color=figures.PALE, linewidth=0.5)
-
-
-def draw(panel: Axes, cells: Sequence[Cell], name: str, style: Style, width: float = 1.5) -> None:
-    """The line of one contender, through the cases that it was timed in."""
-    points = [(cell.bytes / 1e6, 1e6 * time) for cell in cells if (time := cell.number(name))]
-    sizes, spent = [size for size, _ in points], [time for _, time in points]
-    colour, dashes, marker = style
-    panel.plot(sizes, spent, color=colour, linestyle=dashes, marker=marker, markersize=5, linewidth=width)
-
-
-def measure(
-    tasks: Sequence[GraphSet], log: RowLog, device: str, seed: int, quick: bool, threads: int | None
-) -> list[Row]:
-    """Import and first call, the grid, then memory and epochs unless it is to be quick."""
-    on_cuda = device == "cuda"
-    settings = measuring.Settings(device, seed, quick, threads or torch.get_num_threads())
-    rows = startup.measure(log, settings)
-    rows += measuring.measure(grid.grid(quick, on_cuda, tasks, seed), log, settings)
-    if not quick:
-        rows += memory.measure(grid.memory_shapes(on_cuda), log, settings)
-        rows += epochs.measure(tasks, log, settings)
-    return rows
+    bound = outcome.limit.bound
+    return f"{'≥' if bound.at_least else '≤'} {short(bound.bound)} {bound.unit}"
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -259,18 +155,75 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def numbers(rows: Sequence[Row]) -> str:
     """Small batches against PyG, and large ones against reads."""
-    found = main_ratios(gather(rows)).items()
-    return ", ".join(f"{name} {span(ratios)}" for name, ratios in found if ratios) or "not timed"
+    found: dict[str, list[float]] = {name: [] for name in COMPARED}
+    for outcome in evaluate(gather(rows)):
+        if outcome.limit.name in found and outcome.ratio.value is not None:
+            found[outcome.limit.name].append(outcome.ratio.value)
+    said = [f"{COMPARED[name]} {span(ratios)}" for name, ratios in found.items() if ratios]
+    return ", ".join(said) or "not timed"
 
 
 def notes(
     tasks: Sequence[GraphSet], rows: Sequence[Row], device: str, seed: int, quick: bool
 ) -> Iterator[str]:
     """What was not timed and why, and what is noisy."""
-    cases = grid.grid(quick, device == "cuda", tasks, seed)
     yield from refusals(rows)
-    yield from absences(measuring.too_large(cases, device))
-    yield from noise(rows)
+    if packages := by.missing_packages():
+        yield f"not installed, hence not timed: {', '.join(packages)}"
+    if too_large := measuring.too_large(cases.grid(quick, device == "cuda", tasks, seed), device):
+        yield f"not measured, memory does not suffice: {', '.join(too_large)}"
+    if names := [cell.title for cell in gather(rows) if cell.noisy(OURS)]:
+        yield (
+            f"noisy: in {len(names)} cases ({'; '.join(names[:3])}{'; ...' if names[3:] else ''}) our own "
+            "time varied by half and more: measure again on an idle machine before trusting them."
+        )
+
+
+def refusals(rows: Sequence[Row]) -> Iterator[str]:
+    """One sentence for each contender that is not timed, with the cases it was refused in."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for cell in gather(rows):
+        for contender, verdict in cell.verdicts.items():
+            if (off := cell.number(contender, measuring.REFUSED)) is not None:
+                far = f", {short(off)} times what is allowed" if off else ""
+                found[contender, verdict].append(f"{cell.title}{far}")
+    for (contender, verdict), refused in found.items():
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        yield f"not timed: {contender} ({refused[0]}{more}): {verdict}"
+
+
+def figure(rows: Sequence[Row], out: Path) -> list[Path]:
+    """One panel a direction: time of sum, mean and max over the size of x, of evenly sized graphs."""
+    drawing, panels = figures.panels(2, width=4.2, height=3.4)
+    usual = cases.Case(cases.even("1x1x1"), FORWARD, TRIPLE).work
+    usual = {name: usual[name] for name in ("readout", "dtype", "kind", "layout", "timing")}
+    even = [cell for cell in gather(rows) if cell.has(**usual) and cell.case["data"].count("x") == 2]
+    styles = {name: style for name, style in STYLES.items() if any(cell.number(name) for cell in even)}
+    for panel, (direction, base) in zip(panels, BASES.items(), strict=True):
+        here = [cell for cell in even if cell.has(direction=direction)]
+        draw(panel, here, base, figures.PALE, "-", "", width=7)
+        for name, style in styles.items():
+            draw(panel, here, name, *style)
+        panel.set(title=direction, xscale="log", yscale="log", xlabel="size of x [MB]")
+    ends = [end for panel in panels for end in panel.get_ylim()]
+    for panel in panels:
+        panel.set_ylim(min(ends), max(ends))
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter("{x:,.12g}")
+        panel.grid(color=figures.PALE, linewidth=0.5)
+    panels[0].set_ylabel("time [us]")
+    entries = {"plain read; two reads, fresh write": (figures.PALE, "-")}
+    figures.legend(drawing, entries | {name: style[:2] for name, style in styles.items()})
+    return figures.save(drawing, out, "speed")
+
+
+def draw(
+    panel: Axes, cells: Sequence[Cell], name: str, colour: str, dashes: str, marker: str, width: float = 1.5
+) -> None:
+    """The line of one contender, through the cases that it was timed in."""
+    points = [(cell.bytes / 1e6, 1e6 * time) for cell in cells if (time := cell.number(name))]
+    sizes, spent = [size for size, _ in points], [time for _, time in points]
+    panel.plot(sizes, spent, color=colour, linestyle=dashes, marker=marker, markersize=5, linewidth=width)
 
 
 EXPERIMENT = Experiment(

@@ -1,28 +1,27 @@
-"""Everything that a user could call to reduce the nodes of every graph.
+"""Everything that a user could call to reduce the nodes of every graph, and what memory allows.
 
 A builder gets a batch and the names of the reductions, and returns a function of the features alone, from
-[N, F] to [B, R * F]. Three kinds differ in what they start from:
-
-- *index*: the batch vector and the number of graphs: `readout`, PyG, `index_add_`, `scatter_reduce`;
-- *prepared*: offsets, order of the nodes or a CSR matrix, made before the clock starts: `readout` with
-  `Segments`, `segment_reduce`, `embedding_bag`, `sparse.mm`;
-- *baselines*: what memory allows, see `baselines`.
+[N, F] to [B, R * F]. Contenders differ in what they start from: those in `FROM_INDEX` from the batch vector
+and the number of graphs, `PREPARED` from offsets, order of the nodes or a CSR matrix, which are made before
+the clock starts. Baselines are a plain read; two reads and a write to fresh memory, as a gradient is written,
+whose pages the operating system has to find and clear; and on a GPU a copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import util
 
 import torch
 from torch import Tensor
-from torch.nn import Linear
 from torch_geometric.nn import aggr, global_add_pool, global_max_pool, global_mean_pool
 
 import readouts
-from experiments.speed.cases import Batch
+from experiments.speed.batches import Batch
+from experiments.speed.grid import FORWARD, WEIGHTED, Case
+from experiments.speed.timing import Thunk
 from readouts import Segments, readout
 from readouts.nn import AttentionReadout, SoftmaxReadout
 
@@ -30,31 +29,33 @@ Call = Callable[[Tensor], Tensor]
 Builder = Callable[[Batch, Sequence[str]], Call]
 
 OURS, GROUPED, PYG, MULTI = "ours", "ours, Segments", "PyG", "MultiAggregation"
-OF_US = (OURS, GROUPED)
 SEGMENT_REDUCE, EMBEDDING_BAG = "segment_reduce", "embedding_bag"
 SPARSE, SPARSE_REDUCE = "sparse.mm", "sparse reduce"
 INDEX_ADD, SCATTER_REDUCE = "index_add_", "scatter_reduce"
 SCATTER, PYG_LIB = "torch-scatter", "pyg-lib"
-LOADER, RESIDENT = "DataLoader", "resident"
+OF_US = (OURS, GROUPED)
 FROM_INDEX = (PYG, MULTI, INDEX_ADD, SCATTER_REDUCE, SCATTER, PYG_LIB)
 PREPARED = (SEGMENT_REDUCE, EMBEDDING_BAG, SPARSE, SPARSE_REDUCE)
 PEERS = (*FROM_INDEX, *PREPARED)
+LOADER, RESIDENT = "DataLoader", "resident"
+READ, FRESH, COPY = "plain read", "two reads, fresh write", "device copy"
 LARGEST_MEDIAN = 2**23  # numbers; PyG sorts all of them twice
 
 AMAX = {"sum": "sum", "mean": "mean", "max": "amax", "min": "amin"}
 POOLS = {"sum": global_add_pool, "mean": global_mean_pool, "max": global_max_pool}
 AGGREGATIONS = {"min": aggr.MinAggregation, "var": aggr.VarAggregation, "std": aggr.StdAggregation}
 AGGREGATIONS |= {"median": aggr.MedianAggregation, "softmax": aggr.SoftmaxAggregation}
+AGGREGATIONS |= {"attention": aggr.AttentionalAggregation}
 
 
 def ours(batch: Batch, reduce: Sequence[str]) -> Call:
     """Read out by a batch vector whose number of graphs is known."""
     index, size = batch.index, batch.size
+    if reduce[0] in WEIGHTED:
+        module = SoftmaxReadout() if reduce[0] == "softmax" else AttentionReadout(batch.gate)
+        return lambda x: module(x, index, dim_size=size)
     if reduce[0] == "median":
         return lambda x: readouts.median(x, index, size=size, interpolation="lower")
-    if reduce[0] in ("softmax", "attention"):
-        module = SoftmaxReadout() if reduce[0] == "softmax" else AttentionReadout(gate_of(batch))
-        return lambda x: module(x, index, dim_size=size)
     names = reduce[0] if len(reduce) == 1 else tuple(reduce)
     return lambda x: readout(x, index, names, size=size)
 
@@ -62,28 +63,15 @@ def ours(batch: Batch, reduce: Sequence[str]) -> Call:
 def ours_grouped(batch: Batch, reduce: Sequence[str]) -> Call:
     """Read out by `Segments` that were built before."""
     segments = Segments.from_batch(batch.index, batch.size)
-    if reduce[0] == "median":
-        return lambda x: readouts.median(x, segments, interpolation="lower")
     if reduce[0] == "softmax":
         return lambda x: readouts.softmax_mean(x, x, segments)
     if reduce[0] == "attention":
-        scores = gate_of(batch)
-        return lambda x: readouts.softmax_mean(x, scores(x), segments)
+        gate = batch.gate
+        return lambda x: readouts.softmax_mean(x, gate(x), segments)
+    if reduce[0] == "median":
+        return lambda x: readouts.median(x, segments, interpolation="lower")
     names = reduce[0] if len(reduce) == 1 else tuple(reduce)
     return lambda x: readout(x, segments, names)
-
-
-def gate_of(batch: Batch) -> Linear:
-    """The gate of all attentions on this batch."""
-    return gate(batch.x.shape[1], batch.x.dtype, batch.x.device)
-
-
-@cache
-def gate(features: int, dtype: torch.dtype, device: torch.device) -> Linear:
-    """A linear gate with frozen weights of size 1 / sqrt(F)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Linear(features, 1).to(device, dtype).requires_grad_(False)
 
 
 def side_by_side(one: Callable[[str, Tensor], Tensor], reduce: Sequence[str]) -> Call:
@@ -98,9 +86,8 @@ def pyg(batch: Batch, reduce: Sequence[str]) -> Call:
     index, size = batch.index, batch.size
     if set(reduce) <= set(POOLS):
         return side_by_side(lambda name, x: POOLS[name](x, index, size), reduce)
-    (name,) = reduce
-    attention = partial(aggr.AttentionalAggregation, gate_of(batch))
-    aggregation = (AGGREGATIONS | {"attention": attention})[name]()
+    arguments = [batch.gate] if reduce[0] == "attention" else []
+    aggregation = AGGREGATIONS[reduce[0]](*arguments)
     return lambda x: aggregation(x, index, dim_size=size)
 
 
@@ -163,8 +150,7 @@ def pyg_lib(batch: Batch, reduce: Sequence[str]) -> Call:
 
 def segment_reduce(batch: Batch, reduce: Sequence[str]) -> Call:
     """`torch.segment_reduce` of sorted nodes by offsets."""
-    offsets = batch.ptr
-    return side_by_side(lambda name, x: torch.segment_reduce(x, name, offsets=offsets, axis=0), reduce)
+    return side_by_side(lambda name, x: torch.segment_reduce(x, name, offsets=batch.ptr, axis=0), reduce)
 
 
 def embedding_bag(batch: Batch, reduce: Sequence[str]) -> Call:
@@ -176,20 +162,19 @@ def embedding_bag(batch: Batch, reduce: Sequence[str]) -> Call:
 
 def sparse_mm(batch: Batch, reduce: Sequence[str]) -> Call:
     """`torch.sparse.mm` of the graphs' CSR matrix of ones, or of 1 / n for the mean."""
-    ones = torch.ones(len(batch.index), dtype=batch.x.dtype, device=batch.x.device)
-    weights = {"sum": ones, "mean": ones / batch.count.repeat_interleave(batch.count)}
-    matrices = {name: membership(batch, weights[name]) for name in reduce}
-    return side_by_side(lambda name, x: torch.sparse.mm(matrices[name], x), reduce)
+    matrix = {"sum": membership(batch), "mean": membership(batch, batch.count.repeat_interleave(batch.count))}
+    return side_by_side(lambda name, x: torch.sparse.mm(matrix[name], x), reduce)
 
 
 def sparse_reduce(batch: Batch, reduce: Sequence[str]) -> Call:
     """`torch.sparse.mm` with a reduction, of the graphs' CSR matrix of ones."""
-    matrix = membership(batch, torch.ones(len(batch.index), dtype=batch.x.dtype, device=batch.x.device))
+    matrix = membership(batch)
     return side_by_side(lambda name, x: torch.sparse.mm(matrix, x, AMAX[name]), reduce)
 
 
-def membership(batch: Batch, weights: Tensor) -> Tensor:
-    """The CSR matrix [B, N] of which node is in which graph."""
+def membership(batch: Batch, divisor: Tensor | int = 1) -> Tensor:
+    """The CSR matrix [B, N] of which node is in which graph, divided."""
+    weights = torch.ones(len(batch.index), dtype=batch.x.dtype, device=batch.x.device) / divisor
     return torch.sparse_csr_tensor(batch.ptr, batch.order, weights, (batch.size, len(batch.index)))
 
 
@@ -203,22 +188,26 @@ class Implementation:
     several_only: bool = False
     package: str | None = None
 
+    @property
+    def installed(self) -> bool:
+        """Whether the package that it is from is here."""
+        return self.package is None or util.find_spec(self.package) is not None
+
     def takes_part(self, batch: Batch, reduce: Sequence[str]) -> bool:
         """Return whether this contender can be timed on these reductions of a batch."""
-        if self.build is pyg and reduce[0] == "median" and batch.x.numel() > LARGEST_MEDIAN:
-            return False
         return (
-            self.reductions.issuperset(reduce)
+            self.installed
+            and self.reductions.issuperset(reduce)
             and not (self.sorted_only and batch.unsorted)
             and not (self.several_only and len(reduce) == 1)
-            and (self.package is None or util.find_spec(self.package) is not None)
+            and not (self.build is pyg and reduce[0] == "median" and batch.x.numel() > LARGEST_MEDIAN)
         )
 
 
 LINEAR = frozenset(("sum", "mean"))
 BASIC = LINEAR | {"max", "min"}
 SPREAD = BASIC | {"var", "std"}
-ALL = SPREAD | {"median", "softmax", "attention"}
+ALL = SPREAD | {"median", *WEIGHTED}
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
     OURS: Implementation(ours, ALL),
     GROUPED: Implementation(ours_grouped, ALL),
@@ -242,6 +231,15 @@ def contenders(batch: Batch, reduce: Sequence[str]) -> dict[str, Builder]:
 
 def missing_packages() -> list[str]:
     """Optional packages that are not installed here."""
-    return [
-        one.package for one in IMPLEMENTATIONS.values() if one.package and not util.find_spec(one.package)
-    ]
+    return [str(one.package) for one in IMPLEMENTATIONS.values() if not one.installed]
+
+
+def baselines(case: Case, x: Tensor) -> dict[str, Thunk]:
+    """What memory allows in a case."""
+    x = x.detach()
+    found: dict[str, Thunk] = {READ: x.sum}
+    if case.direction != FORWARD:
+        found[FRESH] = lambda: (x.sum(), x.sum(), torch.empty_like(x).fill_(1))
+    if x.is_cuda:
+        found[COPY] = partial(torch.empty_like(x).copy_, x)
+    return found

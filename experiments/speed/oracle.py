@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
+import copy
+from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.speed.cases import Batch
+from experiments.speed.batches import Batch
+from readouts.kernels.reference import REDUCTIONS
 
 SAMPLE, SAMPLED_NODES = 64, 2_000_000
 BLOCK = 2**24  # numbers that are converted to float64 at once
-MEDIANS = 2**23  # numbers whose medians are looked up
 SELECTIONS = ("max", "min", "median")
-
-
-class Entry(NamedTuple):
-    """One graph and feature, and the values of its nodes."""
-
-    graph: int
-    feature: int
-    values: list[float]
+MAGNITUDE, SQUARES = "|x|", "x^2"
+FORMS: dict[str, tuple[np.ufunc, Callable[[Tensor], Tensor]]] = {
+    "sum": (np.add, lambda x: x),
+    "max": (np.maximum, lambda x: x),
+    "min": (np.minimum, lambda x: x),
+    MAGNITUDE: (np.add, torch.abs),
+    SQUARES: (np.add, torch.square),
+}
 
 
 class Truth:
     """Right values of every graph and feature, computed once for all cases with the same batch."""
 
     def __init__(self, batch: Batch) -> None:
-        """Reduce with NumPy, on the CPU."""
+        """Compute nothing before it is asked for."""
         self.batch = batch
         self.count = batch.count.cpu().double().unsqueeze(1)
+        self.divisor = self.count.clamp(min=1)
         self.ptr = batch.ptr.cpu().numpy()
         self.filled = np.flatnonzero(np.diff(self.ptr))
+        self._known: dict[tuple[str, bool], Tensor] = {}
+
+    def of(self, name: str, rounded: bool = False) -> Tensor:
+        """A reduction, or sums of |x| or x^2, float64 [B, F]; 0 for empty graphs.
+
+        Rounded: its values at `sample` alone, in the dtype of x.
+        """
+        if (name, rounded) not in self._known:
+            self._known[name, rounded] = self._exact(name) if rounded else self._compute(name)
+        return self._known[name, rounded]
+
+    def _compute(self, name: str) -> Tensor:
+        if name in FORMS:
+            return self._reduce(*FORMS[name])
+        if name == "mean":
+            return self.of("sum") / self.divisor
+        if name == "var":
+            return self._reduce(np.add, torch.square, self.of("mean")) / self.divisor
+        return self.of("var").sqrt() if name == "std" else self._medians()
 
     @cached_property
     def grouped(self) -> Tensor:
@@ -45,127 +63,56 @@ class Truth:
         x = (x[self.batch.order] if self.batch.unsorted else x).cpu()
         return x if x.dtype == torch.float64 else x.float()
 
-    def _reduce(self, operation: np.ufunc, change: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """Reduce the changed rows of every graph in float64, block of columns by block; 0 without rows."""
+    def _reduce(
+        self, operation: np.ufunc, change: Callable[[Tensor], Tensor], centre: Tensor | None = None
+    ) -> Tensor:
+        """Reduce the changed rows of every graph, less a centre, block of columns by block."""
         out = np.zeros((self.batch.size, self.grouped.shape[1]))
-        for columns in self._columns():
-            values = change(self.grouped[:, columns].double(), columns).numpy()
-            out[self.filled, columns] = operation.reduceat(values, self.ptr[self.filled], axis=0)
+        index = torch.arange(self.batch.size).repeat_interleave(self.count.squeeze(1).long())
+        step = max(1, BLOCK // max(1, len(self.grouped)))
+        for start in range(0, out.shape[1], step) if len(self.filled) else ():
+            columns = slice(start, start + step)
+            x = self.grouped[:, columns].double()
+            x = x if centre is None else x - centre[:, columns][index]
+            out[self.filled, columns] = operation.reduceat(change(x).numpy(), self.ptr[self.filled], axis=0)
         return torch.from_numpy(out)
 
-    def _columns(self) -> Iterator[slice]:
-        nodes, features = self.grouped.shape
-        step = max(1, BLOCK // max(1, nodes))
-        return (slice(start, start + step) for start in range(0, features, step) if nodes)
-
-    @cached_property
-    def sum(self) -> Tensor:
-        """Sums of x."""
-        return self._reduce(np.add, lambda x, _: x)
-
-    @cached_property
-    def magnitude(self) -> Tensor:
-        """Sums of |x|."""
-        return self._reduce(np.add, lambda x, _: x.abs())
-
-    @cached_property
-    def squares(self) -> Tensor:
-        """Means of x^2."""
-        return self._reduce(np.add, lambda x, _: x.square()) / self.divisor
-
-    @property
-    def divisor(self) -> Tensor:
-        """Number of nodes, 1 for empty graphs."""
-        return self.count.clamp(min=1)
-
-    @property
-    def mean(self) -> Tensor:
-        """Means of x."""
-        return self.sum / self.divisor
-
-    @cached_property
-    def var(self) -> Tensor:
-        """Variances, by deviations from the mean."""
-        index = torch.arange(self.batch.size).repeat_interleave(self.count.squeeze(1).long())
-        mean = self.mean
-        deviation = lambda x, columns: (x - mean[:, columns][index]).square()  # noqa: E731
-        return self._reduce(np.add, deviation) / self.divisor
-
-    @cached_property
-    def max(self) -> Tensor:
-        """Maxima, which are exact."""
-        return self._reduce(np.maximum, lambda x, _: x)
-
-    @cached_property
-    def min(self) -> Tensor:
-        """Minima, which are exact."""
-        return self._reduce(np.minimum, lambda x, _: x)
-
-    @cached_property
-    def median(self) -> Tensor:
-        """Lower medians of `checked` graphs; 0 for all others."""
-        out = torch.zeros_like(self.sum)
-        for graph in self.checked.nonzero().squeeze(1).tolist():
+    def _medians(self) -> Tensor:
+        """Lower medians, graph by graph."""
+        out = torch.zeros(self.batch.size, self.grouped.shape[1], dtype=torch.float64)
+        for graph in self.filled.tolist():
             rows = self.grouped[self.ptr[graph] : self.ptr[graph + 1]].numpy()
-            if len(rows):
-                middle = (len(rows) - 1) // 2
-                out[graph] = torch.from_numpy(np.partition(rows, middle, axis=0)[middle]).double()
+            middle = (len(rows) - 1) // 2
+            out[graph] = torch.from_numpy(np.partition(rows, middle, axis=0)[middle])
         return out
 
     @cached_property
-    def checked(self) -> Tensor:
-        """Which graphs have their medians looked up: all, or as many as there is patience for, bool [B]."""
-        numbers = (self.count.squeeze(1) * self.grouped.shape[1]).cumsum(0)
-        return (numbers <= MEDIANS) | (torch.arange(self.batch.size) == 0)
-
-    def checked_graphs(self, name: str) -> Tensor:
-        """Which graphs a reduction is compared on, bool [B]."""
-        return self.checked if name == "median" else torch.ones(self.batch.size, dtype=torch.bool)
-
-    @cached_property
-    def sample(self) -> list[Entry]:
-        """Some entries with the values of their nodes; the fewer the more nodes the graphs have."""
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """Graphs and features of some entries; the fewer the more nodes the graphs have."""
         generator = np.random.default_rng(0)
-        found: list[Entry] = []
-        nodes = 0
-        for graph in generator.choice(self.filled, SAMPLE).tolist() if len(self.filled) else []:
-            feature = int(generator.integers(self.grouped.shape[1]))
-            values = self.grouped[self.ptr[graph] : self.ptr[graph + 1], feature].tolist()
-            found.append(Entry(graph, feature, values))
-            nodes += len(values)
-            if nodes > SAMPLED_NODES:
-                break
-        return found
+        graphs = generator.choice(self.filled, SAMPLE) if len(self.filled) else self.filled
+        nodes = np.diff(self.ptr)[graphs]
+        graphs = graphs[np.cumsum(nodes) - nodes <= SAMPLED_NODES]
+        features = generator.integers(self.grouped.shape[1], size=len(graphs))
+        return torch.from_numpy(graphs), torch.from_numpy(features)
 
+    def _exact(self, name: str) -> Tensor:
+        """Values of a reduction at `sample`, from rational arithmetic rounded once to the dtype of x."""
+        dtype, entries = self.batch.x.dtype, zip(*map(Tensor.tolist, self.sample), strict=True)
+        columns = [self.grouped[self.ptr[g] : self.ptr[g + 1], f].tolist() for g, f in entries]
+        return torch.tensor([REDUCTIONS[name](column, dtype) for column in columns], dtype=dtype)
 
-def exact_sum(values: Sequence[float]) -> Fraction:
-    """Add floats as a fraction, by integers: every finite float is a multiple of 2^-1074."""
-    shift = 1074
-    return Fraction(
-        sum(n << (shift - d.bit_length() + 1) for n, d in map(float.as_integer_ratio, values)), 1 << shift
-    )
-
-
-def exact_value(name: str, values: Sequence[float]) -> Fraction:
-    """The value of a reduction as docs/readouts.md defines it, before its last rounding.
-
-    Deviations from the mean, their squares and the variance under a root are rounded to float64.
-    """
-    total = exact_sum(values)
-    if name == "sum":
-        return total
-    mean = total / len(values)
-    if name == "mean":
-        return mean
-    centre = float(mean)
-    variance = exact_sum([(value - centre) ** 2 for value in values]) / len(values)
-    return variance if name == "var" else Fraction(math.sqrt(float(variance)))
-
-
-def is_nearest(result: Tensor, value: Fraction) -> bool:
-    """Return whether no number of the dtype is nearer to the value than the result."""
-    if not torch.isfinite(result):
-        return False
-    neighbours = [torch.nextafter(result, torch.full_like(result, end)) for end in (-torch.inf, torch.inf)]
-    error = abs(Fraction(result.item()) - value)
-    return all(error <= abs(Fraction(other.item()) - value) for other in neighbours if torch.isfinite(other))
+    def weighted(self, name: str, gradient: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """A softmax or attention readout in float64, and the gradient of x for this one of the outputs."""
+        batch = self.batch
+        x = batch.x.detach().double().requires_grad_(gradient is not None)
+        scores = copy.deepcopy(batch.gate).double()(x) if name == "attention" else x
+        zeros = scores.new_zeros(batch.size, scores.shape[1])
+        places = batch.index.unsqueeze(1).expand_as(scores)
+        greatest = zeros.scatter_reduce(0, places, scores.detach(), "amax", include_self=False)
+        weights = (scores - greatest[batch.index]).exp()
+        shares = weights / zeros.index_add(0, batch.index, weights)[batch.index]
+        out = x.new_zeros(batch.size, x.shape[1]).index_add(0, batch.index, shares * x)
+        if gradient is None:
+            return out, None
+        return out.detach(), torch.autograd.grad(out, x, gradient.double())[0]

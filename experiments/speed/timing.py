@@ -83,6 +83,12 @@ class Samples:
         """A quantile of seconds a call."""
         return torch.tensor(self.seconds, dtype=torch.float64).quantile(q).item()
 
+    @property
+    def spread(self) -> dict[str, float]:
+        """What a row says besides the median."""
+        within = {"p20": self.quantile(0.2), "p80": self.quantile(0.8)}
+        return within | {"repeats": self.repeats, "samples": len(self.seconds)}
+
 
 def begin(call: Thunk, clock: Clock) -> Samples:
     """Warm up, and find out how often a call is repeated within a sample; one that takes long is a sample."""
@@ -114,10 +120,16 @@ def interleave(calls: Mapping[str, Thunk], share: float, clock: Clock = wall) ->
     return samples
 
 
-def resident(kind: str) -> int:
-    """Memory of this process in bytes: "VmRSS" now, or "VmHWM" at most so far. Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:"))
+def medians(calls: Mapping[str, Thunk], share: float) -> list[float]:
+    """Seconds that each takes, timed in turns for `share` seconds."""
+    return [sample.quantile(0.5) for sample in interleave(calls, share).values()]
+
+
+def field_of(path: str, name: str) -> str:
+    """A field of a file in which Linux tells of itself, without its unit; "" on other systems."""
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(name))
+    return next(found, "").removesuffix(" kB")
 
 
 def peak_beyond(call: Thunk, device: str) -> int:
@@ -132,6 +144,6 @@ def peak_beyond(call: Thunk, device: str) -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    before = resident("VmHWM")
+    earlier = field_of("/proc/self/status", "VmHWM")
     call()
-    return resident("VmHWM") - before
+    return 1024 * (int(field_of("/proc/self/status", "VmHWM")) - int(earlier))
