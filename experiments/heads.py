@@ -1,7 +1,7 @@
 """What is wrong with a fully connected layer on all node states, and what does averaging do about it?
 
 Such a layer reads the node states in the order of storage, padded to the largest graph. All heads follow the
-same network, from the same weights, and are trained on the same folds.
+same network, from the same weights, and are trained on the same folds and batches.
 
 Averaging is said to pay by the law Var(mean of m) = variance / m. Of m nodes drawn at random from n without
 replacement the variance about the mean of all is S^2 (1 - m / n) / m, with S^2 = sum_i (x_i - mu)^2 / (n - 1)
@@ -11,28 +11,44 @@ replacement the variance about the mean of all is S^2 (1 - m / n) / m, with S^2 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
 from matplotlib.axes import Axes
-from sklearn.model_selection import KFold
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.utils import to_dense_batch
 
 from datasets import GraphSet
 from experiments import figures
-from experiments.console import Table, UserError, table, tracked
+from experiments.console import Table, UserError, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences
 from experiments.experiment import span as ends
-from experiments.models import GIN, RowLinear
-from experiments.options import FOLDS, STEPS, number
+from experiments.jobs import Job, carry_out
+from experiments.learning.networks import Network, StackedLinear
+from experiments.options import FOLDS, number
 from experiments.records import Row, RowLog, average, pick, present
-from experiments.samples import drawn, labelled, sampled, untrained
 from experiments.statistics import compare
+from experiments.training_tasks import (
+    EPOCHS,
+    ROUNDS,
+    SETTINGS,
+    TRAINED,
+    WIDTH,
+    Side,
+    Task,
+    compared,
+    form_of,
+    job_of_majority,
+    objections_to,
+    right,
+    sides,
+    task_of,
+    together,
+    train,
+)
 from readouts import Segments, readout
 from readouts.nn import PartialReadout
 
@@ -40,37 +56,38 @@ FLATTEN, DROPOUT, SHUFFLED = "flatten", "flatten + dropout", "flatten + shuffles
 FLAT = (FLATTEN, DROPOUT, SHUFFLED)
 POOLED = ("sum", "mean", "max")
 HEADS = (*FLAT, *POOLED)
-LAYERS, WIDTH, DROPPED = 2, 16, 0.5
+DROPPED, ORDERS = 0.5, 10
 
 
 class Flatten(nn.Module):
-    """Node states in their order, padded with zeros to `largest`, and dropout: [N, F] -> [B, largest F]."""
+    """Node states in their order, padded with zeros to `largest`: [N, F] -> [B, largest F].
 
-    def __init__(self, largest: int, dropped: float) -> None:
-        """Set the number of places, and the share of entries dropped in training."""
+    In training a share of the entries is dropped, or the nodes of each graph are shuffled: the rounds of
+    message passing before do not depend on their order.
+    """
+
+    def __init__(self, largest: int, dropped: float, shuffles: bool) -> None:
+        """Set the number of places, the share of entries to drop, and whether nodes are shuffled."""
         super().__init__()
-        self.largest = largest
+        self.largest, self.shuffles = largest, shuffles
         self.dropout = nn.Dropout(dropped)
 
-    def forward(self, x: Tensor, index: Tensor, dim_size: int) -> Tensor:
+    def forward(self, x: Tensor, graphs: Segments) -> Tensor:
         """Lay out the nodes of sorted graphs."""
-        padded, _ = to_dense_batch(x, index, max_num_nodes=self.largest, batch_size=dim_size)
+        if self.training and self.shuffles:
+            x = x[(graphs.index + torch.rand(len(x), dtype=torch.float64, device=x.device)).argsort()]
+        padded, _ = to_dense_batch(x, graphs.index, max_num_nodes=self.largest, batch_size=graphs.size)
         flat: Tensor = self.dropout(padded.flatten(1))
         return flat
 
 
-def build(head: str, features: int, classes: int, largest: int) -> GIN:
-    """A GIN with a linear layer behind a readout, or behind all node states; the rounds are drawn first."""
-    network = GIN(features, classes, "mean" if head in FLAT else head, WIDTH, LAYERS)
+def build(head: str, features: int, classes: int, largest: int, copies: int = 1) -> Network:
+    """A GIN with a linear layer after a readout, or on all node states; the rounds are drawn first."""
+    network = Network("gin", "mean" if head in FLAT else head, features, classes, WIDTH, ROUNDS, copies)
     if head in FLAT:
-        network.readout = Flatten(largest, DROPPED if head == DROPOUT else 0)
-        network.head = RowLinear(largest * WIDTH, classes)
+        network.readout = Flatten(largest, DROPPED if head == DROPOUT else 0, head == SHUFFLED)
+    network.head = StackedLinear(WIDTH * (largest if head in FLAT else 1), classes, copies)
     return network
-
-
-def parameters(network: GIN) -> int:
-    """How many parameters the head has."""
-    return sum(weight.numel() for weight in network.head.parameters())
 
 
 def shuffled(batch: Batch, generator: torch.Generator) -> Batch:
@@ -87,22 +104,63 @@ ATOMS, RANDOM = "atoms", "random network"
 LAW = ("measured", "predicted", "plain", "standard error")
 BETWEEN = ("between graphs", "independent nodes")
 DRAWS = 200
+METRICS = (*TRAINED, "parameters", "accuracy", "shuffled accuracy", "answers changed", "same bits")
 
 
-def features(kind: str, graphs: Sequence[Data], network: GIN, device: str) -> tuple[Tensor, Segments]:
-    """Labels of the nodes or states of an untrained network, float64 [N, F], and their graphs."""
-    batch = Batch.from_data_list(list(graphs)).to(device)
-    x = batch.x
-    if kind == RANDOM:
-        with torch.no_grad():
-            x = network.to(device).eval().nodes(batch)
-    return x.double(), Segments.from_batch(batch.batch, batch.num_graphs)
+def choose(graphs: GraphSet, seed: int) -> Task:
+    """A task whose graphs are not all of one node."""
+    task = task_of(graphs, seed)
+    if task.largest < 2:
+        raise UserError(f"{graphs.name}: expected graphs of two nodes or more, got none.")
+    return task
+
+
+def measure(
+    tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: int, epochs: int, seeds: int
+) -> list[Row]:
+    """The law on every set, and every head, `seeds` times on a fold, where there are classes to train on."""
+    jobs = []
+    for task in tasks:
+        jobs += [job_of_law(task, kind, device, seed) for kind in (ATOMS, RANDOM)]
+        if task.classes > 1:
+            jobs.append(job_of_majority(task, seed))
+            for fold, known, held_out in sides(task, folds, seed):
+                for head in HEADS:
+                    work = task.work(head, seed, fold, folds=folds, epochs=epochs, orders=ORDERS, **SETTINGS)
+                    work |= {"rounds": ROUNDS, "width": WIDTH, "dropout": DROPPED}
+                    rows = [(work | {"draw": draw}, METRICS) for draw in range(seeds)]
+                    compute = partial(
+                        train_and_judge, task, known, held_out, head, device, seed + fold, epochs, seeds
+                    )
+                    jobs.append(Job(rows, compute))
+    return carry_out(jobs, log, "training heads")
+
+
+def job_of_law(task: Task, kind: str, device: str, seed: int) -> Job:
+    """Variances of the mean of m nodes, of labels or of states, and between graphs."""
+    work = task.work("mean", seed, features=kind, rounds=ROUNDS, width=WIDTH)
+    numbers = drawn_sizes(task.graphs)
+    rows = [(work | {"nodes": m, "draws": DRAWS}, LAW) for m in numbers]
+    if len(task.graphs) > 1:
+        rows.append((work, BETWEEN))
+    return Job(rows, partial(law, task, kind, numbers, device, seed))
 
 
 def drawn_sizes(graphs: Sequence[Data]) -> list[int]:
     """How many nodes to draw: 1, 2, 4, ..., less than the largest graph has."""
     largest = max(graph.num_nodes for graph in graphs)
     return [2**power for power in range(largest.bit_length()) if 2**power < largest]
+
+
+def law(task: Task, kind: str, numbers: Sequence[int], device: str, seed: int) -> list[dict[str, float]]:
+    """What `draw` finds for each number of nodes, and `between` where there are several graphs."""
+    torch.manual_seed(seed)
+    network = build("mean", task.features, task.classes, task.largest).to(device).eval()
+    batch = together(network, task.graphs)
+    with torch.no_grad():
+        x = (network.nodes(batch) if kind == RANDOM else batch.x).double()
+    found = [draw(x, batch.graphs, m, seed) for m in numbers]
+    return found + ([between(x, batch.graphs)] if len(task.graphs) > 1 else [])
 
 
 def draw(x: Tensor, graphs: Segments, m: int, seed: int) -> dict[str, float]:
@@ -135,141 +193,47 @@ def between(x: Tensor, graphs: Segments) -> dict[str, float]:
     }
 
 
-METRICS = ("parameters", "train accuracy", "accuracy", "shuffled accuracy", "answers changed", "same bits")
-SAMPLE, LEARNING_RATE, ORDERS = 300, 0.01, 10
-
-
-@dataclass(frozen=True)
-class Task:
-    """Graphs with nodes, and what a network is trained to tell of them: the family where they have one."""
-
-    data: str
-    graphs: tuple[Data, ...]
-    available: int
-    classes: int
-
-    @property
-    def largest(self) -> int:
-        """The number of nodes to which a head without a readout pads."""
-        return max(graph.num_nodes for graph in self.graphs)
-
-    @property
-    def sentence(self) -> str:
-        """On how many graphs, and what was left out."""
-        sample = sampled(len(self.graphs), self.available)
-        alone = untrained(self.classes)
-        return f"{self.data}: {len(self.graphs)} graphs with at most {self.largest} nodes{sample}{alone}."
-
-
-def choose(graphs: GraphSet, seed: int) -> Task:
-    """A task on at most `SAMPLE` graphs."""
-    picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 0]
-    if max((graph.num_nodes for graph in picked), default=0) < 2:
-        raise UserError(f"{graphs.name}: expected graphs of two nodes or more, got none.")
-    kept, classes = labelled(picked)
-    return Task(graphs.name, kept, len(graphs), classes)
-
-
-def measure(
-    tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: int, epochs: int, seeds: int
-) -> list[Row]:
-    """The law on every set, and every head where there are classes to train on."""
-    rows = []
-    for task in tasks:
-        if task.classes > 1 and folds > len(task.graphs):
-            raise UserError(f"--folds {folds}: {task.data} has only {len(task.graphs)} graphs.")
-        rows += measure_law(task, log, device, seed)
-        if task.classes > 1:
-            rows += measure_heads(task, log, device, seed, folds, epochs, seeds)
-    return rows
-
-
-def measure_law(task: Task, log: RowLog, device: str, seed: int) -> list[Row]:
-    """Variances of the mean of m nodes, of labels and of states, and between graphs."""
-    torch.manual_seed(seed)
-    network = build("mean", task.graphs[0].x.size(1), task.classes, task.largest)
-    rows = []
-    for kind in (ATOMS, RANDOM):
-        x, graphs = features(kind, task.graphs, network, device)
-        work = {"data": task.data, "readout": "mean", "seed": seed, "fold": None, "graphs": len(task.graphs)}
-        work |= {"features": kind, "layers": LAYERS, "width": WIDTH}
-        for m in drawn_sizes(task.graphs):
-            compute = partial(draw, x, graphs, m, seed)
-            rows += log.measure(work | {"nodes": m, "draws": DRAWS}, LAW, compute)
-        if len(task.graphs) > 1:
-            rows += log.measure(work, BETWEEN, partial(between, x, graphs))
-    return rows
-
-
-def measure_heads(
-    task: Task, log: RowLog, device: str, seed: int, folds: int, epochs: int, seeds: int
-) -> list[Row]:
-    """Train and judge every head on every fold, `seeds` times each."""
-    common = {"data": task.data, "graphs": len(task.graphs)}
-    rows = log.measure(
-        common | {"readout": None, "seed": seed, "fold": None}, ("majority",), partial(majority, task)
-    )
-    sides = KFold(folds, shuffle=True, random_state=seed).split(task.graphs)
-    runs = [(*fold, draw, head) for fold in enumerate(sides) for draw in range(seeds) for head in HEADS]
-    for fold, (train, test), draw, head in tracked(runs, f"training on {task.data}"):
-        work = common | {"readout": head, "seed": seed, "fold": fold, "folds": folds, "draw": draw}
-        work |= {"epochs": epochs, "learning rate": LEARNING_RATE, "layers": LAYERS, "width": WIDTH}
-        work |= {"dropout": DROPPED, "orders": ORDERS}
-        compute = partial(train_and_judge, task, train, test, head, device, seed + draw, epochs)
-        rows += log.measure(work, METRICS, compute)
-    return rows
-
-
-def majority(task: Task) -> dict[str, float]:
-    """The share of the largest class."""
-    counts = torch.cat([graph.y for graph in task.graphs]).bincount()
-    return {"majority": float(counts.max()) / len(task.graphs)}
-
-
 def train_and_judge(
-    task: Task, train: Sequence[int], test: Sequence[int], head: str, device: str, seed: int, epochs: int
-) -> dict[str, float]:
-    """Train on one side, each epoch one step on all of it, and judge on both."""
+    task: Task,
+    known: Side,
+    held_out: Side,
+    head: str,
+    device: str,
+    seed: int,
+    epochs: int,
+    seeds: int,
+) -> list[dict[str, float]]:
+    """Train networks from `seeds` draws of the weights on one side, and judge each on the other."""
     torch.manual_seed(seed)
-    network = build(head, task.graphs[0].x.size(1), task.classes, task.largest).to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    known, held_out = (Batch.from_data_list([task.graphs[place] for place in side]) for side in (train, test))
-    known, held_out = known.to(device), held_out.to(device)
-    orders = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        batch = shuffled(known, orders) if head == SHUFFLED else known
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(network(batch), batch.y).backward()
-        optimiser.step()
-    with torch.no_grad():
-        return judge(network.eval(), known, held_out, seed)
+    network = build(head, task.features, task.classes, task.largest, seeds).to(device)
+    trained = train(network, task.at(known), seed, epochs)
+    judged = judge(network.eval(), Batch.from_data_list(task.at(held_out)).to(device), seed)
+    return [one | other for one, other in zip(trained, judged, strict=True)]
 
 
-def judge(network: GIN, known: Batch, held_out: Batch, seed: int) -> dict[str, float]:
-    """Accuracies in the order of storage, and what `ORDERS` others do to held-out graphs."""
-    logits = network(held_out)
-    answers = logits.argmax(dim=1)
-    generator = torch.Generator().manual_seed(seed)
-    others = [network(shuffled(held_out, generator)) for _ in range(ORDERS)]
-    same = torch.stack([bits(other) == bits(logits) for other in others]).all(dim=2).all(dim=0)
-    return {
-        "parameters": parameters(network),
-        "train accuracy": agreement(network(known).argmax(dim=1), known.y),
-        "accuracy": agreement(answers, held_out.y),
-        "shuffled accuracy": mean(agreement(other.argmax(dim=1), held_out.y) for other in others),
-        "answers changed": 1 - mean(agreement(other.argmax(dim=1), answers) for other in others),
-        "same bits": same.double().mean().item(),
+@torch.no_grad()
+def judge(network: Network, held_out: Batch, seed: int) -> list[dict[str, float]]:
+    """Accuracies of every copy in the order of storage, and what `ORDERS` others do to held-out graphs."""
+    form, generator = form_of(network), torch.Generator().manual_seed(seed)
+    logits = network(form(held_out))
+    others = torch.stack([network(form(shuffled(held_out, generator))) for _ in range(ORDERS)])
+    answers, changed = logits.argmax(dim=2), others.argmax(dim=3)
+    found = {
+        "accuracy": right(logits, held_out.y),
+        "shuffled accuracy": (changed == held_out.y).double().mean(dim=(0, 2)),
+        "answers changed": (changed != answers).double().mean(dim=(0, 2)),
+        "same bits": (bits(others) == bits(logits)).all(dim=3).all(dim=0).double().mean(dim=1),
     }
+    parameters = sum(weight[0].numel() for weight in network.head.parameters())
+    return [
+        {"parameters": parameters} | {name: float(values[copy]) for name, values in found.items()}
+        for copy in range(network.copies)
+    ]
 
 
 def bits(logits: Tensor) -> Tensor:
     """The bits of float32 numbers, as integers."""
     return logits.view(torch.int32)
-
-
-def agreement(answers: Tensor, right: Tensor) -> float:
-    """The share of entries that are equal."""
-    return (answers == right).double().mean().item()
 
 
 POINT, ERRORS = 0.01, 4
@@ -350,13 +314,15 @@ def law_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
-    """For each set: order of the nodes, which decides the verdict; overfitting, accuracy, seeds, the law."""
+    """For each set what shuffling costs, which decides; overfitting, accuracy, seeds; bits and the law."""
     for data in present(rows, "data"):
         if data in trained(rows):
-            yield Finding(f"{data}, order of the nodes", *of_orders(rows, data))
-            yield Finding(f"{data}, overfitting", *of_gaps(rows, data), main=False)
-            yield Finding(f"{data}, accuracy", *of_accuracies(rows, data), main=False)
-            yield Finding(f"{data}, seeds", *of_seeds(rows, data), main=False)
+            against = objections_to(rows, data)
+            yield compared(f"{data}, order of the nodes", against, of_orders(rows, data))
+            yield compared(f"{data}, overfitting", against, of_gaps(rows, data), main=False)
+            yield compared(f"{data}, accuracy", against, of_accuracies(rows, data), main=False)
+            yield compared(f"{data}, seeds", against, of_seeds(rows, data), main=False)
+            yield Finding(f"{data}, bits", *of_bits(rows, data), "check", main=False)
         yield Finding(f"{data}, law of the mean", *of_law(rows, data), "check", main=False)
 
 
@@ -375,21 +341,27 @@ def points(values: Mapping[str, float]) -> str:
 
 
 def of_orders(rows: Sequence[Row], data: str) -> tuple[bool, str]:
-    """Whether readouts keep every bit, and flattened heads lose accuracy when nodes are shuffled."""
+    """Whether flattened heads lose accuracy when nodes are shuffled."""
     at = partial(average, rows, data=data)
-    kept = all(at(readout=head, metric="same bits") == 1 for head in POOLED)
     drops = {head: lost(rows, data, head) for head in (FLATTEN, DROPOUT)}
     changed = [100 * at(readout=head, metric="answers changed") for head in drops]
     best = max(at(readout=head, metric="accuracy") for head in POOLED)
     used = at(readout=SHUFFLED, metric="shuffled accuracy")
     fails = min(drops.values()) >= POINT
-    return kept and fails, (
-        f"readouts {'keep' if kept else 'do not keep'} every bit when nodes are "
-        f"shuffled; flattened heads give {min(changed):.0f} to {max(changed):.0f} % other answers and "
-        f"{'lose' if fails else 'do not lose'} accuracy (points: {points(drops)}); trained on shuffled nodes "
-        f"one is right in {100 * used:.1f} %, the best readout in {100 * best:.1f} %, the largest class is "
-        f"{100 * at(metric='majority'):.1f} %"
+    return fails, (
+        f"on shuffled nodes flattened heads give {min(changed):.0f} to {max(changed):.0f} % other answers "
+        f"and {'lose' if fails else 'do not lose'} accuracy (points: {points(drops)}); trained on shuffled "
+        f"nodes one is right in {100 * used:.1f} %, the best readout in {100 * best:.1f} %, the largest "
+        f"class is {100 * at(metric='majority'):.1f} %"
     )
+
+
+def of_bits(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+    """Whether readouts keep every bit when nodes are shuffled."""
+    kept = {head: average(rows, data=data, readout=head, metric="same bits") for head in POOLED}
+    right = min(kept.values()) == 1
+    said = f"readouts {'keep' if right else 'do not keep'} every bit when nodes are shuffled"
+    return right, f"{said} (graphs in %: {points(kept)})"
 
 
 def of_gaps(rows: Sequence[Row], data: str) -> tuple[bool, str]:
@@ -515,11 +487,12 @@ EXPERIMENT = Experiment(
         "depends on the order of the nodes: shuffled, it fails."
     ),
     setup=(
-        "The same GIN with a linear layer on all node states in the order of storage, padded to the "
-        "largest graph, without dropout, with it, or trained on shuffled nodes, against sum, mean and "
-        "max; several networks on each fold. Accuracy in training, on held-out graphs, and on the same "
-        "graphs in ten other orders of their nodes. Then the variance of the mean of m random nodes of a "
-        "graph against S² (1 − m/n) / m."
+        "The same GIN (batch norm, batches of 32, Adam with a learning rate that halves) with a linear layer "
+        "on all node states in the order of storage, padded to the largest graph, without dropout, with it, "
+        "or trained on shuffled nodes, against sum, mean and max; several networks on each fold. Accuracy in "
+        "training, on held-out graphs, and on the same graphs in ten other orders of their nodes, where all "
+        "heads had converged and the best is ahead of the largest class. Then the variance of the mean of m "
+        "random nodes of a graph against S² (1 − m/n) / m: a check of a theorem."
     ),
     source=(
         "Global average pooling as a regulariser: [Lin et al. 2014](https://arxiv.org/abs/1312.4400). "
@@ -555,6 +528,6 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=sentences,
-    options={"folds": FOLDS, "epochs": STEPS, "seeds": number(3, 2, "Networks for each head and fold.")},
+    options={"folds": FOLDS, "epochs": EPOCHS, "seeds": number(3, 2, "Networks for each head and fold.")},
     quick={"seeds": 2},
 )
