@@ -10,26 +10,45 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
-from sklearn.model_selection import KFold
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from datasets import GraphSet
 from experiments import figures
-from experiments.console import Table, UserError, table, tracked
+from experiments.console import Table, UserError, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences
 from experiments.experiment import span as ends
-from experiments.models import GIN, on_grid
-from experiments.options import FOLDS, STEPS
-from experiments.records import Row, RowLog, average, present
-from experiments.samples import drawn, sampled
+from experiments.jobs import Job, carry_out
+from experiments.learning import networks
+from experiments.learning.batches import Batch
+from experiments.learning.networks import StackedLinear
+from experiments.models import on_grid
+from experiments.options import FOLDS
+from experiments.records import Row, RowLog, average, pick, present
+from experiments.samples import sampled
+from experiments.training_tasks import (
+    EPOCHS,
+    ROUNDS,
+    SETTINGS,
+    TRAINED,
+    WIDTH,
+    Side,
+    Task,
+    compared,
+    objections_to,
+    sample,
+    scores,
+    sides,
+    together,
+    train,
+)
 from readouts import Segments
 from readouts import readout as pool
 from readouts.nn import MaxReadout, MeanReadout, MedianReadout, SoftmaxReadout, SumReadout
@@ -44,39 +63,50 @@ READOUTS: dict[str, Callable[[], nn.Module]] = {
 VECTOR, MAPS = "one vector", "label maps"
 SPREAD = ("nodes", "nodes a channel", "gini")
 LABELS = ("met", "opposed", "strength", "divided")
-LAYERS, WIDTH = 2, 16
 
 
-class Network(GIN):
+class Network(networks.Network):
     """A GIN with two logits, without a ReLU in front of the readout, or of the head where that makes maps."""
 
     def __init__(self, features: int, readout: str, head: str) -> None:
         """Draw the weights from torch's generator."""
-        super().__init__(features, 2, "mean", WIDTH, LAYERS)
+        super().__init__("gin", "mean", features, 2, WIDTH, ROUNDS)
         self.readout = READOUTS[readout]()
+        self.head = StackedLinear(WIDTH, 2)
         self.maps = head == MAPS
 
-    def nodes(self, data: Data) -> Tensor:
+    def nodes(self, batch: Batch) -> Tensor:
         """Node states, float [N, width], of either sign."""
-        x = data.x
-        for convolution in self.convolutions[:-1]:
-            x = convolution(x, data.edge_index).relu()
-        states: Tensor = self.convolutions[-1](x, data.edge_index)
-        return states
+        x = batch.x
+        for place, (layer, norm, read) in enumerate(zip(self.rounds, self.norms, batch.rounds, strict=True)):
+            x = norm(layer(x.relu() if place else x, read), read.share, read.nodes)
+        return x
 
-    def logits(self, states: Tensor, data: Data) -> Tensor:
+    def logits(self, states: Tensor, graphs: Segments) -> Tensor:
         """Logits of the two labels, float [B, 2]."""
-        read = partial(self.readout, index=data.batch, dim_size=data.num_graphs)
-        return read(self.head(states)) if self.maps else self.head(read(states))
+        if self.maps:
+            states = self.head(states)
+        pooled: Tensor = self.readout(states, graphs)
+        return pooled if self.maps else self.head(pooled)
 
-    def forward(self, data: Data) -> Tensor:
-        """Logits of the two labels of the graphs of a batch, float [B, 2]."""
-        return self.logits(self.nodes(data), data)
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of the two labels of the graphs of a batch, float [1, B, 2]."""
+        return self.logits(self.nodes(batch), batch.graphs)[None]
 
 
-def losses(logits: Tensor, batch: Batch) -> Tensor:
+def losses(logits: Tensor, y: Tensor) -> Tensor:
     """The cross entropy of both labels, [B, 2]; in this form no gradient of a sure answer rounds to 0."""
-    return softplus(logits * (1 - 2 * batch.y))
+    return softplus(logits * (1 - 2 * y))
+
+
+def mean_loss(outputs: Tensor, y: Tensor) -> Tensor:
+    """The mean over graphs and labels, [1]."""
+    return losses(outputs, y).mean(dim=(1, 2))
+
+
+def right(outputs: Tensor, y: Tensor) -> Tensor:
+    """The share of right answers, of both labels together, [1]."""
+    return ((outputs > 0) == (y > 0)).double().mean(dim=(1, 2))
 
 
 def gradients(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -85,18 +115,18 @@ def gradients(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
     States and weights of the head are on a grid on which products and sums are exact, so that nodes that are
     alike tie to the bit, and no noise picks a winner.
     """
-    network, batch = copy.deepcopy(network).double(), batch.clone()
-    batch.x = batch.x.double()
+    network = copy.deepcopy(network).double().eval()
     with torch.no_grad():
-        states = on_grid(network.eval().nodes(batch)).requires_grad_()
-        network.head.weight.copy_(on_grid(network.head.weight))
-    first, second = losses(network.train().logits(states, batch), batch).sum(dim=0)
+        states = on_grid(network.nodes(replace(batch, x=batch.x.double()))).requires_grad_()
+        for weight in network.head.parameters():
+            weight.copy_(on_grid(weight))
+    first, second = losses(network.train().logits(states, batch.graphs), batch.y).sum(dim=0)
     (of_first,) = torch.autograd.grad(first, states, retain_graph=True)
     (of_second,) = torch.autograd.grad(second, states)
     return of_first, of_second
 
 
-def spread(first: Tensor, second: Tensor, batch: Batch) -> dict[str, float]:
+def spread(first: Tensor, second: Tensor, graphs: Segments) -> dict[str, float]:
     """How two gradients [N, F] spread over the nodes of graphs: the means over the graphs.
 
     Of the gradient of both labels: "nodes", the share of nodes that have any; "nodes a channel", the share
@@ -104,7 +134,6 @@ def spread(first: Tensor, second: Tensor, batch: Batch) -> dict[str, float]:
     share that both do; "opposed", the share where their cosine is negative. Where they meet: "strength", the
     mean of |cosine|. "divided": the share of graphs where they oppose on some nodes and agree on others.
     """
-    graphs = Segments.from_batch(batch.batch, batch.num_graphs)
     count = lambda nodes: pool(nodes.double(), graphs, "sum")  # noqa: E731
     total = first + second
     spoken = (first != 0).any(dim=1), (second != 0).any(dim=1)
@@ -139,16 +168,10 @@ def gini(values: Tensor, graphs: Segments) -> Tensor:
     return (excess / (total * (n - 1)).where(total > 0, 1)).clamp(min=0)
 
 
-SAMPLE, LEARNING_RATE = 300, 0.01
-
-
 @dataclass(frozen=True)
-class Task:
-    """Graphs of two nodes or more with two yes-or-no labels each: y float [1, 2]."""
+class Labels(Task):
+    """A task of two yes-or-no labels for each graph: y float [1, 2]."""
 
-    data: str
-    graphs: tuple[Data, ...]
-    available: int
     labels: tuple[str, ...]
 
     @property
@@ -167,11 +190,9 @@ class Task:
         )
 
 
-def choose(graphs: GraphSet, seed: int) -> Task:
-    """A task on at most `SAMPLE` graphs."""
-    picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 1]
-    if not picked:
-        raise UserError(f"{graphs.name}: expected graphs of two nodes or more, got none.")
+def choose(graphs: GraphSet, seed: int) -> Labels:
+    """A task on a sample."""
+    picked = sample(graphs, seed, least=2)
     asked = {name: above for name, above in questions(picked, graphs.node_names).items() if above.any()}
     if len(asked) < 2:
         raise UserError(
@@ -184,7 +205,7 @@ def choose(graphs: GraphSet, seed: int) -> Task:
         Data(x=graph.x, edge_index=graph.edge_index, y=row[None])
         for graph, row in zip(picked, y, strict=True)
     )
-    return Task(graphs.name, kept, len(graphs), labels)
+    return Labels(graphs.name, kept, len(graphs), 2, labels)
 
 
 def questions(graphs: Sequence[Data], names: Sequence[str] | None) -> dict[str, Tensor]:
@@ -211,29 +232,29 @@ def upper(values: Tensor) -> Tensor:
     return values > borders[(shares - 0.5).abs().argmin()]
 
 
-def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: int, epochs: int) -> list[Row]:
+def measure(
+    tasks: Sequence[Labels], log: RowLog, device: str, seed: int, folds: int, epochs: int
+) -> list[Row]:
     """How gradients spread in every network at every logged epoch, and its accuracy on held-out graphs."""
-    rows = []
+    jobs = []
     for task in tasks:
-        if folds > len(task.graphs):
-            raise UserError(f"--folds {folds}: {task.data} has only {len(task.graphs)} graphs to train on.")
-        share = task.answers.mean(dim=0)
-        common = {"data": task.data, "seed": seed, "graphs": len(task.graphs)}
-        majority = torch.maximum(share, 1 - share).mean().item()
-        work = common | {"readout": None, "fold": None}
-        rows += log.measure(work, ("majority",), partial(dict, majority=majority))
-        sides = KFold(folds, shuffle=True, random_state=seed).split(task.graphs)
-        runs = [
-            (*fold, head, name) for fold in enumerate(sides) for head in (VECTOR, MAPS) for name in READOUTS
-        ]
-        for fold, (train, test), head, readout in tracked(runs, f"training on {task.data}"):
-            history = cache(partial(trained, task, train, test, readout, head, device, seed + fold, epochs))
-            work = common | {"readout": readout, "fold": fold, "folds": folds, "head": head}
-            work |= {"layers": LAYERS, "width": WIDTH, "learning rate": LEARNING_RATE}
-            for epoch in logged(epochs):
-                compute = partial(at_epoch, history, epoch)
-                rows += log.measure(work | {"epoch": epoch}, (*SPREAD, *LABELS, "accuracy"), compute)
-    return rows
+        jobs.append(Job([(task.work(None, seed), ("majority",))], partial(majority, task)))
+        for fold, known, held_out in sides(task, folds, seed):
+            for head in (VECTOR, MAPS):
+                for name in READOUTS:
+                    work = task.work(name, seed, fold, folds=folds, head=head, epochs=epochs, **SETTINGS)
+                    work |= {"rounds": ROUNDS, "width": WIDTH}
+                    rows = [(work | {"epoch": at}, (*SPREAD, *LABELS, "accuracy")) for at in logged(epochs)]
+                    rows.append((work | {"epoch": epochs}, TRAINED))
+                    compute = partial(follow, task, known, held_out, name, head, device, seed + fold, epochs)
+                    jobs.append(Job(rows, compute))
+    return carry_out(jobs, log, "training and reading gradients")
+
+
+def majority(task: Labels) -> list[dict[str, float]]:
+    """The share of right answers of who names the larger part, for both labels together."""
+    share = task.answers.double().mean(dim=0)
+    return [{"majority": torch.maximum(share, 1 - share).mean().item()}]
 
 
 def logged(epochs: int) -> list[int]:
@@ -242,46 +263,29 @@ def logged(epochs: int) -> list[int]:
     return [0, *(epoch for epoch in early if epoch < epochs), epochs]
 
 
-def at_epoch(history: Callable[[], Mapping[int, dict[str, float]]], epoch: int) -> dict[str, float]:
-    """What was found at an epoch."""
-    return history()[epoch]
-
-
-def trained(
-    task: Task,
-    train: Sequence[int],
-    test: Sequence[int],
+def follow(
+    task: Labels,
+    known: Side,
+    held_out: Side,
     readout: str,
     head: str,
     device: str,
     seed: int,
     epochs: int,
-) -> dict[int, dict[str, float]]:
-    """What is found at each logged epoch of training, each epoch one step on all graphs to train on."""
+) -> list[dict[str, float]]:
+    """What is found at each logged epoch of training, and how that went."""
     torch.manual_seed(seed)
-    network = Network(task.graphs[0].x.size(1), readout, head).to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    batch, held_out = (Batch.from_data_list([task.graphs[place] for place in side]) for side in (train, test))
-    batch, held_out = batch.to(device), held_out.to(device)
-    found = {}
-    for epoch in range(epochs + 1):
+    network = Network(task.features, readout, head).to(device)
+    seen, asked = (together(network, task.at(side)) for side in (known, held_out))
+    found = []
+
+    def look(epoch: int) -> None:
         if epoch in logged(epochs):
-            found[epoch] = spread(*gradients(network, batch), batch) | {
-                "accuracy": accuracy(network, held_out)
-            }
-        optimiser.zero_grad()
-        losses(network(batch), batch).mean().backward()
-        optimiser.step()
-    return found
+            (accuracy,) = scores(network, asked, right)
+            found.append(spread(*gradients(network, seen), seen.graphs) | {"accuracy": accuracy})
 
-
-def accuracy(network: Network, batch: Batch) -> float:
-    """The share of right answers, of both labels together."""
-    network.eval()
-    with torch.no_grad():
-        right = (network(batch) > 0) == (batch.y > 0)
-    network.train()
-    return right.double().mean().item()
+    trained = train(network, task.at(known), seed, epochs, mean_loss, right, look)
+    return found + trained
 
 
 DEMOCRATIC = ("sum", "mean")
@@ -328,10 +332,14 @@ def cases(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
-    """The mean is democratic, the max winner-take-all, and labels meet so, on each set with either head."""
+    """Sum and mean share alike, a check; max is winner-take-all, and labels meet so, with either head."""
     for data, head, chosen in cases(rows):
-        yield Finding(f"{data}, {head}", *of_spread(chosen))
-        yield Finding(f"{data}, {head}", *of_labels(chosen, head))
+        last = max(present(chosen, "epoch"))
+        largest = {"larger part": [pick(rows, data=data, metric="majority")]}
+        against = objections_to(chosen, data, baselines=largest, epoch=last)
+        yield Finding(f"{data}, {head}, sum and mean", *of_democracy(chosen), "check", main=False)
+        yield compared(f"{data}, {head}, max", against, of_winners(chosen))
+        yield compared(f"{data}, {head}, two labels after max", against, of_labels(chosen, head))
 
 
 def numbers(rows: Sequence[Row]) -> str:
@@ -346,53 +354,50 @@ def numbers(rows: Sequence[Row]) -> str:
     return f"Gini coefficient after training: {', '.join(f'{name} {value}' for name, value in gini.items())}"
 
 
-def of_spread(rows: Sequence[Row]) -> tuple[bool, str]:
-    """Whether every node gets the same from sum and mean, and a few get most from max, at every epoch."""
+def of_democracy(rows: Sequence[Row]) -> tuple[bool, str]:
+    """Whether sum and mean give every node of a graph the same, so that both labels pull as one."""
+    of_two = [row for row in rows if row["readout"] in DEMOCRATIC]
+    found = {name: [row["value"] for row in of_two if row["metric"] == name] for name in SPREAD + LABELS}
+    equal = min(found["nodes"]) == 1 and max(found["gini"]) <= TINY
+    as_one = min(found["met"]) == 1 and max(found["divided"]) == 0
+    return equal and as_one, (
+        f"every node {'gets' if equal else 'does not get'} the same gradient, and two losses "
+        f"{'' if as_one else 'do not '}pull as one in every graph, at every epoch"
+    )
+
+
+def of_winners(rows: Sequence[Row]) -> tuple[bool, str]:
+    """Whether a few nodes get most from max, at every epoch."""
     epochs = present(rows, "epoch")
     values = {
         name: [average(rows, readout=name, metric="gini", epoch=epoch) for epoch in epochs]
         for name in READOUTS
     }
-    nodes = [row["value"] for row in rows if row["metric"] == "nodes" and row["readout"] in DEMOCRATIC]
-    democratic = min(nodes) == 1 and max(max(values[name]) for name in DEMOCRATIC) <= TINY
     takes_all = min(values["max"]) > HALF
-    said = [
-        f"sum and mean {'are' if democratic else 'are not'} democratic",
-        f"max {'is' if takes_all else 'is not'} winner-take-all",
-    ]
     wins = partial(average, rows, readout="max", metric="nodes a channel")
     reached = [100 * wins(epoch=epoch) for epoch in (epochs[0], epochs[-1])]
     ends = ", ".join(f"{name} {found[0]:.2f} → {found[-1]:.2f}" for name, found in values.items())
-    return democratic and takes_all, (
-        f"{' and '.join(said)} "
+    return takes_all, (
+        f"max {'is' if takes_all else 'is not'} winner-take-all "
         f"(Gini coefficient at first → after {epochs[-1]} epochs: {ends}); in one channel max reaches "
         f"{reached[0]:.0f} → {reached[1]:.0f} % of the nodes"
     )
 
 
 def of_labels(rows: Sequence[Row], head: str) -> tuple[bool, str]:
-    """Whether labels agree or disagree as one on all nodes for sum and mean, and fight or miss for max."""
-    of_two = [row for row in rows if row["readout"] in DEMOCRATIC]
-    met = min(row["value"] for row in of_two if row["metric"] == "met") == 1
-    as_one = met and max(row["value"] for row in of_two if row["metric"] == "divided") == 0
-    of_max = partial(average, rows, readout="max")
-    metric = "divided" if head == VECTOR else "met"
-    values = [of_max(metric=metric, epoch=epoch) for epoch in present(rows, "epoch")]
+    """Whether two labels oppose on the winners of a max, or, with maps, have few nodes in common."""
+    of_max = partial(average, rows, readout="max", metric="divided" if head == VECTOR else "met")
+    values = [of_max(epoch=epoch) for epoch in present(rows, "epoch")]
     if head == VECTOR:
         right = min(values) > HALF
-        said = (
+        return right, (
             f"they {'fight' if right else 'do not fight'} over the winners: in {100 * min(values):.0f} % of "
             "the graphs or more they oppose on some nodes and agree on others"
         )
-    else:
-        right = max(values) < HALF
-        said = (
-            f"they {'miss' if right else 'do not miss'} each other: of the nodes that hear one, "
-            f"{100 * max(values):.0f} % or fewer hear both"
-        )
-    return as_one and right, (
-        f"after sum and mean both losses have a gradient at all "
-        f"nodes and {'' if as_one else 'do not '}pull as one in every graph, after max {said}"
+    right = max(values) < HALF
+    return right, (
+        f"they {'miss' if right else 'do not miss'} each other: of the nodes that hear one, "
+        f"{100 * max(values):.0f} % or fewer hear both"
     )
 
 
@@ -453,7 +458,9 @@ EXPERIMENT = Experiment(
         "behind one shared vector or with a map of the nodes for each label. The gradient of the loss "
         "with respect to the node states before the readout: the share of nodes that have any, the Gini "
         "coefficient of its norms, where both labels meet and whether they pull apart; at first and "
-        "through training, averaged over folds."
+        "through training (batch norm, batches of 32, Adam with a learning rate that halves), averaged over "
+        "folds. That sum and mean give all nodes the same is a theorem, and checked; max is judged where "
+        "training had converged and is ahead of naming the larger part."
     ),
     source=(
         "Average pooling finds the whole extent of an object, max pooling its most telling part: [Zhou et "
@@ -487,6 +494,6 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=sentences,
-    options={"folds": FOLDS, "epochs": STEPS},
+    options={"folds": FOLDS, "epochs": EPOCHS},
     quick={"folds": 2},
 )
