@@ -39,6 +39,7 @@ from experiments.training_tasks import (
     SETTINGS,
     TRAINED,
     WIDTH,
+    Rows,
     Side,
     Task,
     compared,
@@ -63,6 +64,7 @@ READOUTS: dict[str, Callable[[], nn.Module]] = {
 VECTOR, MAPS = "one vector", "label maps"
 SPREAD = ("nodes", "nodes a channel", "gini")
 LABELS = ("met", "opposed", "strength", "divided")
+LOGGED = (*SPREAD, *LABELS, "accuracy")
 
 
 class Network(networks.Network):
@@ -244,7 +246,7 @@ def measure(
                 for name in READOUTS:
                     work = task.work(name, seed, fold, folds=folds, head=head, epochs=epochs, **SETTINGS)
                     work |= {"rounds": ROUNDS, "width": WIDTH}
-                    rows = [(work | {"epoch": at}, (*SPREAD, *LABELS, "accuracy")) for at in logged(epochs)]
+                    rows: Rows = [(work | {"epoch": at}, LOGGED) for at in logged(epochs)]
                     rows.append((work | {"epoch": epochs}, TRAINED))
                     compute = partial(follow, task, known, held_out, name, head, device, seed + fold, epochs)
                     jobs.append(Job(rows, compute))

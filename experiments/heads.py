@@ -37,6 +37,7 @@ from experiments.training_tasks import (
     SETTINGS,
     TRAINED,
     WIDTH,
+    Rows,
     Side,
     Task,
     compared,
@@ -140,9 +141,8 @@ def job_of_law(task: Task, kind: str, device: str, seed: int) -> Job:
     """Variances of the mean of m nodes, of labels or of states, and between graphs."""
     work = task.work("mean", seed, features=kind, rounds=ROUNDS, width=WIDTH)
     numbers = drawn_sizes(task.graphs)
-    rows = [(work | {"nodes": m, "draws": DRAWS}, LAW) for m in numbers]
-    if len(task.graphs) > 1:
-        rows.append((work, BETWEEN))
+    rows: Rows = [(work | {"nodes": m, "draws": DRAWS}, LAW) for m in numbers]
+    rows += [(work, BETWEEN)] if len(task.graphs) > 1 else []
     return Job(rows, partial(law, task, kind, numbers, device, seed))
 
 

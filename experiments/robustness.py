@@ -66,7 +66,7 @@ def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: i
     """Errors and breakdown points on random states, and accuracies where there are classes to train on."""
     jobs = []
     for task in tasks:
-        common = {"rounds": ROUNDS, "width": WIDTH, "huge": HUGE}
+        common: Row = {"rounds": ROUNDS, "width": WIDTH, "huge": HUGE}
         for name in READOUTS:
             work = task.work(name, seed, place=ERROR, **common)
             rows = [(work, BREAKDOWN), *((work | {"share": part}, ("error",)) for part in SHARES[1:])]

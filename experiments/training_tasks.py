@@ -36,6 +36,7 @@ EPOCHS: Option = number(100, 1, "Epochs of training.")
 
 Score = Callable[[Tensor, Tensor], Tensor]  # outputs [K, B, O] and y to a number for each copy, [K]
 Side = list[int]
+Rows = list[tuple[Row, tuple[str, ...]]]
 cross_entropy: Score = Classes().losses
 
 
