@@ -9,7 +9,7 @@ others do, on average over the blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,11 @@ from torch_geometric.data import Data
 
 from datasets import GraphSet, covers
 from datasets.collisions import View
-from datasets.splits import Split, stratified_folds
-from experiments import figures
+from datasets.splits import stratified_folds
+from experiments import by_node, figures
 from experiments.accuracy import baselines
 from experiments.accuracy.jobs import most_folds
+from experiments.by_node import Fold, Task, Values
 from experiments.console import Table, UserError, share, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
@@ -40,7 +41,6 @@ from experiments.options import FOLDS_OF_CLASSES, number
 from experiments.records import Row, RowLog, pick, present
 from experiments.samples import drawn
 from experiments.statistics import LEVEL, Comparison, holm, interval
-from experiments.training_tasks import SETTINGS, TRAINED, Task, compared, objections_to, together, train
 from readouts.nn import SqueezeExcitation
 
 NONE = "none"
@@ -48,6 +48,7 @@ SQUEEZES = ("mean", "max", "sum")
 VIEWS: dict[str, View] = {NONE: "mean", "mean": "mean", "max": "mean", "sum": "sum"}  # what a network sees
 READOUT, WIDTH, ROUNDS = "mean", 32, 3
 REDUCTION = 4
+SIZES = {"rounds": ROUNDS, "width": WIDTH}
 
 
 class Gated(Network):
@@ -78,12 +79,6 @@ def new_gate(squeeze: str) -> SqueezeExcitation:
     return gate
 
 
-def new_network(features: int, classes: int, squeeze: str, device: str, seed: int) -> Gated:
-    """A network as it is drawn."""
-    torch.manual_seed(seed)
-    return Gated(features, classes, squeeze).to(device)
-
-
 @torch.no_grad()
 def run(network: Gated, graphs: Sequence[Data]) -> tuple[Tensor, Tensor]:
     """The class each graph is taken for, int64 [B], and the gates, float64 [blocks, B, width]; on the CPU."""
@@ -94,7 +89,7 @@ def run(network: Gated, graphs: Sequence[Data]) -> tuple[Tensor, Tensor]:
 
     hooks = [gate.get_submodule("lin2").register_forward_hook(see) for gate in network.gates]
     try:
-        answers = network.eval()(together(network, graphs))[0].argmax(dim=1)
+        answers = network.eval()(by_node.together(network, graphs))[0].argmax(dim=1)
     finally:
         for hook in hooks:
             hook.remove()
@@ -106,7 +101,7 @@ MOST = 1000
 COPIES = (1, 2, 4, 8, 16)
 CLOSE = 0.01
 BASELINES = ("majority class", "size only")
-ACCURACY = (*TRAINED, "accuracy", "parameters")
+ACCURACY = (*by_node.TRAINED, "parameters")
 SPREAD = ("gate", "over graphs", "over channels", "with size")
 CHANNELS = tuple(f"channel {c} {what}" for c in range(WIDTH) for what in ("mean", "sd"))
 COPIED = ("moved", "moved at most", "saturated", "answers changed")
@@ -151,17 +146,22 @@ def jobs_of(task: Classified, device: str, seed: int, folds: int | None, epochs:
         splits = stratified_folds(graphs, count, 0.0, seed).splits
     except ValueError as problem:
         raise UserError(f"excitation: {problem}.") from problem
-    ceilings = [(task.work(READOUT, seed, squeeze=name, rounds=ROUNDS), ("ceiling",)) for name in VIEWS]
+    ceilings = [(task.work(READOUT, seed, squeeze=name, **SIZES), ("ceiling",)) for name in VIEWS]
     yield Job(ceilings, partial(limits, task))
-    for fold, split in enumerate(splits):
-        for name in (*BASELINES, *VIEWS):
-            work = task.work(READOUT, seed, fold, squeeze=name, rounds=ROUNDS, folds=count)
-            if name in BASELINES:
-                yield Job([(work, baselines.metrics_of(Classes))], partial(fit, task, split, name, seed))
-            else:
-                work |= {"width": WIDTH, "reduction": REDUCTION, "epochs": epochs, **SETTINGS}
-                compute = partial(judge, task, split, name, device, seed + fold, epochs)
-                yield Job(list(rows_of(work)), compute)
+    for place, split in enumerate(splits):
+        for name in BASELINES:
+            work = task.work(READOUT, seed, place, squeeze=name, folds=count, **SIZES)
+            fit = partial(baselines.fit_and_judge, task.resident, split, name, seed)
+            yield Job([(work, baselines.metrics_of(Classes))], partial(alone, fit))
+        fold = Fold(task, place, count, split.train, split.test, seed, epochs, device)
+        for name in VIEWS:
+            work = fold.work(READOUT, squeeze=name, reduction=REDUCTION, **SIZES)
+            yield Job(list(rows_of(work)), partial(judge, task, fold, name))
+
+
+def alone(compute: Callable[[], dict[str, float]]) -> Values:
+    """The values of one row."""
+    return [compute()]
 
 
 def rows_of(work: Row) -> Iterator[tuple[Row, Sequence[str]]]:
@@ -176,36 +176,27 @@ def rows_of(work: Row) -> Iterator[tuple[Row, Sequence[str]]]:
                 yield work | {"epochs": epochs, "block": block}, SPREAD + of_channels
 
 
-def limits(task: Classified) -> list[dict[str, float]]:
+def limits(task: Classified) -> Values:
     """The ceiling of each squeeze on all graphs."""
     return [{"ceiling": task.ceiling(squeeze, range(len(task.graphs)))} for squeeze in VIEWS]
 
 
-def fit(task: Classified, split: Split, baseline: str, seed: int) -> list[dict[str, float]]:
-    """What a baseline reaches."""
-    return [baselines.fit_and_judge(task.resident, split, baseline, seed)]
-
-
-def judge(
-    task: Classified, split: Split, squeeze: str, device: str, seed: int, epochs: int
-) -> list[dict[str, float]]:
+def judge(task: Classified, fold: Fold, squeeze: str) -> Values:
     """One network on one fold: what it learned, copies, and its gates before and after training."""
-    network = new_network(task.features, task.classes, squeeze, device, seed)
+    fold.begin()
+    network = Gated(task.features, task.classes, squeeze).to(fold.device)
     before = gates_of_all(task, network)
-    (trained,) = train(network, task.at(split.train), seed, epochs)
-    check(task, split, squeeze, trained["train accuracy"])
-    held_out = task.at(split.test)
-    answers, gates = run(network, held_out)
-    right = answers == task.resident.y[list(split.test)].cpu()
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    found = [trained | {"accuracy": right.double().mean().item(), "parameters": parameters}]
-    found += [copied(network, held_out, answers, gates, k) for k in COPIES]
+    (trained,) = by_node.train(network, fold)
+    check(task, fold, squeeze, trained["train accuracy"])
+    held_out = fold.side(fold.held_out)
+    found = [trained | {"parameters": sum(parameter.numel() for parameter in network.parameters())}]
+    found += [copied(network, held_out, k) for k in COPIES]
     return found + before + gates_of_all(task, network)
 
 
-def check(task: Classified, split: Split, squeeze: str, reached: float) -> None:
+def check(task: Classified, fold: Fold, squeeze: str, reached: float) -> None:
     """Raise `RuntimeError` where a network is more often right in training than it can be, which is a bug."""
-    limit = task.ceiling(squeeze, split.train)
+    limit = task.ceiling(squeeze, fold.known)
     if reached > limit:
         raise RuntimeError(
             f"{task.data}, squeeze {squeeze}: train accuracy {reached} is above "
@@ -213,15 +204,15 @@ def check(task: Classified, split: Split, squeeze: str, reached: float) -> None:
         )
 
 
-def copied(
-    network: Gated, graphs: Sequence[Data], answers: Tensor, gates: Tensor, k: int
-) -> dict[str, float]:
+def copied(network: Gated, graphs: Sequence[Data], k: int) -> dict[str, float]:
     """What k copies of graphs do to the gates and answers of these.
 
     How far the gates move, on average and at most, the share of them within `CLOSE` of 0 or 1, and the share
     of graphs that are taken for another class.
     """
-    others, moved = run(network, [covers.copies(graph, k) for graph in graphs])
+    (answers, gates), (others, moved) = (
+        run(network, chosen) for chosen in (graphs, [covers.copies(graph, k) for graph in graphs])
+    )
     result = {"answers changed": (answers != others).double().mean().item()}
     if len(gates):
         away = (moved - gates).abs()
@@ -230,7 +221,7 @@ def copied(
     return result
 
 
-def gates_of_all(task: Classified, network: Gated) -> list[dict[str, float]]:
+def gates_of_all(task: Classified, network: Gated) -> Values:
     """How the gates of each block spread over all graphs, those trained on too."""
     sizes = np.array([graph.num_nodes for graph in task.graphs])
     return [spread(gates, sizes) | per_channel(gates) for gates in run(network, task.graphs)[1]]
@@ -377,16 +368,16 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         for name, one in found:
             if name == data:
                 said = f"{100 * one.difference:+.1f} points of accuracy against no gates ({one.verdict})"
-                yield compared(f"{data}, squeezed by {one.method}", against, (one.better, said))
+                yield by_node.compared(f"{data}, squeezed by {one.method}", against, (one.better, said))
         yield Finding(f"{data}, copies", *of_copies(rows, data), "check", main=False)
-        yield compared(f"{data}, saturation", against, of_saturation(rows, data), main=False)
-        yield compared(f"{data}, size", against, of_sizes(rows, data), main=False)
+        yield by_node.compared(f"{data}, saturation", against, of_saturation(rows, data), main=False)
+        yield by_node.compared(f"{data}, size", against, of_sizes(rows, data), main=False)
 
 
 def objections(rows: Sequence[Row], data: str) -> list[str]:
     """What speaks against comparing the networks of a set."""
     ahead = {name: per_fold(rows, data, name, "accuracy") for name in BASELINES}
-    return objections_to(rows, data, "squeeze", baselines=ahead)
+    return by_node.objections(rows, data, "squeeze", baselines=ahead)
 
 
 def numbers(rows: Sequence[Row]) -> str:

@@ -21,7 +21,8 @@ from torch.nn.functional import softplus
 from torch_geometric.data import Data
 
 from datasets import GraphSet
-from experiments import figures
+from experiments import by_node, figures
+from experiments.by_node import Aim, Fold, Task, Values
 from experiments.console import Table, UserError, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences
 from experiments.experiment import span as ends
@@ -31,25 +32,8 @@ from experiments.learning.batches import Batch
 from experiments.learning.networks import StackedLinear
 from experiments.models import on_grid
 from experiments.options import FOLDS
-from experiments.records import Row, RowLog, average, pick, present
+from experiments.records import Row, RowLog, average, present
 from experiments.samples import sampled
-from experiments.training_tasks import (
-    EPOCHS,
-    ROUNDS,
-    SETTINGS,
-    TRAINED,
-    WIDTH,
-    Rows,
-    Side,
-    Task,
-    compared,
-    objections_to,
-    sample,
-    scores,
-    sides,
-    together,
-    train,
-)
 from readouts import Segments
 from readouts import readout as pool
 from readouts.nn import MaxReadout, MeanReadout, MedianReadout, SoftmaxReadout, SumReadout
@@ -64,7 +48,7 @@ READOUTS: dict[str, Callable[[], nn.Module]] = {
 VECTOR, MAPS = "one vector", "label maps"
 SPREAD = ("nodes", "nodes a channel", "gini")
 LABELS = ("met", "opposed", "strength", "divided")
-LOGGED = (*SPREAD, *LABELS, "accuracy")
+LOGGED = (*SPREAD, *LABELS, "right")
 
 
 class Network(networks.Network):
@@ -72,9 +56,9 @@ class Network(networks.Network):
 
     def __init__(self, features: int, readout: str, head: str) -> None:
         """Draw the weights from torch's generator."""
-        super().__init__("gin", "mean", features, 2, WIDTH, ROUNDS)
+        super().__init__("gin", "mean", features, 2, by_node.WIDTH, by_node.ROUNDS)
         self.readout = READOUTS[readout]()
-        self.head = StackedLinear(WIDTH, 2)
+        self.head = StackedLinear(by_node.WIDTH, 2)
         self.maps = head == MAPS
 
     def nodes(self, batch: Batch) -> Tensor:
@@ -101,14 +85,17 @@ def losses(logits: Tensor, y: Tensor) -> Tensor:
     return softplus(logits * (1 - 2 * y))
 
 
+def right(outputs: Tensor, y: Tensor) -> Tensor:
+    """The share of right answers, of both labels together, [1]."""
+    return ((outputs > 0) == (y > 0)).double().mean(dim=(1, 2))
+
+
 def mean_loss(outputs: Tensor, y: Tensor) -> Tensor:
     """The mean over graphs and labels, [1]."""
     return losses(outputs, y).mean(dim=(1, 2))
 
 
-def right(outputs: Tensor, y: Tensor) -> Tensor:
-    """The share of right answers, of both labels together, [1]."""
-    return ((outputs > 0) == (y > 0)).double().mean(dim=(1, 2))
+AIM = Aim(mean_loss, right, lambda y: y.mean(dim=0) - 0.5)
 
 
 def gradients(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -177,24 +164,19 @@ class Labels(Task):
     labels: tuple[str, ...]
 
     @property
-    def answers(self) -> Tensor:
-        """Both labels of all graphs, [B, 2]."""
-        return torch.cat([graph.y for graph in self.graphs])
-
-    @property
     def sentence(self) -> str:
         """On how many graphs, which labels, and for how many of the graphs these are equal."""
-        sample = sampled(len(self.graphs), self.available)
-        equal = 100 * (self.answers[:, 0] == self.answers[:, 1]).double().mean().item()
+        equal = sum(bool(graph.y[0, 0] == graph.y[0, 1]) for graph in self.graphs) / len(self.graphs)
         return (
-            f"{self.data}: {len(self.graphs)} graphs of two nodes or more{sample}; the labels are "
-            f"{' and '.join(self.labels)}, each cut in two as evenly as may be, equal for {equal:.0f} %."
+            f"{self.data}: {len(self.graphs)} graphs of two nodes or more"
+            f"{sampled(len(self.graphs), self.available)}; the labels are {' and '.join(self.labels)}, "
+            f"each cut in two as evenly as may be, equal for {100 * equal:.0f} %."
         )
 
 
 def choose(graphs: GraphSet, seed: int) -> Labels:
     """A task on a sample."""
-    picked = sample(graphs, seed, least=2)
+    picked = by_node.sample(graphs, seed, least=2)
     asked = {name: above for name, above in questions(picked, graphs.node_names).items() if above.any()}
     if len(asked) < 2:
         raise UserError(
@@ -240,23 +222,14 @@ def measure(
     """How gradients spread in every network at every logged epoch, and its accuracy on held-out graphs."""
     jobs = []
     for task in tasks:
-        jobs.append(Job([(task.work(None, seed), ("majority",))], partial(majority, task)))
-        for fold, known, held_out in sides(task, folds, seed):
+        for fold in by_node.folds_of(task, folds, seed, epochs, device):
             for head in (VECTOR, MAPS):
                 for name in READOUTS:
-                    work = task.work(name, seed, fold, folds=folds, head=head, epochs=epochs, **SETTINGS)
-                    work |= {"rounds": ROUNDS, "width": WIDTH}
-                    rows: Rows = [(work | {"epoch": at}, LOGGED) for at in logged(epochs)]
-                    rows.append((work | {"epoch": epochs}, TRAINED))
-                    compute = partial(follow, task, known, held_out, name, head, device, seed + fold, epochs)
-                    jobs.append(Job(rows, compute))
+                    work = fold.work(name, head=head)
+                    rows: by_node.Rows = [(work | {"epoch": epoch}, LOGGED) for epoch in logged(epochs)]
+                    rows.append((work | {"epoch": epochs}, by_node.TRAINED))
+                    jobs.append(Job(rows, partial(follow, fold, name, head)))
     return carry_out(jobs, log, "training and reading gradients")
-
-
-def majority(task: Labels) -> list[dict[str, float]]:
-    """The share of right answers of who names the larger part, for both labels together."""
-    share = task.answers.double().mean(dim=0)
-    return [{"majority": torch.maximum(share, 1 - share).mean().item()}]
 
 
 def logged(epochs: int) -> list[int]:
@@ -265,28 +238,19 @@ def logged(epochs: int) -> list[int]:
     return [0, *(epoch for epoch in early if epoch < epochs), epochs]
 
 
-def follow(
-    task: Labels,
-    known: Side,
-    held_out: Side,
-    readout: str,
-    head: str,
-    device: str,
-    seed: int,
-    epochs: int,
-) -> list[dict[str, float]]:
+def follow(fold: Fold, readout: str, head: str) -> Values:
     """What is found at each logged epoch of training, and how that went."""
-    torch.manual_seed(seed)
-    network = Network(task.features, readout, head).to(device)
-    seen, asked = (together(network, task.at(side)) for side in (known, held_out))
+    fold.begin()
+    network = Network(fold.task.features, readout, head).to(fold.device)
+    seen, asked = (by_node.together(network, fold.side(side)) for side in (fold.known, fold.held_out))
     found = []
 
     def look(epoch: int) -> None:
-        if epoch in logged(epochs):
-            (accuracy,) = scores(network, asked, right)
-            found.append(spread(*gradients(network, seen), seen.graphs) | {"accuracy": accuracy})
+        if epoch in logged(fold.epochs):
+            answered = by_node.scores(network, asked, right).item()
+            found.append(spread(*gradients(network, seen), seen.graphs) | {"right": answered})
 
-    trained = train(network, task.at(known), seed, epochs, mean_loss, right, look)
+    trained = by_node.train(network, fold, AIM, look)
     return found + trained
 
 
@@ -301,10 +265,10 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     last = max(present(rows, "epoch"))
     when = f"at first → after {last} epochs"
     percent, plain = (100, 0), (1, 2)  # factor and decimals
-    shown = dict.fromkeys((*SPREAD, *LABELS, "accuracy"), percent) | {"gini": plain, "strength": plain}
+    shown = dict.fromkeys((*SPREAD, *LABELS, "right"), percent) | {"gini": plain, "strength": plain}
     return [
         table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD, shown), 3),
-        table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "accuracy"), shown), 3),
+        table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "right"), shown), 3),
     ]
 
 
@@ -337,11 +301,10 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """Sum and mean share alike, a check; max is winner-take-all, and labels meet so, with either head."""
     for data, head, chosen in cases(rows):
         last = max(present(chosen, "epoch"))
-        largest = {"larger part": [pick(rows, data=data, metric="majority")]}
-        against = objections_to(chosen, data, baselines=largest, epoch=last)
+        against = by_node.objections(chosen, data, epoch=last)
         yield Finding(f"{data}, {head}, sum and mean", *of_democracy(chosen), "check", main=False)
-        yield compared(f"{data}, {head}, max", against, of_winners(chosen))
-        yield compared(f"{data}, {head}, two labels after max", against, of_labels(chosen, head))
+        yield by_node.compared(f"{data}, {head}, max", against, of_winners(chosen))
+        yield by_node.compared(f"{data}, {head}, two labels after max", against, of_labels(chosen, head))
 
 
 def numbers(rows: Sequence[Row]) -> str:
@@ -496,6 +459,6 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=sentences,
-    options={"folds": FOLDS, "epochs": EPOCHS},
+    options={"folds": FOLDS, "epochs": by_node.EPOCHS},
     quick={"folds": 2},
 )

@@ -22,7 +22,8 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.utils import to_dense_batch
 
 from datasets import GraphSet
-from experiments import figures
+from experiments import by_node, figures
+from experiments.by_node import EPOCHS, WIDTH, Fold, Task, Values
 from experiments.console import Table, UserError, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences
 from experiments.experiment import span as ends
@@ -31,25 +32,6 @@ from experiments.learning.networks import Network, StackedLinear
 from experiments.options import FOLDS, number
 from experiments.records import Row, RowLog, average, pick, present
 from experiments.statistics import compare
-from experiments.training_tasks import (
-    EPOCHS,
-    ROUNDS,
-    SETTINGS,
-    TRAINED,
-    WIDTH,
-    Rows,
-    Side,
-    Task,
-    compared,
-    form_of,
-    job_of_majority,
-    objections_to,
-    right,
-    sides,
-    task_of,
-    together,
-    train,
-)
 from readouts import Segments, readout
 from readouts.nn import PartialReadout
 
@@ -84,7 +66,9 @@ class Flatten(nn.Module):
 
 def build(head: str, features: int, classes: int, largest: int, copies: int = 1) -> Network:
     """A GIN with a linear layer after a readout, or on all node states; the rounds are drawn first."""
-    network = Network("gin", "mean" if head in FLAT else head, features, classes, WIDTH, ROUNDS, copies)
+    network = Network(
+        "gin", "mean" if head in FLAT else head, features, classes, by_node.WIDTH, by_node.ROUNDS, copies
+    )
     if head in FLAT:
         network.readout = Flatten(largest, DROPPED if head == DROPOUT else 0, head == SHUFFLED)
     network.head = StackedLinear(WIDTH * (largest if head in FLAT else 1), classes, copies)
@@ -105,12 +89,12 @@ ATOMS, RANDOM = "atoms", "random network"
 LAW = ("measured", "predicted", "plain", "standard error")
 BETWEEN = ("between graphs", "independent nodes")
 DRAWS = 200
-METRICS = (*TRAINED, "parameters", "accuracy", "shuffled accuracy", "answers changed", "same bits")
+METRICS = (*by_node.TRAINED, "parameters", "shuffled accuracy", "answers changed", "same bits")
 
 
 def choose(graphs: GraphSet, seed: int) -> Task:
     """A task whose graphs are not all of one node."""
-    task = task_of(graphs, seed)
+    task = by_node.task_of(graphs, seed)
     if task.largest < 2:
         raise UserError(f"{graphs.name}: expected graphs of two nodes or more, got none.")
     return task
@@ -123,25 +107,19 @@ def measure(
     jobs = []
     for task in tasks:
         jobs += [job_of_law(task, kind, device, seed) for kind in (ATOMS, RANDOM)]
-        if task.classes > 1:
-            jobs.append(job_of_majority(task, seed))
-            for fold, known, held_out in sides(task, folds, seed):
-                for head in HEADS:
-                    work = task.work(head, seed, fold, folds=folds, epochs=epochs, orders=ORDERS, **SETTINGS)
-                    work |= {"rounds": ROUNDS, "width": WIDTH, "dropout": DROPPED}
-                    rows = [(work | {"draw": draw}, METRICS) for draw in range(seeds)]
-                    compute = partial(
-                        train_and_judge, task, known, held_out, head, device, seed + fold, epochs, seeds
-                    )
-                    jobs.append(Job(rows, compute))
+        for fold in by_node.folds_of(task, folds, seed, epochs, device):
+            for head in HEADS:
+                work = fold.work(head, dropout=DROPPED, orders=ORDERS)
+                rows = [(work | {"draw": draw}, METRICS) for draw in range(seeds)]
+                jobs.append(Job(rows, partial(train_and_judge, fold, head, seeds)))
     return carry_out(jobs, log, "training heads")
 
 
 def job_of_law(task: Task, kind: str, device: str, seed: int) -> Job:
     """Variances of the mean of m nodes, of labels or of states, and between graphs."""
-    work = task.work("mean", seed, features=kind, rounds=ROUNDS, width=WIDTH)
+    work = task.work("mean", seed, features=kind)
     numbers = drawn_sizes(task.graphs)
-    rows: Rows = [(work | {"nodes": m, "draws": DRAWS}, LAW) for m in numbers]
+    rows: by_node.Rows = [(work | {"nodes": m, "draws": DRAWS}, LAW) for m in numbers]
     rows += [(work, BETWEEN)] if len(task.graphs) > 1 else []
     return Job(rows, partial(law, task, kind, numbers, device, seed))
 
@@ -152,11 +130,11 @@ def drawn_sizes(graphs: Sequence[Data]) -> list[int]:
     return [2**power for power in range(largest.bit_length()) if 2**power < largest]
 
 
-def law(task: Task, kind: str, numbers: Sequence[int], device: str, seed: int) -> list[dict[str, float]]:
+def law(task: Task, kind: str, numbers: Sequence[int], device: str, seed: int) -> Values:
     """What `draw` finds for each number of nodes, and `between` where there are several graphs."""
     torch.manual_seed(seed)
     network = build("mean", task.features, task.classes, task.largest).to(device).eval()
-    batch = together(network, task.graphs)
+    batch = by_node.together(network, task.graphs)
     with torch.no_grad():
         x = (network.nodes(batch) if kind == RANDOM else batch.x).double()
     found = [draw(x, batch.graphs, m, seed) for m in numbers]
@@ -193,33 +171,25 @@ def between(x: Tensor, graphs: Segments) -> dict[str, float]:
     }
 
 
-def train_and_judge(
-    task: Task,
-    known: Side,
-    held_out: Side,
-    head: str,
-    device: str,
-    seed: int,
-    epochs: int,
-    seeds: int,
-) -> list[dict[str, float]]:
-    """Train networks from `seeds` draws of the weights on one side, and judge each on the other."""
-    torch.manual_seed(seed)
-    network = build(head, task.features, task.classes, task.largest, seeds).to(device)
-    trained = train(network, task.at(known), seed, epochs)
-    judged = judge(network.eval(), Batch.from_data_list(task.at(held_out)).to(device), seed)
+def train_and_judge(fold: Fold, head: str, seeds: int) -> Values:
+    """Train networks from `seeds` draws of the weights, and judge each."""
+    fold.begin()
+    task = fold.task
+    network = build(head, task.features, task.classes, task.largest, seeds).to(fold.device)
+    trained = by_node.train(network, fold)
+    held_out = Batch.from_data_list(fold.side(fold.held_out)).to(fold.device)
+    judged = judge(network.eval(), held_out, fold.seed)
     return [one | other for one, other in zip(trained, judged, strict=True)]
 
 
 @torch.no_grad()
-def judge(network: Network, held_out: Batch, seed: int) -> list[dict[str, float]]:
-    """Accuracies of every copy in the order of storage, and what `ORDERS` others do to held-out graphs."""
-    form, generator = form_of(network), torch.Generator().manual_seed(seed)
+def judge(network: Network, held_out: Batch, seed: int) -> Values:
+    """What `ORDERS` orders of the nodes of held-out graphs do to every copy."""
+    form, generator = by_node.form_of(network), torch.Generator().manual_seed(seed)
     logits = network(form(held_out))
     others = torch.stack([network(form(shuffled(held_out, generator))) for _ in range(ORDERS)])
     answers, changed = logits.argmax(dim=2), others.argmax(dim=3)
     found = {
-        "accuracy": right(logits, held_out.y),
         "shuffled accuracy": (changed == held_out.y).double().mean(dim=(0, 2)),
         "answers changed": (changed != answers).double().mean(dim=(0, 2)),
         "same bits": (bits(others) == bits(logits)).all(dim=3).all(dim=0).double().mean(dim=1),
@@ -296,7 +266,7 @@ def head_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
                 *(at(metric=metric) for metric in ("shuffled accuracy", "answers changed", "same bits")),
             ]
             yield [data, head, f"{at(metric='parameters'):.0f}", *(f"{100 * value:.1f}" for value in values)]
-        yield [data, "largest class", "", "", f"{100 * average(rows, data=data, metric='majority'):.1f}"]
+        yield [data, "largest class", "", "", f"{100 * average(rows, data=data, metric='largest class'):.1f}"]
         yield []
 
 
@@ -317,11 +287,11 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """For each set what shuffling costs, which decides; overfitting, accuracy, seeds; bits and the law."""
     for data in present(rows, "data"):
         if data in trained(rows):
-            against = objections_to(rows, data)
-            yield compared(f"{data}, order of the nodes", against, of_orders(rows, data))
-            yield compared(f"{data}, overfitting", against, of_gaps(rows, data), main=False)
-            yield compared(f"{data}, accuracy", against, of_accuracies(rows, data), main=False)
-            yield compared(f"{data}, seeds", against, of_seeds(rows, data), main=False)
+            against = by_node.objections(rows, data)
+            yield by_node.compared(f"{data}, order of the nodes", against, of_orders(rows, data))
+            yield by_node.compared(f"{data}, overfitting", against, of_gaps(rows, data), main=False)
+            yield by_node.compared(f"{data}, accuracy", against, of_accuracies(rows, data), main=False)
+            yield by_node.compared(f"{data}, seeds", against, of_seeds(rows, data), main=False)
             yield Finding(f"{data}, bits", *of_bits(rows, data), "check", main=False)
         yield Finding(f"{data}, law of the mean", *of_law(rows, data), "check", main=False)
 
@@ -352,7 +322,7 @@ def of_orders(rows: Sequence[Row], data: str) -> tuple[bool, str]:
         f"on shuffled nodes flattened heads give {min(changed):.0f} to {max(changed):.0f} % other answers "
         f"and {'lose' if fails else 'do not lose'} accuracy (points: {points(drops)}); trained on shuffled "
         f"nodes one is right in {100 * used:.1f} %, the best readout in {100 * best:.1f} %, the largest "
-        f"class is {100 * at(metric='majority'):.1f} %"
+        f"class is {100 * at(metric='largest class'):.1f} %"
     )
 
 
@@ -448,7 +418,7 @@ def draw_heads(panel: Axes, rows: Sequence[Row], data: str) -> None:
     for metric, (name, mark, colour) in LOOKS.items():
         values = [100 * average(rows, data=data, readout=head, metric=metric) for head in reversed(HEADS)]
         panel.plot(values, range(len(HEADS)), mark, color=colour, markersize=8, mew=2, label=name)
-    largest = 100 * average(rows, data=data, metric="majority")
+    largest = 100 * average(rows, data=data, metric="largest class")
     panel.axvline(largest, color=figures.GREY, linestyle=":", linewidth=1, label="largest class")
     panel.set(title=data, xlabel="accuracy [%]", xlim=(None, 101), ylim=(-0.6, len(HEADS) - 0.4))
     panel.set_yticks(range(len(HEADS)), list(reversed(HEADS)))
@@ -528,6 +498,10 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=sentences,
-    options={"folds": FOLDS, "epochs": EPOCHS, "seeds": number(3, 2, "Networks for each head and fold.")},
+    options={
+        "folds": FOLDS,
+        "epochs": EPOCHS,
+        "seeds": number(3, 2, "Networks for each head and fold."),
+    },
     quick={"seeds": 2},
 )

@@ -16,7 +16,8 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
-from experiments import figures
+from experiments import by_node, figures
+from experiments.by_node import Fold, Task, Values
 from experiments.console import Table, share, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
@@ -24,23 +25,6 @@ from experiments.learning.batches import Batch
 from experiments.learning.networks import Network
 from experiments.options import FOLDS
 from experiments.records import Row, RowLog, average, present
-from experiments.training_tasks import (
-    EPOCHS,
-    ROUNDS,
-    SETTINGS,
-    TRAINED,
-    WIDTH,
-    Side,
-    Task,
-    compared,
-    job_of_majority,
-    objections_to,
-    right,
-    sides,
-    task_of,
-    together,
-    train,
-)
 from readouts import Segments
 from readouts import readout as pool
 from readouts.nn import MaxReadout, MeanReadout, MedianReadout, TrimmedMeanReadout
@@ -64,38 +48,29 @@ HUGE = 1e4
 
 def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: int, epochs: int) -> list[Row]:
     """Errors and breakdown points on random states, and accuracies where there are classes to train on."""
-    jobs = []
+    jobs, places = [], [{"place": place, "share": part} for place in (STATES, INPUT) for part in SHARES]
     for task in tasks:
-        common: Row = {"rounds": ROUNDS, "width": WIDTH, "huge": HUGE}
         for name in READOUTS:
-            work = task.work(name, seed, place=ERROR, **common)
-            rows = [(work, BREAKDOWN), *((work | {"share": part}, ("error",)) for part in SHARES[1:])]
+            work = task.work(name, seed, place=ERROR, huge=HUGE)
+            rows: by_node.Rows = [(work, BREAKDOWN)]
+            rows += [(work | {"share": part}, ("error",)) for part in SHARES[1:]]
             jobs.append(Job(rows, partial(break_down, task, name, device, seed)))
-        if task.classes > 1:
-            jobs.append(job_of_majority(task, seed))
-            for fold, known, held_out in sides(task, folds, seed):
-                for name in READOUTS:
-                    work = task.work(name, seed, fold, folds=folds, epochs=epochs, **common, **SETTINGS)
-                    rows = [(work, (*TRAINED, "clean accuracy"))]
-                    rows += [
-                        (work | {"place": place, "share": part}, ("accuracy",))
-                        for place in (STATES, INPUT)
-                        for part in SHARES
-                    ]
-                    compute = partial(corrupt, task, known, held_out, name, device, seed + fold, epochs)
-                    jobs.append(Job(rows, compute))
+        for fold in by_node.folds_of(task, folds, seed, epochs, device):
+            for name in READOUTS:
+                work = fold.work(name, huge=HUGE)
+                rows = [(work, by_node.TRAINED), *((work | place, ("corrupted",)) for place in places)]
+                jobs.append(Job(rows, partial(corrupt, fold, name)))
     return carry_out(jobs, log, "corrupting")
 
 
-def new_network(task: Task, readout: str, device: str, seed: int) -> Network:
+def new_network(task: Task, readout: str, device: str) -> Network:
     """A network with this readout, as it is drawn."""
-    torch.manual_seed(seed)
-    network = Network("gin", "mean", task.features, task.classes, WIDTH, ROUNDS)
+    network = Network("gin", "mean", task.features, task.classes, by_node.WIDTH, by_node.ROUNDS)
     network.readout = READOUTS[readout]()
     return network.to(device)
 
 
-def break_down(task: Task, readout: str, device: str, seed: int) -> list[dict[str, float]]:
+def break_down(task: Task, readout: str, device: str, seed: int) -> Values:
     """When corrupted states of a random network break a readout, and how far each share of them moves it."""
     x, graphs, place = random_states(task, device, seed)
     errors = [error(readout, x, graphs, place, part) for part in SHARES[1:]]
@@ -104,8 +79,9 @@ def break_down(task: Task, readout: str, device: str, seed: int) -> list[dict[st
 
 def random_states(task: Task, device: str, seed: int) -> tuple[Tensor, Segments, Tensor]:
     """States of a random network [N, width], their graphs, and a random order of the nodes (see `places`)."""
-    network = new_network(task, "mean", device, seed).eval()
-    batch = together(network, task.graphs)
+    torch.manual_seed(seed)
+    network = new_network(task, "mean", device).eval()
+    batch = by_node.together(network, task.graphs)
     with torch.no_grad():
         return network.nodes(batch), batch.graphs, places(batch.graphs, seed)
 
@@ -158,20 +134,19 @@ def predicted(readout: str, n: int) -> int:
     return {"mean": 1, "max": 1, "trimmed mean": int(CUT * n) + 1, "median": (n + 1) // 2}[readout]
 
 
-def corrupt(
-    task: Task, known: Side, held_out: Side, readout: str, device: str, seed: int, epochs: int
-) -> list[dict[str, float]]:
-    """Train on clean graphs; held-out accuracy then, and at every share of corrupted nodes in two places."""
-    network = new_network(task, readout, device, seed)
-    (trained,) = train(network, task.at(known), seed, epochs)
-    batch = together(network.eval(), task.at(held_out))
-    place = places(batch.graphs, seed)
-    found = [
-        {"accuracy": accuracy(network, batch, where, place, count(batch.graphs, part))}
+def corrupt(fold: Fold, readout: str) -> Values:
+    """Train on clean graphs; held-out accuracy at every share of corrupted nodes, in two places."""
+    fold.begin()
+    network = new_network(fold.task, readout, fold.device)
+    trained = by_node.train(network, fold)
+    batch = by_node.together(network.eval(), fold.side(fold.held_out))
+    place = places(batch.graphs, fold.seed)
+    corrupted = [
+        accuracy(network, batch, where, place, count(batch.graphs, part))
         for where in (STATES, INPUT)
         for part in SHARES
     ]
-    return [trained | {"clean accuracy": found[0]["accuracy"]}, *found]
+    return trained + [{"corrupted": value} for value in corrupted]
 
 
 @torch.no_grad()
@@ -183,7 +158,7 @@ def accuracy(network: Network, batch: Batch, where: str, place: Tensor, nodes: T
     states = network.nodes(batch)
     if where == STATES:
         states = corrupted(states, graphs, place, nodes)
-    return right(network.head(network.readout(states, graphs))[None], batch.y).item()
+    return by_node.right(network.head(network.readout(states, graphs))[None], batch.y).item()
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -209,11 +184,11 @@ def breakdown_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set, place of the corruption and readout."""
     for data in present(rows, "data"):
-        for place in present(rows, "place", data=data, metric="accuracy"):
+        for place in present(rows, "place", data=data, metric="corrupted"):
             for readout in READOUTS:
-                at = partial(average, rows, data=data, place=place, readout=readout, metric="accuracy")
+                at = partial(average, rows, data=data, place=place, readout=readout, metric="corrupted")
                 yield [data, place, readout, *(share(at(share=part)) for part in SHOWN)]
-            largest = share(average(rows, data=data, metric="majority"))
+            largest = share(average(rows, data=data, metric="largest class"))
             yield [data, place, "largest class", *(largest for _ in SHOWN)]
             yield []
 
@@ -229,10 +204,10 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         )
         said += f"; on average at {', '.join(points)} of the nodes"
         yield Finding(f"{data}, random network", not wrong, said, "check", main=False)
-        against = objections_to(rows, data, metric="clean accuracy")
-        for place in present(rows, "place", data=data, metric="accuracy"):
+        against = by_node.objections(rows, data)
+        for place in present(rows, "place", data=data, metric="corrupted"):
             of_place = of_trained(rows, data, place)
-            yield compared(f"{data}, {place}", against, of_place, main=place == STATES)
+            yield by_node.compared(f"{data}, {place}", against, of_place, main=place == STATES)
 
 
 def numbers(rows: Sequence[Row]) -> str:
@@ -261,7 +236,7 @@ def of_trained(rows: Sequence[Row], data: str, place: str) -> tuple[bool, str]:
 
 def drop(rows: Sequence[Row], data: str, place: str, readout: str) -> float:
     """The accuracy that is lost at the share that the verdict asks about."""
-    at = partial(average, rows, data=data, place=place, readout=readout, metric="accuracy")
+    at = partial(average, rows, data=data, place=place, readout=readout, metric="corrupted")
     return at(share=0.0) - at(share=ASKED)
 
 
@@ -279,7 +254,7 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
 
 def draw(panel: Axes, rows: Sequence[Row], data: str, place: str) -> None:
     """One line a readout."""
-    metric = "error" if place == ERROR else "accuracy"
+    metric = "error" if place == ERROR else "corrupted"
     for part in (CUT, 0.5):
         panel.axvline(100 * part, color=figures.GREY, linestyle=":", linewidth=1)
     for name, marker in zip(READOUTS, "s^Do", strict=True):
@@ -294,7 +269,7 @@ def draw(panel: Axes, rows: Sequence[Row], data: str, place: str) -> None:
         panel.set_yscale("symlog", linthresh=1e-2)
         panel.set(ylim=(-2e-3, 3e5), yticks=[0, 1e-2, 1, 1e2, 1e4])
     else:
-        largest = average(rows, data=data, metric="majority")
+        largest = average(rows, data=data, metric="largest class")
         panel.axhline(100 * largest, color=figures.GREY, linestyle="--", linewidth=1)
         panel.set(ylabel="held-out accuracy [%]", ylim=(-3, 103))
 
@@ -339,12 +314,12 @@ EXPERIMENT = Experiment(
             "Dotted are the breakdown points.",
         ),
     ),
-    prepare=task_of,
+    prepare=by_node.task_of,
     measure=measure,
     tables=tables,
     findings=findings,
     numbers=numbers,
     figure=figure,
     notes=sentences,
-    options={"folds": FOLDS, "epochs": EPOCHS},
+    options={"folds": FOLDS, "epochs": by_node.EPOCHS},
 )

@@ -9,11 +9,11 @@ from scipy.stats import spearmanr
 from torch_geometric.data import Data
 
 from datasets import GraphSet, covers
-from experiments import excitation, training_tasks
+from experiments import by_node, excitation
 from experiments.__main__ import BAD_INPUT, main
+from experiments.by_node import Fold, together
 from experiments.console import UserError
 from experiments.records import RowLog, pick, read_rows
-from experiments.training_tasks import together
 
 FOLDS, EPOCHS = 2, 60
 
@@ -96,9 +96,10 @@ def test_copies_move_gates_by_sum_only(measured):
 
 
 def test_networks_differ_in_their_gates_alone():
-    drawn = {
-        name: excitation.new_network(2, 2, name, "cpu", seed=3).state_dict() for name in excitation.VIEWS
-    }
+    drawn = {}
+    for name in excitation.VIEWS:
+        torch.manual_seed(3)
+        drawn[name] = excitation.Gated(2, 2, name).state_dict()
     plain = drawn.pop(excitation.NONE)
     for weights in drawn.values():
         assert all(torch.equal(weights[name], value) for name, value in plain.items())
@@ -223,19 +224,25 @@ def test_a_rerun_has_the_same_rows(measured, tmp_path):
 
 def test_accuracy_above_the_ceiling_is_a_bug():
     task = excitation.choose(alternating_rings(), 0)
-    split = excitation.Split(tuple(range(12)), (), (0, 6))
-    excitation.check(task, split, "mean", 0.5)
+    fold = Fold(task, 0, 2, range(12), [0, 6], 0, 1, "cpu")
+    excitation.check(task, fold, "mean", 0.5)
     with pytest.raises(
         RuntimeError, match=r"CYCLES, squeeze mean: train accuracy 0\.6 is above 0\.5, the ceiling"
     ):
-        excitation.check(task, split, "mean", 0.6)
+        excitation.check(task, fold, "mean", 0.6)
+
+
+def train(graphs, squeeze, epochs):
+    task = by_node.Task("PATHS", tuple(graphs), len(graphs), 2)
+    network = excitation.Gated(3, 2, squeeze)
+    by_node.train(network, Fold(task, 0, 2, range(len(graphs)), [0], 0, epochs, "cpu"))
+    return network
 
 
 def test_weights_that_overflow_stop_the_run(monkeypatch):
-    monkeypatch.setattr(training_tasks, "LEARNING_RATE", 1e38)
-    network = excitation.new_network(3, 2, "sum", "cpu", 0)
+    monkeypatch.setattr(by_node, "LEARNING_RATE", 1e38)
     with pytest.raises(FloatingPointError, match="weights are not finite after 3 epochs"):
-        training_tasks.train(network, [path(n, n % 2) for n in range(1, 9)], 0, 3)
+        train([path(n, n % 2) for n in range(1, 9)], "sum", 3)
 
 
 def test_sets_that_are_hard_to_take(tmp_path):
@@ -250,8 +257,7 @@ def test_sets_that_are_hard_to_take(tmp_path):
 
 def test_gates_do_not_depend_on_the_place_in_a_batch():
     graph = path(7, 0)
-    network = excitation.new_network(3, 2, "mean", "cpu", 0)
-    training_tasks.train(network, [graph, path(3, 1)], 0, 5)
+    network = train([graph, path(3, 1)], "mean", 5)
     alone, others = (
         excitation.run(network, graphs)[1] for graphs in ([graph], [path(5, 0), covers.copies(graph, 3)])
     )
