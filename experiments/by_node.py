@@ -29,8 +29,9 @@ from experiments.samples import drawn, labelled, sampled, untrained
 
 SAMPLE, WIDTH, ROUNDS = 300, 16, 2
 BATCH_SIZE, LEARNING_RATE, HALVINGS = 32, 0.01, 5
+FEW = 2.5  # graphs: two, and rounding
 TRAINED = ("train accuracy", "accuracy", "largest class", "late change")
-EPOCHS: Option = number(100, 1, "Epochs of training.")
+EPOCHS: Option = number(150, 1, "Epochs of training.")
 
 Rows = list[tuple[Row, Sequence[str]]]
 Values = list[dict[str, float]]
@@ -193,14 +194,16 @@ def objections(
 ) -> list[str]:
     """What speaks against comparing the networks of a set, which differ in the field `of`.
 
-    A training had converged where the score changed little late, or was nearly 1. The best network has to be
-    ahead of the `baselines`, which are the largest class unless others are given.
+    A training had converged where the score changed little late, if by no more than two graphs, or was nearly
+    1. The best network has to be ahead of the `baselines`, the largest class unless others are given.
     """
     at = partial(values, rows, data=data, **wanted)
     converged, networks = {}, {}
     for name in present(rows, of, data=data, metric="late change", **wanted):
         known, late = (at(metric=metric, **{of: name}) for metric in ("train accuracy", "late change"))
-        still = [abs(b) <= gate.STILL or a >= 1 - gate.NEAR for a, b in zip(known, late, strict=True)]
+        trained = min(present(rows, "graphs", data=data)) * (1 - 1 / min(present(rows, "folds", data=data)))
+        little = max(gate.STILL, FEW / trained)
+        still = [abs(b) <= little or a >= 1 - gate.NEAR for a, b in zip(known, late, strict=True)]
         converged[name], networks[name] = mean(still), at(metric="accuracy", **{of: name})
     largest = {"largest class": at(metric="largest class")}
     return gate.objections_to(converged, networks, baselines or largest)

@@ -38,7 +38,7 @@ from experiments.learning.goals import Classes
 from experiments.learning.networks import Network
 from experiments.models import RowLinear
 from experiments.options import FOLDS_OF_CLASSES, number
-from experiments.records import Row, RowLog, pick, present
+from experiments.records import Row, RowLog, pick, present, values
 from experiments.samples import drawn
 from experiments.statistics import LEVEL, Comparison, holm, interval
 from readouts.nn import SqueezeExcitation
@@ -170,10 +170,10 @@ def rows_of(work: Row) -> Iterator[tuple[Row, Sequence[str]]]:
     for k in COPIES:
         yield work | {"copies": k}, COPIED[-1:] if work["squeeze"] == NONE else COPIED
     if work["squeeze"] != NONE:
-        for epochs in (0, work["epochs"]):
+        for state in ("untrained", "trained"):
             for block in range(ROUNDS - 1):
-                of_channels = CHANNELS if epochs and work["fold"] == 0 else ()
-                yield work | {"epochs": epochs, "block": block}, SPREAD + of_channels
+                of_channels = CHANNELS if state == "trained" and work["fold"] == 0 else ()
+                yield work | {"state": state, "block": block}, SPREAD + of_channels
 
 
 def limits(task: Classified) -> Values:
@@ -263,12 +263,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     copies = ("set", "squeeze", "copies", "moved", "at most", "saturated", "answers changed")
     return [
         table("Accuracy, with gates squeezed by a readout", accuracies, accuracy_lines(rows), 2),
-        table(
-            "Paired differences to no gates [points]; intervals and p over all lines",
-            differences,
-            difference_lines(rows),
-            2,
-        ),
+        table(f"Paired differences to no gates [points]; {FAMILY}", differences, difference_lines(rows), 2),
         table("Gates of all graphs, and their rank correlation with the size", gates, gate_lines(rows), 3),
         table(f"Gates of copies; saturated: within {CLOSE} of 0 or 1", copies, copy_lines(rows), 2),
     ]
@@ -296,14 +291,13 @@ def difference_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 
 def gate_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each squeeze, network and block."""
+    """One line for each squeeze, state of the network and block."""
     for data in present(rows, "data"):
         for squeeze in SQUEEZES:
-            for trained in (True, False):
+            for state in ("trained", "untrained"):
                 for block in range(ROUNDS - 1):
-                    found = (per_fold(rows, data, squeeze, name, trained, block=block) for name in SPREAD)
-                    stage = "trained" if trained else "untrained"
-                    yield [data, squeeze, stage, str(block + 1), *(share(mean(values)) for values in found)]
+                    at = partial(per_fold, rows, data, squeeze, state=state, block=block)
+                    yield [data, squeeze, state, str(block + 1), *(share(mean(at(name))) for name in SPREAD)]
         yield []
 
 
@@ -311,17 +305,14 @@ def copy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each network and number of copies; a network without gates has answers only."""
     for data in present(rows, "data"):
         for squeeze in VIEWS:
-            for k in COPIES:
-                changed = share(mean(per_fold(rows, data, squeeze, "answers changed", copies=k)))
-                line = [data, squeeze, str(k), "", "", "", changed]
-                if squeeze != NONE:
-                    moved, most, saturated = (
-                        per_fold(rows, data, squeeze, name, copies=k)
-                        for name in ("moved", "moved at most", "saturated")
-                    )
-                    line[3:6] = [exactly(mean(moved)), exactly(max(most)), share(mean(saturated))]
-                if squeeze != NONE or k == COPIES[-1]:
-                    yield line
+            for k in COPIES if squeeze != NONE else COPIES[-1:]:
+                moved, most, saturated, changed = (
+                    per_fold(rows, data, squeeze, name, copies=k) for name in COPIED
+                )
+                gates = (
+                    [exactly(mean(moved)), exactly(max(most)), share(mean(saturated))] if moved else [""] * 3
+                )
+                yield [data, squeeze, str(k), *gates, share(mean(changed))]
         yield []
 
 
@@ -330,16 +321,9 @@ def exactly(value: float) -> str:
     return share(value) if value else "0"
 
 
-def per_fold(
-    rows: Sequence[Row], data: str, squeeze: str, metric: str, trained: bool = True, **wanted: int
-) -> list[float]:
+def per_fold(rows: Sequence[Row], data: str, squeeze: str, metric: str, **wanted: object) -> list[float]:
     """The values of one metric, one a fold, in the order of the folds."""
-    conditions = {"data": data, "squeeze": squeeze, "metric": metric, **wanted}
-    return [
-        row["value"]
-        for row in rows
-        if conditions.items() <= row.items() and (row.get("epochs") != 0) == trained
-    ]
+    return values(rows, data=data, squeeze=squeeze, metric=metric, **wanted)
 
 
 def comparisons(rows: Sequence[Row]) -> list[tuple[str, Comparison]]:
@@ -412,20 +396,15 @@ def of_saturation(rows: Sequence[Row], data: str) -> tuple[bool, str]:
 
 def of_sizes(rows: Sequence[Row], data: str) -> tuple[bool, str]:
     """Whether gates by sum follow the size more than others."""
-    found = {name: with_size(rows, data, name) for name in SQUEEZES}
+    at = partial(per_fold, rows, data, metric="with size", state="trained")
+    blocks = {name: [at(name, block=block) for block in range(ROUNDS - 1)] for name in SQUEEZES}
+    found = {name: [mean(both) for both in zip(*of, strict=True)] for name, of in blocks.items()}
     most = [by_sum > max(others) for *others, by_sum in zip(*found.values(), strict=True)]
-    claimed = mean(most) >= NEARLY_ALL
     told = ", ".join(f"{name} {share(mean(values))}" for name, values in found.items())
-    return claimed, (
+    return mean(most) >= NEARLY_ALL, (
         f"gates by sum follow the size most in {sum(most)} "
         f"of {len(most)} folds; rank correlation with it: {told}"
     )
-
-
-def with_size(rows: Sequence[Row], data: str, squeeze: str) -> list[float]:
-    """How the gates go with the size, on average over the blocks: one value a fold."""
-    blocks = (per_fold(rows, data, squeeze, "with size", block=block) for block in range(ROUNDS - 1))
-    return [mean(values) for values in zip(*blocks, strict=True)]
 
 
 COLOURS = figures.COLOURS | {NONE: figures.INK}

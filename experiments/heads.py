@@ -10,7 +10,7 @@ replacement the variance about the mean of all is S^2 (1 - m / n) / m, with S^2 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -30,7 +30,7 @@ from experiments.experiment import span as ends
 from experiments.jobs import Job, carry_out
 from experiments.learning.networks import Network, StackedLinear
 from experiments.options import FOLDS, number
-from experiments.records import Row, RowLog, average, pick, present
+from experiments.records import Row, RowLog, average, pick, present, values
 from experiments.statistics import compare
 from readouts import Segments, readout
 from readouts.nn import PartialReadout
@@ -207,33 +207,32 @@ def bits(logits: Tensor) -> Tensor:
 
 
 POINT, ERRORS = 0.01, 4
+SHOWN = ("train accuracy", "accuracy", "gap", "seeds", "shuffled accuracy", "answers changed", "same bits")
 
 
-def gap(rows: Sequence[Row], data: str, head: str) -> float:
-    """By how much the accuracy in training is above that on held-out graphs."""
-    at = partial(average, rows, data=data, readout=head)
-    return at(metric="train accuracy") - at(metric="accuracy")
+Summary = dict[str, dict[str, float]]  # of every head
 
 
-def lost(rows: Sequence[Row], data: str, head: str) -> float:
-    """By how much the accuracy on held-out graphs is above that in other orders of their nodes."""
-    at = partial(average, rows, data=data, readout=head)
-    return at(metric="accuracy") - at(metric="shuffled accuracy")
+def summary(rows: Sequence[Row], data: str) -> Summary:
+    """Averages over folds and seeds, and how far these are apart.
+
+    "gap" is how far training is above held out, "lost" how far that is above other orders of the nodes,
+    "seeds" the standard deviation of held-out accuracies over the networks of a fold.
+    """
+    found = {}
+    for head in HEADS:
+        at = {metric: average(rows, data=data, readout=head, metric=metric) for metric in METRICS}
+        at["gap"] = at["train accuracy"] - at["accuracy"]
+        at["lost"] = at["accuracy"] - at["shuffled accuracy"]
+        at["seeds"] = mean(map(stdev, per_fold(rows, data, head)))
+        found[head] = at
+    return found
 
 
 def per_fold(rows: Sequence[Row], data: str, head: str) -> list[list[float]]:
     """The held-out accuracies of the networks of each fold."""
-    wanted = {"data": data, "readout": head, "metric": "accuracy"}
-    found: dict[int, list[float]] = {}
-    for row in rows:
-        if wanted.items() <= row.items():
-            found.setdefault(row["fold"], []).append(row["value"])
-    return list(found.values())
-
-
-def spread(rows: Sequence[Row], data: str, head: str) -> float:
-    """The standard deviation of the held-out accuracy over the networks of a fold, averaged over folds."""
-    return mean(map(stdev, per_fold(rows, data, head)))
+    at = {"data": data, "readout": head, "metric": "accuracy"}
+    return [values(rows, fold=fold, **at) for fold in present(rows, "fold", **at)]
 
 
 def trained(rows: Sequence[Row]) -> list[str]:
@@ -256,17 +255,10 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def head_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set and head."""
     for data in trained(rows):
-        for head in HEADS:
-            at = partial(average, rows, data=data, readout=head)
-            values = [
-                at(metric="train accuracy"),
-                at(metric="accuracy"),
-                gap(rows, data, head),
-                spread(rows, data, head),
-                *(at(metric=metric) for metric in ("shuffled accuracy", "answers changed", "same bits")),
-            ]
-            yield [data, head, f"{at(metric='parameters'):.0f}", *(f"{100 * value:.1f}" for value in values)]
-        yield [data, "largest class", "", "", f"{100 * average(rows, data=data, metric='largest class'):.1f}"]
+        found = summary(rows, data)
+        for head, at in found.items():
+            yield [data, head, f"{at['parameters']:.0f}", *(f"{100 * at[name]:.1f}" for name in SHOWN)]
+        yield [data, "largest class", "", "", f"{100 * found[FLATTEN]['largest class']:.1f}"]
         yield []
 
 
@@ -287,62 +279,60 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """For each set what shuffling costs, which decides; overfitting, accuracy, seeds; bits and the law."""
     for data in present(rows, "data"):
         if data in trained(rows):
-            against = by_node.objections(rows, data)
-            yield by_node.compared(f"{data}, order of the nodes", against, of_orders(rows, data))
-            yield by_node.compared(f"{data}, overfitting", against, of_gaps(rows, data), main=False)
-            yield by_node.compared(f"{data}, accuracy", against, of_accuracies(rows, data), main=False)
-            yield by_node.compared(f"{data}, seeds", against, of_seeds(rows, data), main=False)
-            yield Finding(f"{data}, bits", *of_bits(rows, data), "check", main=False)
+            against, found = by_node.objections(rows, data), summary(rows, data)
+            yield by_node.compared(f"{data}, order of the nodes", against, of_orders(found))
+            if not against:
+                yield Finding(f"{data}, overfitting", *of_gaps(found), main=False)
+                yield Finding(f"{data}, accuracy", *of_accuracies(rows, data), main=False)
+                yield Finding(f"{data}, seeds", *of_seeds(found), main=False)
+            yield Finding(f"{data}, bits", *of_bits(found), "check", main=False)
         yield Finding(f"{data}, law of the mean", *of_law(rows, data), "check", main=False)
 
 
 def numbers(rows: Sequence[Row]) -> str:
     """What shuffling costs a flattened head, and that it costs a readout nothing."""
-    asked = trained(rows)
-    points_lost = ends((100 * lost(rows, data, FLATTEN) for data in asked), ".1f") if asked else "no"
-    kept = [average(rows, metric="same bits", data=data, readout=name) for data in asked for name in POOLED]
+    found = {data: summary(rows, data) for data in trained(rows)}
+    costs = [100 * found[data][FLATTEN]["lost"] for data in found if not by_node.objections(rows, data)]
+    kept = [of[head]["same bits"] for of in found.values() for head in POOLED]
     told = f"; graphs whose bits readouts keep: {100 * min(kept):.0f} %" if kept else ""
-    return f"points that a flattened head loses when nodes are shuffled: {points_lost}{told}"
+    lost = ends(costs, ".1f") if costs else "no"
+    return f"points that a flattened head loses when nodes are shuffled: {lost}{told}"
 
 
-def points(values: Mapping[str, float]) -> str:
+def points(found: Summary, metric: str, heads: Sequence[str] = HEADS) -> str:
     """Percentage points of every head."""
-    return ", ".join(f"{head} {100 * value:.1f}" for head, value in values.items())
+    return ", ".join(f"{head} {100 * found[head][metric]:.1f}" for head in heads)
 
 
-def of_orders(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+def of_orders(found: Summary) -> tuple[bool, str]:
     """Whether flattened heads lose accuracy when nodes are shuffled."""
-    at = partial(average, rows, data=data)
-    drops = {head: lost(rows, data, head) for head in (FLATTEN, DROPOUT)}
-    changed = [100 * at(readout=head, metric="answers changed") for head in drops]
-    best = max(at(readout=head, metric="accuracy") for head in POOLED)
-    used = at(readout=SHUFFLED, metric="shuffled accuracy")
-    fails = min(drops.values()) >= POINT
+    kept = FLATTEN, DROPOUT
+    changed = [100 * found[head]["answers changed"] for head in kept]
+    best = max(found[head]["accuracy"] for head in POOLED)
+    fails = min(found[head]["lost"] for head in kept) >= POINT
     return fails, (
         f"on shuffled nodes flattened heads give {min(changed):.0f} to {max(changed):.0f} % other answers "
-        f"and {'lose' if fails else 'do not lose'} accuracy (points: {points(drops)}); trained on shuffled "
-        f"nodes one is right in {100 * used:.1f} %, the best readout in {100 * best:.1f} %, the largest "
-        f"class is {100 * at(metric='largest class'):.1f} %"
+        f"and {'lose' if fails else 'do not lose'} accuracy (points: {points(found, 'lost', kept)}); trained "
+        f"on shuffled nodes one is right in {100 * found[SHUFFLED]['shuffled accuracy']:.1f} %, the best "
+        f"readout in {100 * best:.1f} %, the largest class is {100 * found[FLATTEN]['largest class']:.1f} %"
     )
 
 
-def of_bits(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+def of_bits(found: Summary) -> tuple[bool, str]:
     """Whether readouts keep every bit when nodes are shuffled."""
-    kept = {head: average(rows, data=data, readout=head, metric="same bits") for head in POOLED}
-    right = min(kept.values()) == 1
-    said = f"readouts {'keep' if right else 'do not keep'} every bit when nodes are shuffled"
-    return right, f"{said} (graphs in %: {points(kept)})"
+    kept = min(found[head]["same bits"] for head in POOLED) == 1
+    said = f"readouts {'keep' if kept else 'do not keep'} every bit when nodes are shuffled"
+    return kept, f"{said} (graphs in %: {points(found, 'same bits', POOLED)})"
 
 
-def of_gaps(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+def of_gaps(found: Summary) -> tuple[bool, str]:
     """Whether the flattened head overfits more than every readout, and dropout makes it less."""
-    gaps = {head: gap(rows, data, head) for head in HEADS}
-    more = all(gaps[FLATTEN] > gaps[head] for head in POOLED)
-    helps = gaps[DROPOUT] < gaps[FLATTEN]
+    more = all(found[FLATTEN]["gap"] > found[head]["gap"] for head in POOLED)
+    helps = found[DROPOUT]["gap"] < found[FLATTEN]["gap"]
     return more and helps, (
-        f"flatten {'overfits' if more else 'does not overfit'} more than every "
-        f"readout, and dropout {'helps' if helps else 'does not help'} "
-        f"(points by which training is above held out: {points(gaps)})"
+        f"flatten {'overfits' if more else 'does not overfit'} more than every readout, and dropout "
+        f"{'helps' if helps else 'does not help'} (points by which training is above held out: "
+        f"{points(found, 'gap')})"
     )
 
 
@@ -361,13 +351,12 @@ def of_accuracies(rows: Sequence[Row], data: str) -> tuple[bool | None, str]:
     return worse if worse or any(one.better for one in found) else None, f"against the mean: {told}"
 
 
-def of_seeds(rows: Sequence[Row], data: str) -> tuple[bool, str]:
+def of_seeds(found: Summary) -> tuple[bool, str]:
     """Whether the flattened head varies more than every readout."""
-    spreads = {head: spread(rows, data, head) for head in HEADS}
-    more = all(spreads[FLATTEN] > spreads[head] for head in POOLED)
+    more = all(found[FLATTEN]["seeds"] > found[head]["seeds"] for head in POOLED)
     return more, (
-        f"flatten {'varies' if more else 'does not vary'} more than every readout "
-        f"between networks on a fold (standard deviation of held-out accuracies in points: {points(spreads)})"
+        f"flatten {'varies' if more else 'does not vary'} more than every readout between networks on a fold "
+        f"(standard deviation of held-out accuracies in points: {points(found, 'seeds')})"
     )
 
 

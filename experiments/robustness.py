@@ -212,13 +212,14 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def numbers(rows: Sequence[Row]) -> str:
     """What corrupted states cost."""
-    sets = [data for data in present(rows, "data") if STATES in present(rows, "place", data=data)]
+    asked = present(rows, "data", place=STATES)
+    sets = [data for data in asked if not by_node.objections(rows, data)]
     part = f"{100 * ASKED:.0f} %"
     told = ", ".join(
         f"{readout} {span((100 * drop(rows, data, STATES, readout) for data in sets), '.0f')}"
         for readout in (READOUTS if sets else ())
     )
-    return f"points lost with {part} of the states corrupted: {told or 'no network trained'}"
+    return f"points lost with {part} of the states corrupted: {told or 'no networks to compare'}"
 
 
 def of_trained(rows: Sequence[Row], data: str, place: str) -> tuple[bool, str]:
