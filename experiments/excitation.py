@@ -494,10 +494,9 @@ EXPERIMENT = Experiment(
     drawings=(
         Drawing(
             "excitation",
-            "Three panels for each data set: held-out accuracy without gates and with each squeeze, the "
-            "gate of every channel, and how far gates move with the number of copies.",
-            "Accuracy of each squeeze, a dot a fold; the gates of all channels in the first fold; how "
-            "many of them copies saturate.",
+            "For each data set accuracy by squeeze, the gate of every channel, and gates of copies.",
+            "Accuracy of each squeeze, a dot a fold; the gates of all channels in the first fold; how many "
+            "of them copies saturate.",
         ),
     ),
     prepare=choose,

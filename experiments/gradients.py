@@ -9,7 +9,7 @@ all nodes get the same, 1 where one gets all. Nodes that are alike by symmetry t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -262,32 +262,33 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     """How gradients spread, and where labels meet, before training and at its end."""
     spreading = ("set", "head", "readout", "nodes [%]", "nodes a channel [%]", "Gini")
     meeting = (*spreading[:3], "met [%]", "opposed [%]", "|cosine|", "divided [%]", "right [%]")
-    last = max(present(rows, "epoch"))
-    when = f"at first → after {last} epochs"
-    percent, plain = (100, 0), (1, 2)  # factor and decimals
-    shown = dict.fromkeys((*SPREAD, *LABELS, "right"), percent) | {"gini": plain, "strength": plain}
+    when = f"at first → after {max(present(rows, 'epoch'))} epochs"
     return [
-        table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD, shown), 3),
-        table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "right"), shown), 3),
+        table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD), 3),
+        table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "right")), 3),
     ]
 
 
-def lines(
-    rows: Sequence[Row], metrics: Sequence[str], shown: Mapping[str, tuple[int, int]]
-) -> Iterator[list[str]]:
+def lines(rows: Sequence[Row], metrics: Sequence[str]) -> Iterator[list[str]]:
     """One line for each set, head and readout: the first and the last value of each metric."""
     for data in present(rows, "data"):
-        last = max(present(rows, "epoch", data=data))
         for head in (VECTOR, MAPS):
             for readout in READOUTS:
-                at = partial(average, rows, data=data, head=head, readout=readout)
-                cells = []
-                for metric in metrics:
-                    factor, decimals = shown[metric]
-                    ends = (factor * at(metric=metric, epoch=epoch) for epoch in (0, last))
-                    cells.append(" → ".join(f"{value:.{decimals}f}" for value in ends))
-                yield [data, head, readout, *cells]
+                found = (path(rows, metric, data=data, head=head, readout=readout) for metric in metrics)
+                yield [data, head, readout, *(arrow(*of) for of in zip(metrics, found, strict=True))]
             yield []
+
+
+def path(rows: Sequence[Row], metric: str, **wanted: str) -> list[float]:
+    """A metric at every logged epoch, on average."""
+    epochs = present(rows, "epoch", metric=metric, **wanted)
+    return [average(rows, metric=metric, epoch=epoch, **wanted) for epoch in epochs]
+
+
+def arrow(metric: str, found: Sequence[float]) -> str:
+    """The first and the last value, in percent but for those that are no shares."""
+    factor, decimals = (1, 2) if metric in ("gini", "strength") else (100, 0)
+    return " → ".join(f"{factor * value:.{decimals}f}" for value in (found[0], found[-1]))
 
 
 def cases(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
@@ -309,11 +310,9 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def numbers(rows: Sequence[Row]) -> str:
     """How unequal gradients are after training."""
-    last = max(present(rows, "epoch"))
+    last = {"metric": "gini", "epoch": max(present(rows, "epoch"))}
     gini = {
-        name: ends(
-            (average(found, metric="gini", epoch=last, readout=name) for *_, found in cases(rows)), ".2f"
-        )
+        name: ends((average(found, readout=name, **last) for *_, found in cases(rows)), ".2f")
         for name in ("mean", "max")
     }
     return f"Gini coefficient after training: {', '.join(f'{name} {value}' for name, value in gini.items())}"
@@ -333,36 +332,26 @@ def of_democracy(rows: Sequence[Row]) -> tuple[bool, str]:
 
 def of_winners(rows: Sequence[Row]) -> tuple[bool, str]:
     """Whether a few nodes get most from max, at every epoch."""
-    epochs = present(rows, "epoch")
-    values = {
-        name: [average(rows, readout=name, metric="gini", epoch=epoch) for epoch in epochs]
-        for name in READOUTS
-    }
-    takes_all = min(values["max"]) > HALF
-    wins = partial(average, rows, readout="max", metric="nodes a channel")
-    reached = [100 * wins(epoch=epoch) for epoch in (epochs[0], epochs[-1])]
-    ends = ", ".join(f"{name} {found[0]:.2f} → {found[-1]:.2f}" for name, found in values.items())
+    found = {name: path(rows, "gini", readout=name) for name in READOUTS}
+    takes_all = min(found["max"]) > HALF
+    ends = ", ".join(f"{name} {arrow('gini', values)}" for name, values in found.items())
     return takes_all, (
-        f"max {'is' if takes_all else 'is not'} winner-take-all "
-        f"(Gini coefficient at first → after {epochs[-1]} epochs: {ends}); in one channel max reaches "
-        f"{reached[0]:.0f} → {reached[1]:.0f} % of the nodes"
+        f"max {'is' if takes_all else 'is not'} winner-take-all (Gini coefficient at first → after "
+        f"{max(present(rows, 'epoch'))} epochs: {ends}); in one channel max reaches "
+        f"{arrow('nodes a channel', path(rows, 'nodes a channel', readout='max'))} % of the nodes"
     )
 
 
 def of_labels(rows: Sequence[Row], head: str) -> tuple[bool, str]:
-    """Whether two labels oppose on the winners of a max, or, with maps, have few nodes in common."""
-    of_max = partial(average, rows, readout="max", metric="divided" if head == VECTOR else "met")
-    values = [of_max(epoch=epoch) for epoch in present(rows, "epoch")]
+    """Whether two losses oppose on some winners of a max only, or, with maps, have few nodes in common."""
+    values = path(rows, "divided" if head == VECTOR else "met", readout="max")
     if head == VECTOR:
-        right = min(values) > HALF
-        return right, (
-            f"they {'fight' if right else 'do not fight'} over the winners: in {100 * min(values):.0f} % of "
-            "the graphs or more they oppose on some nodes and agree on others"
+        return min(values) > HALF, (
+            f"in {100 * min(values):.0f} % of the graphs or more, the gradients of two losses oppose on some "
+            "nodes and agree on others"
         )
-    right = max(values) < HALF
-    return right, (
-        f"they {'miss' if right else 'do not miss'} each other: of the nodes that hear one, "
-        f"{100 * max(values):.0f} % or fewer hear both"
+    return max(values) < HALF, (
+        f"of the nodes with a gradient of one loss, {100 * max(values):.0f} % or fewer have one of both"
     )
 
 
@@ -389,13 +378,13 @@ def draw(panel: Axes, rows: Sequence[Row], metric: str) -> None:
     epochs = present(rows, "epoch")
     factor = 1 if metric == "gini" else 100
     for name, marker in zip(READOUTS, "os^Dv", strict=True):
-        values = [factor * average(rows, readout=name, metric=metric, epoch=epoch) for epoch in epochs]
+        values = [factor * value for value in path(rows, metric, readout=name)]
         size, width = (8, 3) if name == "sum" else (4, 1.5)
         panel.plot(epochs, values, f"-{marker}", color=COLOURS[name], markersize=size, linewidth=width)
     label = {
         "gini": "Gini of the gradient norms",
         "divided": "graphs divided [%]",
-        "met": "nodes that hear both [%]",
+        "met": "nodes with both gradients [%]",
     }
     panel.set_xscale("symlog", linthresh=1)
     ticks = [epoch for epoch in epochs if str(epoch).strip("0") in ("", "1")]
@@ -413,43 +402,35 @@ EXPERIMENT = Experiment(
     ),
     claim="A mean shares the gradient among all nodes, a max passes it to the nodes with the maximum",
     theory=(
-        "A mean is democratic: like a sum, it gives every node of a graph the same gradient. A max is "
-        "winner-take-all: few nodes get most. Two labels that are learned at once speak to all nodes "
-        "behind a mean; behind a max they fight over the winners, or, where every label has a map of its "
-        "own, miss each other."
+        "A sum or a mean gives every node of a graph the same gradient; a max gives most to few nodes. Two "
+        "losses therefore both have a gradient at all nodes after a mean; after a max they oppose on some "
+        "winners and agree on others, or, where every label has a map of its own, have few nodes in common."
     ),
     setup=(
-        "GIN with two labels a graph (class, proportion of a kind of node, or size, each cut in two), "
-        "behind one shared vector or with a map of the nodes for each label. The gradient of the loss "
-        "with respect to the node states before the readout: the share of nodes that have any, the Gini "
-        "coefficient of its norms, where both labels meet and whether they pull apart; at first and "
-        "through training (batch norm, batches of 32, Adam with a learning rate that halves), averaged over "
-        "folds. That sum and mean give all nodes the same is a theorem, and checked; max is judged where "
-        "training had converged and is ahead of naming the larger part."
+        "GIN with two labels a graph (class, proportion of a kind of node, or size, each cut in two), after "
+        "one shared vector or with a map of the nodes for each label. The gradient of the loss with respect "
+        "to the node states before the readout: the share of nodes that have any, the Gini coefficient of "
+        "its norms, where both labels meet and whether they pull apart; at first and through training (batch "
+        "norm, batches of 32, Adam with a learning rate that halves), averaged over folds. That sum and mean "
+        "give all nodes the same is a theorem, and checked; max is judged where training had converged and "
+        "is ahead of naming the larger part."
     ),
     source=(
         "Average pooling finds the whole extent of an object, max pooling its most telling part: [Zhou et "
         "al. 2016](https://arxiv.org/abs/1512.04150). The gradients themselves: proposition 8 above."
     ),
     caveats=(
-        (
-            "It is the gradient before the readout; what message passing makes of it further down is not "
-            "measured."
-        ),
+        "It is the gradient before the readout, not what message passing makes of it further down.",
         "Two labels that were made of class, composition and size stand for a multi-label problem.",
         "Median and softmax stand beside sum, mean and max; the claim says nothing of them.",
-        (
-            "Nodes that are alike by symmetry tie and share: in rings, where most are, a max is not "
-            "winner-take-all."
-        ),
+        "Nodes that are alike by symmetry share: in rings, where most are, no few nodes get most.",
     ),
     drawings=(
         Drawing(
             "gradients",
-            "For each data set and head, the Gini coefficient of the gradient over nodes and how two "
-            "labels meet, over the epochs, a line for each readout.",
-            "Through training: how unequally nodes share the gradient, and how two labels meet. Sum "
-            "lies under mean.",
+            "For each data set and head, how unequal gradients are and how two labels meet, over the epochs.",
+            "Through training: how unequally nodes share the gradient, and how two labels meet. Sum lies "
+            "under mean.",
         ),
     ),
     prepare=choose,

@@ -441,9 +441,9 @@ EXPERIMENT = Experiment(
     question="How large is a fully connected layer on all nodes, and how accurate is it on shuffled nodes?",
     claim="A flattened, fully connected head fails on shuffled nodes; global pooling is unaffected",
     theory=(
-        "Global pooling in the place of a flattened, fully connected head has fewer parameters and a "
-        "smaller gap between training and test, and needs no dropout. On graphs a flattened head moreover "
-        "depends on the order of the nodes: shuffled, it fails."
+        "Global pooling instead of a flattened, fully connected head has fewer parameters and a smaller gap "
+        "between training and test, and needs no dropout. On graphs a flattened head moreover depends on the "
+        "order of the nodes: shuffled, it fails."
     ),
     setup=(
         "The same GIN (batch norm, batches of 32, Adam with a learning rate that halves) with a linear layer "
@@ -458,24 +458,14 @@ EXPERIMENT = Experiment(
         "Var(mean of m nodes) = σ²/m, with the correction for finite populations."
     ),
     caveats=(
-        (
-            "The order of the atoms in a file follows the drawing of a molecule and carries information, "
-            "which a pooled head does not get."
-        ),
-        (
-            "Trained on shuffled nodes, a flattened head learns what pooling has for nothing; how far it "
-            "comes is in the table."
-        ),
-        (
-            "The nodes of one graph are no independent draws: the law is about random nodes of a graph, "
-            "and says little of how the mean of whole graphs varies."
-        ),
+        "The order of the atoms in a file follows the drawing and informs; a pooled head does not get it.",
+        "Trained on shuffled nodes, a flattened head learns what pooling has from the start; see the table.",
+        "The law is about random nodes of one graph, and says little of how means of whole graphs vary.",
     ),
     drawings=(
         Drawing(
             "heads",
-            "Accuracy of flattened and pooled heads in training, on test graphs and on shuffled test "
-            "graphs; and the variance of the mean over the number of nodes.",
+            "Accuracy of flattened and pooled heads; the variance of the mean over the number of nodes.",
             "Accuracy of each head in training, held out, and held out with shuffled nodes; then the "
             "variance of the mean of m nodes, dots measured, lines by formula.",
         ),

@@ -284,10 +284,10 @@ EXPERIMENT = Experiment(
         "nearly half"
     ),
     theory=(
-        "One huge node moves a mean or a max as far as it likes. A mean without the least and the "
-        "greatest fifth of the values bears up to a fifth of such nodes, and a median any less than half. "
-        "Trained networks inherit this where the states before the readout are corrupted; where the input "
-        "is, messages carry the damage on."
+        "One huge node moves a mean or a max as far as it likes. A mean without the least and the greatest "
+        "fifth of the values tolerates up to a fifth of such nodes, and a median any less than half. Trained "
+        "networks inherit this where the states before the readout are corrupted; where the input is, "
+        "messages carry the damage on."
     ),
     setup=(
         "A growing share of the nodes of every graph is set to a huge number. A readout counts as broken "
@@ -300,19 +300,15 @@ EXPERIMENT = Experiment(
         "of neighbours: [Geisler et al. 2020](https://arxiv.org/abs/2010.15651)."
     ),
     caveats=(
-        (
-            "Huge numbers in all features are the crudest attack; a readout may bear them and fail under "
-            "smaller ones that are well placed."
-        ),
-        "What bears outliers ignores rare nodes: the same median cannot see a single telling atom.",
+        "Huge numbers in all features are the crudest attack; small ones that are well placed may do more.",
+        "What tolerates outliers ignores rare nodes: the same median cannot see a single telling atom.",
     ),
     drawings=(
         Drawing(
             "robustness",
-            "Relative error of the readouts of a random network, and accuracy of trained networks, over "
-            "the share of corrupted nodes.",
-            "Over the share of corrupted nodes: the error of each readout, and the accuracy behind it. "
-            "Dotted are the breakdown points.",
+            "Error of the readouts of a random network, and accuracy of trained ones, over corrupted nodes.",
+            "Over the share of corrupted nodes: the error of each readout, and the accuracy of networks with "
+            "it. Dotted are the breakdown points.",
         ),
     ),
     prepare=by_node.task_of,
