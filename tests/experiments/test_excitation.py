@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from experiments import by_node, excitation
 from experiments.__main__ import BAD_INPUT, main
 from experiments.by_node import Fold, together
 from experiments.console import UserError
+from experiments.experiment import one_thread
 from experiments.records import RowLog, pick, read_rows
 
 FOLDS, EPOCHS = 2, 60
@@ -215,11 +218,16 @@ def test_all_sets_and_squeezes_are_one_family(measured):
     assert among.low < alone.low < alone.difference == among.difference < alone.high < among.high
 
 
-def test_a_rerun_has_the_same_rows(measured, tmp_path):
-    _, rows = measured
-    first = run(alternating_rings(), tmp_path)[1]
-    assert [row["value"] for row in first] == [row["value"] for row in rows]
-    assert run(alternating_rings(), tmp_path)[1] == first
+def test_a_job_in_another_process_gives_the_same_rows(measured):
+    task, rows = measured
+    *_, job = excitation.jobs_of(task, "cpu", 0, FOLDS, EPOCHS)
+    (work, *_), *_ = job.rows
+    assert (work["fold"], work["squeeze"]) == (FOLDS - 1, "sum")
+    with one_thread():
+        again = pickle.loads(pickle.dumps(job)).compute()
+    found = [one[metric] for one, (_, metrics) in zip(again, job.rows, strict=True) for metric in metrics]
+    of_job = [row["value"] for row in rows if (row["fold"], row["squeeze"]) == (FOLDS - 1, "sum")]
+    assert found == of_job
 
 
 def test_accuracy_above_the_ceiling_is_a_bug():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,10 +14,11 @@ from torch_geometric.data import Data
 from datasets import GraphSet, load
 from experiments import gradients as experiment
 from experiments.__main__ import BAD_INPUT, main
-from experiments.by_node import together
+from experiments.by_node import folds_of, together
 from experiments.console import UserError
+from experiments.experiment import one_thread
 from experiments.gradients import MAPS, READOUTS, VECTOR, Network, gini, gradients, losses, spread
-from experiments.records import RowLog
+from experiments.records import RowLog, pick
 from readouts import Segments
 
 FOLDS, EPOCHS = 2, 4
@@ -144,9 +147,19 @@ def test_sum_and_mean_are_democratic_on_rings_and_max_is_not(measured):
     assert "the labels are family and share of nodes" in task.sentence
 
 
-def test_a_rerun_has_the_same_rows(measured, tmp_path):
-    again = run(load("rings"), tmp_path)[1]
-    assert [row["value"] for row in again] == [row["value"] for row in measured[1]]
+def test_a_job_in_another_process_gives_the_same_rows(measured):
+    task, rows = measured
+    fold = folds_of(task, FOLDS, 0, EPOCHS, "cpu")[1]
+    job = pickle.loads(pickle.dumps(partial(experiment.follow, fold, "max", MAPS)))
+    with one_thread():
+        *found, trained = job()
+    assert [at.keys() for at in found] == [set(experiment.LOGGED)] * 4
+    rows = [row for row in rows if row["fold"] == 1]
+    for metric in experiment.LOGGED:
+        expected = experiment.path(rows, metric, readout="max", head=MAPS)
+        assert [at[metric] for at in found] == expected
+    for metric, value in trained.items():
+        assert value == pick(rows, metric=metric, readout="max", head=MAPS)
 
 
 def changed(rows, value, **wanted):

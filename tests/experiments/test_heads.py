@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from fractions import Fraction
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -168,7 +170,8 @@ def test_flattened_heads_fail_on_shuffled_nodes_of_rings(measured):
 def test_a_rerun_has_the_same_rows(measured, tmp_path):
     task, rows = measured
     fold = folds_of(task, 2, 0, 5, "cpu")[1]
-    judged = [heads.train_and_judge(fold, SHUFFLED, 2) for _ in range(2)]
+    compute = partial(heads.train_and_judge, fold, SHUFFLED, 2)
+    judged = compute(), pickle.loads(pickle.dumps(compute))()
     assert judged[0] == judged[1]
     with RowLog(tmp_path, "heads") as log:
         again = heads.carry_out([heads.job_of_law(task, kind, "cpu", 0) for kind in KINDS], log, "again")
