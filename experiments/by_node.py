@@ -205,6 +205,8 @@ def objections(
         little = max(gate.STILL, FEW / trained)
         still = [abs(b) <= little or a >= 1 - gate.NEAR for a, b in zip(known, late, strict=True)]
         converged[name], networks[name] = mean(still), at(metric="accuracy", **{of: name})
+    if not networks:
+        return ["no network was trained"]
     largest = {"largest class": at(metric="largest class")}
     return gate.objections_to(converged, networks, baselines or largest)
 

@@ -118,6 +118,8 @@ def test_one_class_trains_no_network_and_edges_are_not_needed(tmp_path):
     )
     assert {row["metric"] for row in rows} == {*robustness.BREAKDOWN, "error"}
     assert len(robustness.tables(rows)) == 1
+    assert [found.kind for found in robustness.findings(rows)] == ["check"]
+    assert robustness.numbers(rows).endswith("no networks to compare")
     assert [path.name for path in robustness.figure(rows, tmp_path)] == ["robustness.png"]
 
 
