@@ -9,27 +9,31 @@ all nodes get the same, 1 where one gets all. Nodes that are alike by symmetry t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
-from sklearn.model_selection import KFold
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from datasets import GraphSet
-from experiments import figures
-from experiments.console import Table, UserError, table, tracked
+from experiments import by_node, figures
+from experiments.by_node import Aim, Fold, Task, Values
+from experiments.console import Table, UserError, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences
 from experiments.experiment import span as ends
-from experiments.models import GIN, on_grid
-from experiments.options import FOLDS, STEPS
+from experiments.jobs import Job, carry_out
+from experiments.learning import networks
+from experiments.learning.batches import Batch
+from experiments.learning.networks import StackedLinear
+from experiments.models import on_grid
+from experiments.options import FOLDS
 from experiments.records import Row, RowLog, average, present
-from experiments.samples import drawn, sampled
+from experiments.samples import sampled
 from readouts import Segments
 from readouts import readout as pool
 from readouts.nn import MaxReadout, MeanReadout, MedianReadout, SoftmaxReadout, SumReadout
@@ -44,39 +48,54 @@ READOUTS: dict[str, Callable[[], nn.Module]] = {
 VECTOR, MAPS = "one vector", "label maps"
 SPREAD = ("nodes", "nodes a channel", "gini")
 LABELS = ("met", "opposed", "strength", "divided")
-LAYERS, WIDTH = 2, 16
+LOGGED = (*SPREAD, *LABELS, "right")
 
 
-class Network(GIN):
+class Network(networks.Network):
     """A GIN with two logits, without a ReLU in front of the readout, or of the head where that makes maps."""
 
     def __init__(self, features: int, readout: str, head: str) -> None:
         """Draw the weights from torch's generator."""
-        super().__init__(features, 2, "mean", WIDTH, LAYERS)
+        super().__init__("gin", "mean", features, 2, by_node.WIDTH, by_node.ROUNDS)
         self.readout = READOUTS[readout]()
+        self.head = StackedLinear(by_node.WIDTH, 2)
         self.maps = head == MAPS
 
-    def nodes(self, data: Data) -> Tensor:
+    def nodes(self, batch: Batch) -> Tensor:
         """Node states, float [N, width], of either sign."""
-        x = data.x
-        for convolution in self.convolutions[:-1]:
-            x = convolution(x, data.edge_index).relu()
-        states: Tensor = self.convolutions[-1](x, data.edge_index)
-        return states
+        x = batch.x
+        for place, (layer, norm, read) in enumerate(zip(self.rounds, self.norms, batch.rounds, strict=True)):
+            x = norm(layer(x.relu() if place else x, read), read.share, read.nodes)
+        return x
 
-    def logits(self, states: Tensor, data: Data) -> Tensor:
+    def logits(self, states: Tensor, graphs: Segments) -> Tensor:
         """Logits of the two labels, float [B, 2]."""
-        read = partial(self.readout, index=data.batch, dim_size=data.num_graphs)
-        return read(self.head(states)) if self.maps else self.head(read(states))
+        if self.maps:
+            states = self.head(states)
+        pooled: Tensor = self.readout(states, graphs)
+        return pooled if self.maps else self.head(pooled)
 
-    def forward(self, data: Data) -> Tensor:
-        """Logits of the two labels of the graphs of a batch, float [B, 2]."""
-        return self.logits(self.nodes(data), data)
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of the two labels of the graphs of a batch, float [1, B, 2]."""
+        return self.logits(self.nodes(batch), batch.graphs)[None]
 
 
-def losses(logits: Tensor, batch: Batch) -> Tensor:
+def losses(logits: Tensor, y: Tensor) -> Tensor:
     """The cross entropy of both labels, [B, 2]; in this form no gradient of a sure answer rounds to 0."""
-    return softplus(logits * (1 - 2 * batch.y))
+    return softplus(logits * (1 - 2 * y))
+
+
+def right(outputs: Tensor, y: Tensor) -> Tensor:
+    """The share of right answers, of both labels together, [1]."""
+    return ((outputs > 0) == (y > 0)).double().mean(dim=(1, 2))
+
+
+def mean_loss(outputs: Tensor, y: Tensor) -> Tensor:
+    """The mean over graphs and labels, [1]."""
+    return losses(outputs, y).mean(dim=(1, 2))
+
+
+AIM = Aim(mean_loss, right, lambda y: y.mean(dim=0) - 0.5)
 
 
 def gradients(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -85,18 +104,18 @@ def gradients(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
     States and weights of the head are on a grid on which products and sums are exact, so that nodes that are
     alike tie to the bit, and no noise picks a winner.
     """
-    network, batch = copy.deepcopy(network).double(), batch.clone()
-    batch.x = batch.x.double()
+    network = copy.deepcopy(network).double().eval()
     with torch.no_grad():
-        states = on_grid(network.eval().nodes(batch)).requires_grad_()
-        network.head.weight.copy_(on_grid(network.head.weight))
-    first, second = losses(network.train().logits(states, batch), batch).sum(dim=0)
+        states = on_grid(network.nodes(replace(batch, x=batch.x.double()))).requires_grad_()
+        for weight in network.head.parameters():
+            weight.copy_(on_grid(weight))
+    first, second = losses(network.train().logits(states, batch.graphs), batch.y).sum(dim=0)
     (of_first,) = torch.autograd.grad(first, states, retain_graph=True)
     (of_second,) = torch.autograd.grad(second, states)
     return of_first, of_second
 
 
-def spread(first: Tensor, second: Tensor, batch: Batch) -> dict[str, float]:
+def spread(first: Tensor, second: Tensor, graphs: Segments) -> dict[str, float]:
     """How two gradients [N, F] spread over the nodes of graphs: the means over the graphs.
 
     Of the gradient of both labels: "nodes", the share of nodes that have any; "nodes a channel", the share
@@ -104,7 +123,6 @@ def spread(first: Tensor, second: Tensor, batch: Batch) -> dict[str, float]:
     share that both do; "opposed", the share where their cosine is negative. Where they meet: "strength", the
     mean of |cosine|. "divided": the share of graphs where they oppose on some nodes and agree on others.
     """
-    graphs = Segments.from_batch(batch.batch, batch.num_graphs)
     count = lambda nodes: pool(nodes.double(), graphs, "sum")  # noqa: E731
     total = first + second
     spoken = (first != 0).any(dim=1), (second != 0).any(dim=1)
@@ -139,39 +157,26 @@ def gini(values: Tensor, graphs: Segments) -> Tensor:
     return (excess / (total * (n - 1)).where(total > 0, 1)).clamp(min=0)
 
 
-SAMPLE, LEARNING_RATE = 300, 0.01
-
-
 @dataclass(frozen=True)
-class Task:
-    """Graphs of two nodes or more with two yes-or-no labels each: y float [1, 2]."""
+class Labels(Task):
+    """A task of two yes-or-no labels for each graph: y float [1, 2]."""
 
-    data: str
-    graphs: tuple[Data, ...]
-    available: int
     labels: tuple[str, ...]
-
-    @property
-    def answers(self) -> Tensor:
-        """Both labels of all graphs, [B, 2]."""
-        return torch.cat([graph.y for graph in self.graphs])
 
     @property
     def sentence(self) -> str:
         """On how many graphs, which labels, and for how many of the graphs these are equal."""
-        sample = sampled(len(self.graphs), self.available)
-        equal = 100 * (self.answers[:, 0] == self.answers[:, 1]).double().mean().item()
+        equal = sum(bool(graph.y[0, 0] == graph.y[0, 1]) for graph in self.graphs) / len(self.graphs)
         return (
-            f"{self.data}: {len(self.graphs)} graphs of two nodes or more{sample}; the labels are "
-            f"{' and '.join(self.labels)}, each cut in two as evenly as may be, equal for {equal:.0f} %."
+            f"{self.data}: {len(self.graphs)} graphs of two nodes or more"
+            f"{sampled(len(self.graphs), self.available)}; the labels are {' and '.join(self.labels)}, "
+            f"each cut in two as evenly as may be, equal for {100 * equal:.0f} %."
         )
 
 
-def choose(graphs: GraphSet, seed: int) -> Task:
-    """A task on at most `SAMPLE` graphs."""
-    picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 1]
-    if not picked:
-        raise UserError(f"{graphs.name}: expected graphs of two nodes or more, got none.")
+def choose(graphs: GraphSet, seed: int) -> Labels:
+    """A task on a sample."""
+    picked = by_node.sample(graphs, seed, least=2)
     asked = {name: above for name, above in questions(picked, graphs.node_names).items() if above.any()}
     if len(asked) < 2:
         raise UserError(
@@ -184,7 +189,7 @@ def choose(graphs: GraphSet, seed: int) -> Task:
         Data(x=graph.x, edge_index=graph.edge_index, y=row[None])
         for graph, row in zip(picked, y, strict=True)
     )
-    return Task(graphs.name, kept, len(graphs), labels)
+    return Labels(graphs.name, kept, len(graphs), 2, labels)
 
 
 def questions(graphs: Sequence[Data], names: Sequence[str] | None) -> dict[str, Tensor]:
@@ -211,29 +216,20 @@ def upper(values: Tensor) -> Tensor:
     return values > borders[(shares - 0.5).abs().argmin()]
 
 
-def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, folds: int, epochs: int) -> list[Row]:
+def measure(
+    tasks: Sequence[Labels], log: RowLog, device: str, seed: int, folds: int, epochs: int
+) -> list[Row]:
     """How gradients spread in every network at every logged epoch, and its accuracy on held-out graphs."""
-    rows = []
+    jobs = []
     for task in tasks:
-        if folds > len(task.graphs):
-            raise UserError(f"--folds {folds}: {task.data} has only {len(task.graphs)} graphs to train on.")
-        share = task.answers.mean(dim=0)
-        common = {"data": task.data, "seed": seed, "graphs": len(task.graphs)}
-        majority = torch.maximum(share, 1 - share).mean().item()
-        work = common | {"readout": None, "fold": None}
-        rows += log.measure(work, ("majority",), partial(dict, majority=majority))
-        sides = KFold(folds, shuffle=True, random_state=seed).split(task.graphs)
-        runs = [
-            (*fold, head, name) for fold in enumerate(sides) for head in (VECTOR, MAPS) for name in READOUTS
-        ]
-        for fold, (train, test), head, readout in tracked(runs, f"training on {task.data}"):
-            history = cache(partial(trained, task, train, test, readout, head, device, seed + fold, epochs))
-            work = common | {"readout": readout, "fold": fold, "folds": folds, "head": head}
-            work |= {"layers": LAYERS, "width": WIDTH, "learning rate": LEARNING_RATE}
-            for epoch in logged(epochs):
-                compute = partial(at_epoch, history, epoch)
-                rows += log.measure(work | {"epoch": epoch}, (*SPREAD, *LABELS, "accuracy"), compute)
-    return rows
+        for fold in by_node.folds_of(task, folds, seed, epochs, device):
+            for head in (VECTOR, MAPS):
+                for name in READOUTS:
+                    work = fold.work(name, head=head)
+                    rows: by_node.Rows = [(work | {"epoch": epoch}, LOGGED) for epoch in logged(epochs)]
+                    rows.append((work | {"epoch": epochs}, by_node.TRAINED))
+                    jobs.append(Job(rows, partial(follow, fold, name, head)))
+    return carry_out(jobs, log, "training and reading gradients")
 
 
 def logged(epochs: int) -> list[int]:
@@ -242,46 +238,20 @@ def logged(epochs: int) -> list[int]:
     return [0, *(epoch for epoch in early if epoch < epochs), epochs]
 
 
-def at_epoch(history: Callable[[], Mapping[int, dict[str, float]]], epoch: int) -> dict[str, float]:
-    """What was found at an epoch."""
-    return history()[epoch]
+def follow(fold: Fold, readout: str, head: str) -> Values:
+    """What is found at each logged epoch of training, and how that went."""
+    fold.begin()
+    network = Network(fold.task.features, readout, head).to(fold.device)
+    seen, asked = (by_node.together(network, fold.side(side)) for side in (fold.known, fold.held_out))
+    found = []
 
+    def look(epoch: int) -> None:
+        if epoch in logged(fold.epochs):
+            answered = by_node.scores(network, asked, right).item()
+            found.append(spread(*gradients(network, seen), seen.graphs) | {"right": answered})
 
-def trained(
-    task: Task,
-    train: Sequence[int],
-    test: Sequence[int],
-    readout: str,
-    head: str,
-    device: str,
-    seed: int,
-    epochs: int,
-) -> dict[int, dict[str, float]]:
-    """What is found at each logged epoch of training, each epoch one step on all graphs to train on."""
-    torch.manual_seed(seed)
-    network = Network(task.graphs[0].x.size(1), readout, head).to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    batch, held_out = (Batch.from_data_list([task.graphs[place] for place in side]) for side in (train, test))
-    batch, held_out = batch.to(device), held_out.to(device)
-    found = {}
-    for epoch in range(epochs + 1):
-        if epoch in logged(epochs):
-            found[epoch] = spread(*gradients(network, batch), batch) | {
-                "accuracy": accuracy(network, held_out)
-            }
-        optimiser.zero_grad()
-        losses(network(batch), batch).mean().backward()
-        optimiser.step()
-    return found
-
-
-def accuracy(network: Network, batch: Batch) -> float:
-    """The share of right answers, of both labels together."""
-    network.eval()
-    with torch.no_grad():
-        right = (network(batch) > 0) == (batch.y > 0)
-    network.train()
-    return right.double().mean().item()
+    trained = by_node.train(network, fold, AIM, look)
+    return found + trained
 
 
 DEMOCRATIC = ("sum", "mean")
@@ -292,32 +262,33 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     """How gradients spread, and where labels meet, before training and at its end."""
     spreading = ("set", "head", "readout", "nodes [%]", "nodes a channel [%]", "Gini")
     meeting = (*spreading[:3], "met [%]", "opposed [%]", "|cosine|", "divided [%]", "right [%]")
-    last = max(present(rows, "epoch"))
-    when = f"at first → after {last} epochs"
-    percent, plain = (100, 0), (1, 2)  # factor and decimals
-    shown = dict.fromkeys((*SPREAD, *LABELS, "accuracy"), percent) | {"gini": plain, "strength": plain}
+    when = f"at first → after {max(present(rows, 'epoch'))} epochs"
     return [
-        table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD, shown), 3),
-        table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "accuracy"), shown), 3),
+        table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD), 3),
+        table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "right")), 3),
     ]
 
 
-def lines(
-    rows: Sequence[Row], metrics: Sequence[str], shown: Mapping[str, tuple[int, int]]
-) -> Iterator[list[str]]:
+def lines(rows: Sequence[Row], metrics: Sequence[str]) -> Iterator[list[str]]:
     """One line for each set, head and readout: the first and the last value of each metric."""
     for data in present(rows, "data"):
-        last = max(present(rows, "epoch", data=data))
         for head in (VECTOR, MAPS):
             for readout in READOUTS:
-                at = partial(average, rows, data=data, head=head, readout=readout)
-                cells = []
-                for metric in metrics:
-                    factor, decimals = shown[metric]
-                    ends = (factor * at(metric=metric, epoch=epoch) for epoch in (0, last))
-                    cells.append(" → ".join(f"{value:.{decimals}f}" for value in ends))
-                yield [data, head, readout, *cells]
+                found = (path(rows, metric, data=data, head=head, readout=readout) for metric in metrics)
+                yield [data, head, readout, *(arrow(*of) for of in zip(metrics, found, strict=True))]
             yield []
+
+
+def path(rows: Sequence[Row], metric: str, **wanted: str) -> list[float]:
+    """A metric at every logged epoch, on average."""
+    epochs = present(rows, "epoch", metric=metric, **wanted)
+    return [average(rows, metric=metric, epoch=epoch, **wanted) for epoch in epochs]
+
+
+def arrow(metric: str, found: Sequence[float]) -> str:
+    """The first and the last value, in percent but for those that are no shares."""
+    factor, decimals = (1, 2) if metric in ("gini", "strength") else (100, 0)
+    return " → ".join(f"{factor * value:.{decimals}f}" for value in (found[0], found[-1]))
 
 
 def cases(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
@@ -328,71 +299,59 @@ def cases(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
-    """The mean is democratic, the max winner-take-all, and labels meet so, on each set with either head."""
+    """Sum and mean share alike, a check; max is winner-take-all, and labels meet so, with either head."""
     for data, head, chosen in cases(rows):
-        yield Finding(f"{data}, {head}", *of_spread(chosen))
-        yield Finding(f"{data}, {head}", *of_labels(chosen, head))
+        last = max(present(chosen, "epoch"))
+        against = by_node.objections(chosen, data, epoch=last)
+        yield Finding(f"{data}, {head}, sum and mean", *of_democracy(chosen), "check", main=False)
+        yield by_node.compared(f"{data}, {head}, max", against, of_winners(chosen))
+        yield by_node.compared(f"{data}, {head}, two labels after max", against, of_labels(chosen, head))
 
 
 def numbers(rows: Sequence[Row]) -> str:
     """How unequal gradients are after training."""
-    last = max(present(rows, "epoch"))
+    last = {"metric": "gini", "epoch": max(present(rows, "epoch"))}
     gini = {
-        name: ends(
-            (average(found, metric="gini", epoch=last, readout=name) for *_, found in cases(rows)), ".2f"
-        )
+        name: ends((average(found, readout=name, **last) for *_, found in cases(rows)), ".2f")
         for name in ("mean", "max")
     }
     return f"Gini coefficient after training: {', '.join(f'{name} {value}' for name, value in gini.items())}"
 
 
-def of_spread(rows: Sequence[Row]) -> tuple[bool, str]:
-    """Whether every node gets the same from sum and mean, and a few get most from max, at every epoch."""
-    epochs = present(rows, "epoch")
-    values = {
-        name: [average(rows, readout=name, metric="gini", epoch=epoch) for epoch in epochs]
-        for name in READOUTS
-    }
-    nodes = [row["value"] for row in rows if row["metric"] == "nodes" and row["readout"] in DEMOCRATIC]
-    democratic = min(nodes) == 1 and max(max(values[name]) for name in DEMOCRATIC) <= TINY
-    takes_all = min(values["max"]) > HALF
-    said = [
-        f"sum and mean {'are' if democratic else 'are not'} democratic",
-        f"max {'is' if takes_all else 'is not'} winner-take-all",
-    ]
-    wins = partial(average, rows, readout="max", metric="nodes a channel")
-    reached = [100 * wins(epoch=epoch) for epoch in (epochs[0], epochs[-1])]
-    ends = ", ".join(f"{name} {found[0]:.2f} → {found[-1]:.2f}" for name, found in values.items())
-    return democratic and takes_all, (
-        f"{' and '.join(said)} "
-        f"(Gini coefficient at first → after {epochs[-1]} epochs: {ends}); in one channel max reaches "
-        f"{reached[0]:.0f} → {reached[1]:.0f} % of the nodes"
+def of_democracy(rows: Sequence[Row]) -> tuple[bool, str]:
+    """Whether sum and mean give every node of a graph the same, so that both labels pull as one."""
+    of_two = [row for row in rows if row["readout"] in DEMOCRATIC]
+    found = {name: [row["value"] for row in of_two if row["metric"] == name] for name in SPREAD + LABELS}
+    equal = min(found["nodes"]) == 1 and max(found["gini"]) <= TINY
+    as_one = min(found["met"]) == 1 and max(found["divided"]) == 0
+    return equal and as_one, (
+        f"every node {'gets' if equal else 'does not get'} the same gradient, and two losses "
+        f"{'' if as_one else 'do not '}pull as one in every graph, at every epoch"
+    )
+
+
+def of_winners(rows: Sequence[Row]) -> tuple[bool, str]:
+    """Whether a few nodes get most from max, at every epoch."""
+    found = {name: path(rows, "gini", readout=name) for name in READOUTS}
+    takes_all = min(found["max"]) > HALF
+    ends = ", ".join(f"{name} {arrow('gini', values)}" for name, values in found.items())
+    return takes_all, (
+        f"max {'is' if takes_all else 'is not'} winner-take-all (Gini coefficient at first → after "
+        f"{max(present(rows, 'epoch'))} epochs: {ends}); in one channel max reaches "
+        f"{arrow('nodes a channel', path(rows, 'nodes a channel', readout='max'))} % of the nodes"
     )
 
 
 def of_labels(rows: Sequence[Row], head: str) -> tuple[bool, str]:
-    """Whether labels agree or disagree as one on all nodes for sum and mean, and fight or miss for max."""
-    of_two = [row for row in rows if row["readout"] in DEMOCRATIC]
-    met = min(row["value"] for row in of_two if row["metric"] == "met") == 1
-    as_one = met and max(row["value"] for row in of_two if row["metric"] == "divided") == 0
-    of_max = partial(average, rows, readout="max")
-    metric = "divided" if head == VECTOR else "met"
-    values = [of_max(metric=metric, epoch=epoch) for epoch in present(rows, "epoch")]
+    """Whether two losses oppose on some winners of a max only, or, with maps, have few nodes in common."""
+    values = path(rows, "divided" if head == VECTOR else "met", readout="max")
     if head == VECTOR:
-        right = min(values) > HALF
-        said = (
-            f"they {'fight' if right else 'do not fight'} over the winners: in {100 * min(values):.0f} % of "
-            "the graphs or more they oppose on some nodes and agree on others"
+        return min(values) > HALF, (
+            f"in {100 * min(values):.0f} % of the graphs or more, the gradients of two losses oppose on some "
+            "nodes and agree on others"
         )
-    else:
-        right = max(values) < HALF
-        said = (
-            f"they {'miss' if right else 'do not miss'} each other: of the nodes that hear one, "
-            f"{100 * max(values):.0f} % or fewer hear both"
-        )
-    return as_one and right, (
-        f"after sum and mean both losses have a gradient at all "
-        f"nodes and {'' if as_one else 'do not '}pull as one in every graph, after max {said}"
+    return max(values) < HALF, (
+        f"of the nodes with a gradient of one loss, {100 * max(values):.0f} % or fewer have one of both"
     )
 
 
@@ -419,13 +378,13 @@ def draw(panel: Axes, rows: Sequence[Row], metric: str) -> None:
     epochs = present(rows, "epoch")
     factor = 1 if metric == "gini" else 100
     for name, marker in zip(READOUTS, "os^Dv", strict=True):
-        values = [factor * average(rows, readout=name, metric=metric, epoch=epoch) for epoch in epochs]
+        values = [factor * value for value in path(rows, metric, readout=name)]
         size, width = (8, 3) if name == "sum" else (4, 1.5)
         panel.plot(epochs, values, f"-{marker}", color=COLOURS[name], markersize=size, linewidth=width)
     label = {
         "gini": "Gini of the gradient norms",
         "divided": "graphs divided [%]",
-        "met": "nodes that hear both [%]",
+        "met": "nodes with both gradients [%]",
     }
     panel.set_xscale("symlog", linthresh=1)
     ticks = [epoch for epoch in epochs if str(epoch).strip("0") in ("", "1")]
@@ -443,41 +402,35 @@ EXPERIMENT = Experiment(
     ),
     claim="A mean shares the gradient among all nodes, a max passes it to the nodes with the maximum",
     theory=(
-        "A mean is democratic: like a sum, it gives every node of a graph the same gradient. A max is "
-        "winner-take-all: few nodes get most. Two labels that are learned at once speak to all nodes "
-        "behind a mean; behind a max they fight over the winners, or, where every label has a map of its "
-        "own, miss each other."
+        "A sum or a mean gives every node of a graph the same gradient; a max gives most to few nodes. Two "
+        "losses therefore both have a gradient at all nodes after a mean; after a max they oppose on some "
+        "winners and agree on others, or, where every label has a map of its own, have few nodes in common."
     ),
     setup=(
-        "GIN with two labels a graph (class, proportion of a kind of node, or size, each cut in two), "
-        "behind one shared vector or with a map of the nodes for each label. The gradient of the loss "
-        "with respect to the node states before the readout: the share of nodes that have any, the Gini "
-        "coefficient of its norms, where both labels meet and whether they pull apart; at first and "
-        "through training, averaged over folds."
+        "GIN with two labels a graph (class, proportion of a kind of node, or size, each cut in two), after "
+        "one shared vector or with a map of the nodes for each label. The gradient of the loss with respect "
+        "to the node states before the readout: the share of nodes that have any, the Gini coefficient of "
+        "its norms, where both labels meet and whether they pull apart; at first and through training (batch "
+        "norm, batches of 32, Adam with a learning rate that halves), averaged over folds. That sum and mean "
+        "give all nodes the same is a theorem, and checked; max is judged where training had converged and "
+        "is ahead of naming the larger part."
     ),
     source=(
         "Average pooling finds the whole extent of an object, max pooling its most telling part: [Zhou et "
         "al. 2016](https://arxiv.org/abs/1512.04150). The gradients themselves: proposition 8 above."
     ),
     caveats=(
-        (
-            "It is the gradient before the readout; what message passing makes of it further down is not "
-            "measured."
-        ),
+        "It is the gradient before the readout, not what message passing makes of it further down.",
         "Two labels that were made of class, composition and size stand for a multi-label problem.",
         "Median and softmax stand beside sum, mean and max; the claim says nothing of them.",
-        (
-            "Nodes that are alike by symmetry tie and share: in rings, where most are, a max is not "
-            "winner-take-all."
-        ),
+        "Nodes that are alike by symmetry share: in rings, where most are, no few nodes get most.",
     ),
     drawings=(
         Drawing(
             "gradients",
-            "For each data set and head, the Gini coefficient of the gradient over nodes and how two "
-            "labels meet, over the epochs, a line for each readout.",
-            "Through training: how unequally nodes share the gradient, and how two labels meet. Sum "
-            "lies under mean.",
+            "For each data set and head, how unequal gradients are and how two labels meet, over the epochs.",
+            "Through training: how unequally nodes share the gradient, and how two labels meet. Sum lies "
+            "under mean.",
         ),
     ),
     prepare=choose,
@@ -487,6 +440,6 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=sentences,
-    options={"folds": FOLDS, "epochs": STEPS},
+    options={"folds": FOLDS, "epochs": by_node.EPOCHS},
     quick={"folds": 2},
 )

@@ -23,9 +23,18 @@ def objections(
     baselines: Mapping[str, Sequence[float]],
 ) -> list[str]:
     """Return what speaks against a comparison, from the rows and the scores of one network on one set."""
+    return objections_to(shares(of_network, score), networks, baselines)
+
+
+def objections_to(
+    converged: Mapping[str, float],
+    networks: Mapping[str, Sequence[float]],
+    baselines: Mapping[str, Sequence[float]],
+) -> list[str]:
+    """Return what speaks against a comparison, from shares of folds that had converged, and scores."""
     found = [
-        f"{readout} had converged in {100 * share:.0f} % of the folds"
-        for readout, share in shares(of_network, score).items()
+        f"{network} had converged in {100 * share:.0f} % of the folds"
+        for network, share in converged.items()
         if share < CONVERGED
     ]
     best, ahead = (max(map(mean, scores.values()), default=0.0) for scores in (networks, baselines))

@@ -275,12 +275,15 @@ class Unchanged:
         return x
 
 
-def node_by_node(batch: PyGBatch, rounds: int) -> Batch:
-    """Return PyG's batch as a GIN takes it, with a row for each node in place of one for each colour."""
+def node_by_node(batch: PyGBatch, rounds: int, copies: int = 1) -> Batch:
+    """Return PyG's batch as a GIN takes it: a row for each node in place of one for each colour."""
     nodes = len(batch.batch)
+    shift = nodes * torch.arange(copies, device=batch.x.device)[:, None]
+    edge_index = (batch.edge_index[:, None] + shift).flatten(1)
     share = batch.x.new_full((nodes,), 1 / max(1, nodes))
-    read = Round((ExactSum(batch.edge_index, nodes),), share, nodes)
-    return Batch(batch.x, (read,) * rounds, Unchanged(), Segments.from_ptr(batch.ptr, nodes), batch.get("y"))
+    read = Round((ExactSum(edge_index, copies * nodes),), share, nodes)
+    graphs = Segments.from_ptr(repeated(batch.ptr, copies), copies * nodes)
+    return Batch(batch.x.repeat(copies, 1), (read,) * rounds, Unchanged(), graphs, batch.get("y"))
 
 
 MATRICES = {"gin": gin_matrices, "sage": sage_matrices, "gcn": gcn_matrices}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from torch_geometric.data import Batch, Data
 
 def fit(
     network: nn.Module,
-    batches: Callable[[], Sequence[Batch]],
-    loss: Callable[[Tensor, Batch], Tensor],
+    batches: Callable[[], Sequence[Any]],
+    loss: Callable[[Tensor, Any], Tensor],
     learning_rate: float,
     epochs: int,
     halve: int = 50,
@@ -37,14 +38,20 @@ def fit(
 
 
 def shuffled(
-    graphs: Sequence[Data], batch_size: int, seed: int, device: str | torch.device, redraw: int = 10
-) -> Callable[[], list[Batch]]:
+    graphs: Sequence[Data],
+    batch_size: int,
+    seed: int,
+    device: str | torch.device,
+    redraw: int = 10,
+    form: Callable[[Batch], Any] = lambda batch: batch,
+) -> Callable[[], list[Any]]:
     """Return what draws the batches of each epoch: other ones every `redraw` epochs, else in another order.
 
+    `form` makes of PyG's batch what the network takes.
     All batches of an epoch have one size, up to one graph: no graph stands alone in a batch norm.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn: list[Batch] = []
+    drawn: list[Any] = []
     pieces, epoch = -(-len(graphs) // batch_size), 0
 
     def of_epoch() -> list[Batch]:
@@ -52,7 +59,7 @@ def shuffled(
         if epoch % redraw == 0:
             order = torch.randperm(len(graphs), generator=generator).tensor_split(pieces)
             drawn[:] = [
-                Batch.from_data_list([graphs[place] for place in piece.tolist()]).to(device)
+                form(Batch.from_data_list([graphs[place] for place in piece.tolist()]).to(device))
                 for piece in order
             ]
         epoch += 1
