@@ -30,7 +30,8 @@ def train(
 ) -> Stack:
     """Train `settings.seeds` networks at once, with the first learning rate, in their states to keep.
 
-    These are the best on the hold-out, or without one the last. A linear head is one layer.
+    These are the best on the hold-out, or without one the last; without epochs, as they were drawn. A linear
+    head is one layer.
     """
     network = new_network(resident, readout, settings, settings.seeds, seed)
     if linear_head:
@@ -38,7 +39,10 @@ def train(
         network.head = head.to(resident.x.device)
     rates = settings.learning_rates[:1] * settings.seeds
     stack = Stack(resident, network, settings, rates, seed, readout)
-    stack.train(positions, hold_out)
+    if settings.epochs:
+        stack.train(positions, hold_out)
+    else:
+        stack.kept = stack.state()
     network.load_state_dict(stack.kept)
     network.eval()
     return stack
@@ -71,8 +75,9 @@ def together(graphs: Sequence[Data], rounds: int, device: str | torch.device = "
 
 
 def twins(graphs: Sequence[Data], splits: Iterable[tuple[Positions, Positions]]) -> str:
-    """Return how many of the graphs to judge on are isomorphic to one to learn from, in words."""
-    same = same_graphs(graphs).tolist()
+    """Return how many of the graphs to judge on are isomorphic to one to learn from, edge labels aside."""
+    bare = [Data(node_label=graph.x.argmax(dim=1), edge_index=graph.edge_index) for graph in graphs]
+    same = same_graphs(bare).tolist()
     found = [
         [same[place] in learned for place in judged]
         for learned, judged in (({same[place] for place in part}, judged) for part, judged in splits)
