@@ -116,12 +116,17 @@ ROUNDS, LEARNING_RATE = 2, 0.01
 
 def linear(network: Network) -> nn.Linear:
     """The head as one layer whose output is the logit of class 1 against class 0."""
-    head = nn.Linear(network.pooled, 1).to(network.head.weight.device)
+    head = nn.Linear(network.pooled, 1).to(device_of(network))
     with torch.no_grad():
         for name, weight in head.named_parameters():
             both = network.head.get_parameter(name)[0]
             weight.copy_((both[1] - both[0]).view_as(weight))
     return head
+
+
+def device_of(network: Network) -> torch.device:
+    """Where a network is."""
+    return next(network.parameters()).device
 
 
 @torch.no_grad()
@@ -133,12 +138,12 @@ def scored(network: Network, batch: Batch) -> Tensor:
 
 def logits(network: Network, graphs: Sequence[Data]) -> Tensor:
     """The logit of every graph [B], on the CPU."""
-    return scored(network, together(graphs, ROUNDS, network.head.weight.device))
+    return scored(network, together(graphs, ROUNDS, device_of(network)))
 
 
 def activation_maps(network: Network, graphs: Sequence[Data], readout: str) -> list[Tensor]:
     """The scores of the nodes of every graph [n], which have the logit as their mean; on the CPU."""
-    batch = together(graphs, ROUNDS, network.head.weight.device)
+    batch = together(graphs, ROUNDS, device_of(network))
     with torch.no_grad():
         states = network.nodes(batch)
     scores = class_activation(linear(network), states, batch.graphs, readout, target=0).detach()
@@ -227,7 +232,7 @@ def deletions(
         left = owner[kept]
         ptr = nn.functional.pad(left.bincount(minlength=len(graphs)).cumsum(0), (1, 0))
         rest: Any = Data(x=x[kept], edge_index=edge_index, batch=left, ptr=ptr)
-        logit = scored(network, node_by_node(rest.to(network.head.weight.device), ROUNDS))
+        logit = scored(network, node_by_node(rest.to(device_of(network)), ROUNDS))
         return (signs * logit).sigmoid().double().mean().item()
 
     return {
@@ -371,7 +376,7 @@ def count(task: Task) -> list[dict[str, float]]:
     return [
         dict(zip(COUNTS, map(kinds.count, order), strict=True))
         for kinds in (
-            [(bool(graph.y == 1), bool(one.any())) for graph, one in zip(task.graphs, nodes, strict=True)]
+            [(bool(y), bool(one.any())) for y, one in zip(task.graphs.targets, nodes, strict=True)]
             for nodes in task.patterns.values()
         )
     ]

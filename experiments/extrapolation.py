@@ -131,7 +131,7 @@ def cut(graphs: GraphSet, seed: int) -> Parts:
     of_classes = [np.flatnonzero(y[order] == label) for label in range(graphs.classes)]
     start = max(upper, min(places[-wanted] if len(places) >= wanted else 0 for places in of_classes))
     small, between, large = (
-        balanced(graphs, part, seed) for part in (order[:half], order[half:start], order[start:])
+        balanced(graphs, part.tolist(), seed) for part in (order[:half], order[half:start], order[start:])
     )
     for part, words in ((small, "smaller half"), (large, f"largest {UPPER:.0%}")):
         if len(part) < 2 * graphs.classes:
@@ -175,7 +175,8 @@ def job_of_baselines(task: Task, resident: Resident, seed: int) -> Job:
     """How many graphs of what size are in each part, and what a baseline gets there."""
     parts = {part: of for part, of in task.parts[seed].items() if of}
     work = {"data": resident.data, "seed": seed, "fold": None}
-    rows = [(work | {"readout": None, "part": part}, ("graphs", "nodes")) for part in parts]
+    sizes: Sequence[str] = ("graphs", "nodes")
+    rows = [(work | {"readout": None, "part": part}, sizes) for part in parts]
     rows += [(work | {"readout": name, "part": part}, ("accuracy",)) for part in parts for name in BASELINES]
     return Job(rows, partial(judge_baselines, task.graphs, resident, parts, seed))
 
