@@ -1,7 +1,7 @@
 """Is a network as accurate on graphs larger than those it learned from, and is it surer without a reason?
 
 Size shift: learn from the smallest half of the graphs, ask about the largest (Buffelli et al., arXiv
-2207.07888). All parts have as many graphs of each class, drawn anew for each seed, so that the shares of the
+2207.07888). All parts have as many graphs of each class, drawn again for each seed, so that the shares of the
 classes, which shift with size, decide nothing. Temperature and calibration error: Guo et al. (arXiv
 1706.04599); average pooling in front of softmax: Lin et al. (arXiv 1312.4400).
 
@@ -521,7 +521,7 @@ EXPERIMENT = Experiment(
         "GIN with batch norm and a linear head learns from the smaller half of the graphs, with a fifth of "
         "them held out to choose the epoch; it is asked about large graphs. Every part has as many graphs of "
         "each class, so that no shift of class shares with size decides. The large part has 100 graphs or "
-        "more, from the largest 40 %. Every seed draws the parts anew and trains two networks, with batches "
+        "more, from the largest 40 %. Every seed draws the parts again and trains two networks, with batches "
         "of 32 and a learning rate of .01 that halves every 50 epochs. Differences over seeds have "
         "corrected resampled t-intervals. Then networks are asked about k = 1 to 16 disjoint copies of "
         "held-out graphs. The embedded rings give way to rings of up to 80 atoms, known or not, each there "
