@@ -328,6 +328,8 @@ def objections(rows: Sequence[Row], data: str) -> list[str]:
         for readout in present(trained, "readout")
     }
     gated = [row for row in trained if row["metric"] in GATE]
+    if not gated:
+        return ["how the networks were trained is not known"]
     return gate.objections(gated, "accuracy", found, {"majority": values(trained, metric="majority")})
 
 
