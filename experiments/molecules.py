@@ -1,4 +1,4 @@
-"""Pictures and names of molecules that are given as graphs, bond orders left aside."""
+"""Molecules that are given as graphs: RDKit's form, names, and pictures with bond orders left aside."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from datasets import rings
 from experiments.figures import INK
 
 LARGEST_POLYGON, INWARDS = 8, 0.5
+AROMATIC = 1.5
+BONDS = {
+    0.0: Chem.BondType.UNSPECIFIED,
+    1.0: Chem.BondType.SINGLE,
+    AROMATIC: Chem.BondType.AROMATIC,
+    2.0: Chem.BondType.DOUBLE,
+    3.0: Chem.BondType.TRIPLE,
+}
 PERIODIC_TABLE = Chem.GetPeriodicTable()
 
 
@@ -51,18 +59,24 @@ def are_elements(node_names: Sequence[str]) -> bool:
 def skeleton(graph: Data, node_names: Sequence[str]) -> str:
     """The canonical SMILES of the graph with single bonds only."""
     elements = [node_names[label] for label in graph.node_label.tolist()]
-    return str(Chem.MolToSmiles(molecule(elements, edges(graph))))
+    return str(Chem.MolToSmiles(molecule(elements, dict.fromkeys(edges(graph), 1.0))))
 
 
-def molecule(elements: Sequence[str], bonds: Sequence[tuple[int, int]]) -> Chem.Mol:
-    """An RDKit molecule in which every bond is single and every atom is given."""
+def molecule(
+    elements: Sequence[str], orders: Mapping[tuple[int, int], float], implicit: bool = False
+) -> Chem.Mol:
+    """An RDKit molecule of these atoms, and hydrogens if `implicit`; bonds of order 0 are of unknown type."""
     result = Chem.RWMol()
     for element in elements:
         atom = Chem.Atom(element)
-        atom.SetNoImplicit(True)
+        atom.SetNoImplicit(not implicit)
         result.AddAtom(atom)
-    for first, second in bonds:
-        result.AddBond(first, second, Chem.BondType.SINGLE)
+    for (first, second), order in orders.items():
+        result.AddBond(first, second, BONDS[order])
+        if order == AROMATIC:
+            result.GetBondBetweenAtoms(first, second).SetIsAromatic(True)
+            for end in (first, second):
+                result.GetAtomWithIdx(end).SetIsAromatic(True)
     result.UpdatePropertyCache(strict=False)
     Chem.FastFindRings(result)
     return result.GetMol()
@@ -140,7 +154,7 @@ def depiction(
 ) -> dict[int, np.ndarray]:
     """Where RDKit draws the atoms."""
     number = {node: position for position, node in enumerate(nodes)}
-    drawn = molecule(elements, [(number[first], number[second]) for first, second in bonds])
+    drawn = molecule(elements, {(number[first], number[second]): 1.0 for first, second in bonds})
     rdDepictor.SetPreferCoordGen(True)
     rdDepictor.Compute2DCoords(drawn)
     return dict(zip(number, drawn.GetConformer().GetPositions()[:, :2], strict=True))

@@ -18,15 +18,19 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from datasets import GraphSet, covers, rings
 from datasets.collisions import collisions, colours
 from experiments import figures
-from experiments.console import Table, UserError, table, tracked
+from experiments.console import Table, UserError, table
 from experiments.experiment import Drawing, Experiment, Finding, span
-from experiments.models import GIN, RowLinear
+from experiments.jobs import Job, carry_out
+from experiments.learning.batches import Batch
+from experiments.learning.loop import fit
+from experiments.learning.networks import Network, StackedLinear
 from experiments.records import Row, RowLog, present
+from experiments.trained import together
 from readouts import readout
 from readouts.nn import AttentionReadout, LogSumExpReadout, SizeAwareMeanReadout
 
@@ -39,7 +43,7 @@ APART = 1e-4
 PROPORTIONAL = ("mean", "max", "min", "median", "std")
 BLIND = (*PROPORTIONAL, "attention")
 COUNTING = (*BLIND, "sum", "logsumexp")
-SAMPLE, LAYERS, WIDTH = 24, 3, 16
+SAMPLE, ROUNDS, WIDTH = 24, 3, 16
 SHEETS, GROWTH, STEPS = (2, 3, 5), (2, 4, 8, 16), 200
 MOMENTS = (((0, 4, 5), (1, 2, 6)), ((0, 3, 5, 6), (1, 2, 4, 7)))
 
@@ -65,7 +69,7 @@ def choose(graphs: GraphSet, device: str, seed: int) -> Ground:
     picked = [position for position in order if graphs[position].num_nodes > 0][:SAMPLE]
     if not picked:
         raise UserError(f"{graphs.name}: expected graphs with nodes, got none.")
-    found = islice(collisions(colours(graphs, LAYERS)[LAYERS], "mean"), 2 * SAMPLE)
+    found = islice(collisions(colours(graphs, ROUNDS)[ROUNDS], "mean"), 2 * SAMPLE)
     pairs = tuple((bare(graphs[i]), bare(graphs[j])) for i, j in found if graphs[i].num_nodes > 0)
     return Ground(graphs.name, tuple(bare(graphs[position]) for position in picked), pairs, device)
 
@@ -129,9 +133,10 @@ def equal_sizes(ground: Ground) -> list[Pair]:
 def states(graphs: Sequence[Data], dtype: torch.dtype, seed: int, device: str) -> tuple[Tensor, Batch]:
     """Node states of a random network, [N, width], and the batch that they belong to."""
     torch.manual_seed(seed)
-    network = GIN(graphs[0].x.size(1), 1, "mean", WIDTH, LAYERS).to(device, dtype).eval()
-    batch = Batch.from_data_list(list(graphs)).to(device)
-    batch.x = batch.x.to(dtype)
+    network = Network("gin", "mean", graphs[0].x.size(1), 1, WIDTH, ROUNDS).to(device, dtype).eval()
+    batch = together(
+        [Data(x=graph.x.to(dtype), edge_index=graph.edge_index) for graph in graphs], ROUNDS, device
+    )
     with torch.no_grad():
         return network.nodes(batch), batch
 
@@ -139,14 +144,15 @@ def states(graphs: Sequence[Data], dtype: torch.dtype, seed: int, device: str) -
 def embed(graphs: Sequence[Data], dtype: torch.dtype, seed: int, device: str) -> Outputs:
     """What each readout makes of the states of every graph, [B, width] each."""
     nodes, batch = states(graphs, dtype, seed, device)
-    gate = RowLinear(WIDTH, 1).to(device, dtype).eval()
-    size = batch.num_graphs
+    gate = StackedLinear(WIDTH, 1).to(device, dtype).eval()
+    learned = {
+        "attention": AttentionReadout(gate),
+        "logsumexp": LogSumExpReadout(),
+        "mean, log n": SizeAwareMeanReadout(),
+    }
     with torch.no_grad():
-        outputs = {name: readout(nodes, batch.batch, name, size=size) for name in (*PROPORTIONAL, "sum")}
-        outputs["attention"] = AttentionReadout(gate)(nodes, batch.batch, dim_size=size)
-        outputs["logsumexp"] = LogSumExpReadout()(nodes, batch.batch, dim_size=size)
-        outputs["mean, log n"] = SizeAwareMeanReadout()(nodes, batch.batch, dim_size=size)
-    return outputs
+        outputs = {name: readout(nodes, batch.graphs, name) for name in (*PROPORTIONAL, "sum")}
+        return outputs | {name: module(nodes, batch.graphs) for name, module in learned.items()}
 
 
 def deviation(values: Tensor, expected: Tensor) -> float:
@@ -236,15 +242,15 @@ def gradients(ground: Ground, dtype: torch.dtype, seed: int) -> Numbers:
     found = {}
     for name in ("sum", "mean", "max"):
         x = nodes.clone().requires_grad_()
-        out = readout(x, batch.batch, name, size=batch.num_graphs)
+        out = readout(x, batch.graphs, name)
         (grad,) = torch.autograd.grad(out.sum(), x)
         if name == "max":
-            lost = nodes < out.detach()[batch.batch]
-            total = readout(grad, batch.batch, "sum", size=batch.num_graphs)
+            lost = nodes < out.detach()[batch.graphs.index]
+            total = readout(grad, batch.graphs, "sum")
             found["losers of max"] = float((grad * lost).abs().max())
             found["winners of max"] = deviation(total, torch.ones_like(total))
         else:
-            n = batch.ptr.diff()[batch.batch].unsqueeze(1).to(dtype)
+            n = batch.graphs.count[batch.graphs.index].unsqueeze(1).to(dtype)
             found[name] = deviation(grad, (1 / n if name == "mean" else torch.ones_like(n)).expand_as(grad))
     return found
 
@@ -265,19 +271,17 @@ def logits(ground: Ground, dtype: torch.dtype, seed: int) -> Numbers:
 def proportions(ground: Ground, dtype: torch.dtype, seed: int) -> Numbers:
     """A head learns proportions of kinds from the graphs, and is then asked about copies of them."""
     large = [covers.copies(graph, GROWTH[-1]) for graph in ground.graphs]
-    batches = [Batch.from_data_list(list(side)).to(ground.device) for side in (ground.graphs, large)]
+    sides = [together(graphs, 0, ground.device) for graphs in (ground.graphs, large)]
     found = {}
     for name in ("mean", "sum"):
-        seen, new = (readout(b.x.to(dtype), b.batch, name, size=b.num_graphs) for b in batches)
-        target = readout(batches[0].x.to(dtype), batches[0].batch, "mean", size=batches[0].num_graphs)
+        seen, new = (readout(side.x.to(dtype), side.graphs, name) for side in sides)
+        target = readout(sides[0].x.to(dtype), sides[0].graphs, "mean")
         torch.manual_seed(seed)
         head = nn.Sequential(nn.Linear(ground.kinds, 64), nn.ReLU(), nn.Linear(64, ground.kinds))
         head = head.to(ground.device, dtype)
-        optimiser = torch.optim.Adam(head.parameters(), lr=0.01)
-        for _ in range(STEPS):
-            optimiser.zero_grad()
-            (head(seen) - target).square().mean().backward()
-            optimiser.step()
+        loss = partial(squared, target=target)
+        for _ in fit(head, lambda seen=seen: [seen], loss, 0.01, STEPS, STEPS):  # type: ignore[misc]
+            pass
         with torch.no_grad():
             learned, asked = head(seen), head(new)
         if name == "mean":
@@ -286,6 +290,11 @@ def proportions(ground: Ground, dtype: torch.dtype, seed: int) -> Numbers:
             errors = [(answer - target).square().mean().sqrt().item() for answer in (learned, asked)]
             found["error growth of sum"] = errors[1] / max(errors[0], 1e-9)
     return found
+
+
+def squared(outputs: Tensor, batch: Tensor, target: Tensor) -> Tensor:
+    """The mean square error."""
+    return (outputs - target).square().mean()
 
 
 @dataclass(frozen=True)
@@ -318,16 +327,20 @@ PROPOSITIONS = (
 
 def measure(grounds: Sequence[Ground], log: RowLog, seed: int) -> list[Row]:
     """The largest deviation or the least distance of everything that a proposition speaks of."""
-    rows = []
+    jobs = []
     for ground in grounds:
-        runs = [(number, dtype) for number in range(1, len(PROPOSITIONS) + 1) for dtype in DTYPES]
-        for number, dtype in tracked(runs, f"propositions on {ground.data}"):
-            proposition = PROPOSITIONS[number - 1]
-            work = {"data": ground.data, "readout": None, "seed": seed, "fold": None}
-            work |= {"proposition": number, "dtype": dtype, "graphs": len(ground.graphs)}
-            compute = partial(proposition.measure, ground, DTYPES[dtype], seed)
-            rows += log.measure(work, (*proposition.equal, *proposition.apart), compute)
-    return rows
+        for number, proposition in enumerate(PROPOSITIONS, start=1):
+            for dtype in DTYPES:
+                work = {"data": ground.data, "readout": None, "seed": seed, "fold": None}
+                work |= {"proposition": number, "dtype": dtype, "graphs": len(ground.graphs)}
+                metrics = (*proposition.equal, *proposition.apart)
+                jobs.append(Job([(work, metrics)], partial(check, number, ground, dtype, seed)))
+    return carry_out(jobs, log, "propositions")
+
+
+def check(number: int, ground: Ground, dtype: str, seed: int) -> list[Numbers]:
+    """The numbers of one proposition."""
+    return [PROPOSITIONS[number - 1].measure(ground, DTYPES[dtype], seed)]
 
 
 def measured(rows: Sequence[Row], data: str, number: int, dtype: str) -> Numbers:
@@ -460,7 +473,7 @@ EXPERIMENT = Experiment(
     claim="Ten propositions about readouts hold in numbers, in float32 and in float64",
     theory=(
         "What theory says of sums, means and maxima of node states holds of real graphs, of their copies "
-        "and covers, with random weights, up to rounding and often to the bit."
+        "and covers, with random weights, up to rounding and often to the bit: ten checks."
     ),
     setup=(
         "Each proposition says of some numbers that they are equal (the largest relative deviation is "

@@ -20,7 +20,7 @@ OPTIONS = {
     "propositions": "",
     "robustness": FEW,
     "accuracy": f"{FEW} --readout sum median attention",
-    "activation-maps": "--folds 2 --steps 1",
+    "activation-maps": "--folds 2 --epochs 1 --pattern 1",
     "extrapolation": "--seeds 2 --epochs 2",
     "gradients": FEW,
     "heads": f"{FEW} --seeds 2",
@@ -64,7 +64,7 @@ SETS = {
 
 ONE_CLASS = "all 24 graphs are of one class; {} needs two."
 REFUSED = {
-    ("activation-maps", kind): "expected MUTAG or Mutagenicity, sets of mutagens, got ODD" for kind in SETS
+    ("activation-maps", "one class"): "--label: expected one of 1 classes of ODD",
 }
 REFUSED |= {
     (name, "one class"): ONE_CLASS.format(name) for name in ("accuracy", "extrapolation", "excitation")

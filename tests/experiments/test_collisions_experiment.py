@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from datasets import load
+from datasets import GraphSet, covers, load, rings
 from experiments import collisions
 from experiments.__main__ import main
 from experiments.records import RowLog, pick
@@ -40,6 +40,17 @@ def test_rings_are_all_alike_to_the_mean(tmp_path):
     families = [graph.family for graph in graphs]
     alike = sum(families.count(family) * (families.count(family) - 1) // 2 for family in set(families))
     assert pick(rows, readout="mean", depth=1, aggregation="sum", metric="pairs") == alike
+
+
+def test_pairs_of_graphs_in_pieces_are_counted_apart(tmp_path):
+    one, other = rings.ring("crown ether", 1), rings.ring("crown ether", 2)
+    graphs = GraphSet("three", (one, other, covers.copies(one, 3)), 2)
+    with RowLog(tmp_path, "collisions") as log:
+        rows = collisions.measure([graphs], log, depth=3)
+    at = {"depth": 3, "aggregation": "sum", "readout": "mean"}
+    assert [pick(rows, **at, metric=metric) for metric in ("pairs", collisions.CONNECTED)] == [3, 1]
+    (found,) = collisions.findings(rows)
+    assert "after 3 rounds: 3 (1 of connected graphs) with injective" in found.numbers
 
 
 def test_pairs_are_listed_with_names():

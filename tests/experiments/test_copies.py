@@ -7,6 +7,8 @@ import torch
 
 from datasets import load
 from experiments import copies
+from experiments.learning.batches import reside
+from experiments.learning.training import Settings
 from experiments.records import RowLog
 
 FOLDS, EPOCHS = 2, 100
@@ -14,12 +16,12 @@ FOLDS, EPOCHS = 2, 100
 
 @pytest.fixture(scope="module")
 def task():
-    return copies.choose(load("rings"), None, seed=0)
+    return copies.choose(load("rings"), None, seed=0, folds=FOLDS)
 
 
 def run(task, folder):
     with RowLog(folder, "copies") as log:
-        return copies.measure([task], log, "cpu", seed=0, folds=FOLDS, epochs=EPOCHS)
+        return copies.measure([task], log, "cpu", seed=0, epochs=EPOCHS)
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +42,22 @@ def test_sum_and_size_tell_all_held_out_molecules(measured, readout):
 
 
 def test_training_is_deterministic(task, measured):
-    train, test = copies.split(task, FOLDS, seed=0)[1]
-    again = copies.train_and_judge(task, train, test, "sum", "cpu", 1, EPOCHS)
+    settings = Settings(copies.ROUNDS, copies.WIDTH, learning_rates=(copies.LEARNING_RATE,), epochs=EPOCHS)
+    resident = reside(task.both_forms(), "gin", copies.ROUNDS)
+    (again,) = copies.train_and_judge(resident, task.splits[1], "sum", settings, 1)
     assert again == {metric: copies.of(measured, "rings", "sum", metric)[1] for metric in copies.METRICS}
 
 
 def test_every_molecule_but_the_extremes_is_tested_once(task):
-    folds = copies.split(task, 4, seed=3)
-    tested = [position for _, test in folds for position in test]
+    cut = lambda seed: copies.choose(load("rings"), None, seed, 4)  # noqa: E731
+    found = cut(3)
+    tested = [position for _, test in found.splits for position in test]
     untested = set(range(len(task.graphs))) - set(tested)
     assert len(tested) == len(set(tested))
     assert len(untested) == 2 * len(set(task.strata))
-    assert all(sorted([*train, *test]) == list(range(len(task.graphs))) for train, test in folds)
-    assert {max(len(test) for _, test in folds) - min(len(test) for _, test in folds)} <= {0, 1}
-    assert folds != copies.split(task, 4, seed=4)
+    assert all(sorted([*train, *test]) == list(range(len(task.graphs))) for train, test in found.splits)
+    assert {max(len(test) for _, test in found.splits) - min(len(test) for _, test in found.splits)} <= {0, 1}
+    assert found.splits != cut(4).splits
 
 
 def test_default_k_outgrows_every_molecule(task):
@@ -65,13 +69,12 @@ def test_default_k_outgrows_every_molecule(task):
 
 
 def test_large_sets_are_sampled_and_it_is_said(monkeypatch):
-    monkeypatch.setattr(copies, "SAMPLE", 10)
-    task = copies.choose(load("rings"), 2, seed=0)
-    said = "rings: 10 graphs (a seeded sample of 40), each against 2 copies of it; "
-    assert (
-        task.sentence == said + "the smallest and the largest of each class or family are always trained on."
-    )
-    assert task.strata != copies.choose(load("rings"), 2, seed=1).strata
+    monkeypatch.setattr(copies, "SAMPLE", 20)
+    task = copies.choose(load("rings"), 2, seed=0, folds=2)
+    said = "rings: 20 graphs (a seeded sample of 40), each against 2 copies of it; "
+    said += "the smallest and the largest of each class or family are always trained on; "
+    assert task.sentence.startswith(f"{said}of those held out 0 of ")
+    assert task.strata != copies.choose(load("rings"), 2, seed=1, folds=2).strata
 
 
 def test_ties_count_one_half():

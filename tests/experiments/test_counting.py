@@ -32,9 +32,9 @@ def bags(count, kinds=3, classes=2, seed=0):
 
 
 def run(graphs, folder, epochs=3):
-    task = counting.choose(graphs, seed=0)
+    task = counting.choose(graphs, seed=0, folds=3)
     with RowLog(folder, "counting") as log:
-        return task, counting.measure([task], log, "cpu", seed=0, folds=3, epochs=epochs)
+        return task, counting.measure([task], log, "cpu", seed=0, epochs=epochs)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,9 @@ def test_a_rerun_has_the_same_rows(measured, tmp_path):
     task, rows = measured
     again = run(bags(60), tmp_path)[1]
     assert [row["value"] for row in again] == [row["value"] for row in rows]
-    assert len(rows) == 3 * 3 * 3 * 4
-    assert task.sentence == "bags: 60 graphs, held out in turns."
+    assert len(rows) == 3 * 3 * (3 * 4 + 4 + 2)
+    assert task.sentence.startswith("bags: 60 graphs, held out in turns; ")
+    assert task.sentence.endswith(" of 60 have an isomorphic twin among those learned from.")
 
 
 def test_verdicts_can_come_out_against_the_claim():
@@ -75,6 +76,19 @@ def test_verdicts_can_come_out_against_the_claim():
     held, said = counting.of_states(error)
     assert not held
     assert said.startswith("counts off mean (.000)")
+    all_pairs |= claimed | {("sum", "presence"): -0.1}
+    held, said = counting.of_states(error)
+    assert not held  # presence is asked, too
+    assert "presence off sum" in said
+
+
+def test_networks_that_were_not_trained_decide_nothing(measured):
+    _, rows = measured
+    atoms, drawn, trained = counting.findings(rows)
+    assert (atoms.kind, drawn.kind, trained.kind) == ("check", "finding", "finding")
+    assert drawn.holds is not None
+    assert trained.holds is None  # classes of these graphs are by turns: no network can know them
+    assert "had converged" in trained.numbers or "is not ahead" in trained.numbers
 
 
 def test_errors_are_in_units_of_a_blind_guess():
@@ -84,16 +98,15 @@ def test_errors_are_in_units_of_a_blind_guess():
 
 
 def test_graphs_of_unknown_kinds_are_not_asked_about():
-    task = counting.choose(bags(6), 0)
     counts = np.ones((6, 3))
     counts[2:, 1] = 0
     counts[1, 1], counts[0, 2] = 0, 4
-    asked = [test for _, test in counting.split(task, counts, 3, 0)]
-    assert sorted(graph for test in asked for graph in test) == [1, 2, 3, 4, 5]
+    sides = counting.split("bags", counts, 3, 0)
+    assert sorted(graph for _, test in sides for graph in test) == [1, 2, 3, 4, 5]
     with pytest.raises(UserError, match="bags: every graph held out in one of 6 folds"):
-        counting.split(task, counts, 6, 0)
-    for train, test in counting.split(task, counts, 3, 0):
-        assert counting.judge(lambda: counts, counts, train, test)[counting.EXACT] == 1
+        counting.split("bags", counts, 6, 0)
+    for train, test in sides:
+        assert counting.judge(counts, counts, train, test)[counting.EXACT] == 1
 
 
 def test_one_class_trains_no_network(tmp_path):
@@ -108,7 +121,7 @@ def test_too_many_kinds_are_refused(kinds):
     graph = Data(x=torch.zeros(2, kinds), edge_index=torch.empty(2, 0, dtype=torch.int64))
     graph.y = torch.tensor([0])
     with pytest.raises(UserError, match=f"few: expected 1 to 200 kinds .* got {kinds}"):
-        counting.choose(GraphSet("few", (graph, graph), 1), seed=0)
+        counting.choose(GraphSet("few", (graph, graph), 1), seed=0, folds=2)
 
 
 def test_too_many_folds_are_refused(tmp_path, capsys):
@@ -118,10 +131,8 @@ def test_too_many_folds_are_refused(tmp_path, capsys):
 
 @pytest.mark.skipif(MIRROR is None, reason="READOUTS_TU_MIRROR is not set")
 def test_every_count_of_mutag_off_the_sum():
-    graphs = load("MUTAG", MIRROR)
-    task = counting.choose(graphs, 0)
-    counts = counting.kind_counts(task.graphs)
-    train, test = counting.split(task, counts, 4, 0)[0]
-    judged = counting.judge(lambda: counts, counts, train, test)
+    task = counting.choose(load("MUTAG", MIRROR), 0, 4)
+    counts = counting.kind_counts(task.graphs.graphs)
+    judged = counting.judge(counts, counts, *task.splits[0])
     assert judged["counts"] < 1e-9
     assert judged[counting.EXACT] == 1

@@ -51,7 +51,7 @@ def test_rerun_measures_nothing(output, folder, monkeypatch):
     before = {name: (folder / f"{name}.jsonl.gz").read_bytes() for name in NAMES}
     figures = {path: path.read_bytes() for path in folder.glob("*.*g")}
     monkeypatch.setattr("experiments.copies.train_and_judge", pytest.fail)
-    monkeypatch.setattr("experiments.tower.embed", pytest.fail)
+    monkeypatch.setattr("experiments.tower.compare", pytest.fail)
     assert main(["demo", "--out", str(folder)]) == 0
     assert {name: (folder / f"{name}.jsonl.gz").read_bytes() for name in NAMES} == before
     assert {path: path.read_bytes() for path in folder.glob("*.*g")} == figures
