@@ -20,6 +20,7 @@ OPTIONS = {
     "propositions": "",
     "robustness": FEW,
     "accuracy": f"{FEW} --readout sum median attention",
+    "properties": "--folds 2 --steps 2",
     "activation-maps": "--folds 2 --steps 1",
     "extrapolation": "--seeds 2 --epochs 2",
     "gradients": FEW,
@@ -66,6 +67,7 @@ ONE_CLASS = "all 24 graphs are of one class; {} needs two."
 REFUSED = {
     ("activation-maps", kind): "expected MUTAG or Mutagenicity, sets of mutagens, got ODD" for kind in SETS
 }
+REFUSED |= {("properties", kind): "ODD: expected molecules whose atoms and bond orders" for kind in SETS}
 REFUSED |= {
     (name, "one class"): ONE_CLASS.format(name) for name in ("accuracy", "extrapolation", "excitation")
 }

@@ -27,14 +27,12 @@ BONDS = {
     "Mutagenicity": (BondType.SINGLE, BondType.DOUBLE, BondType.TRIPLE),
     "rings": (BondType.ZERO, BondType.SINGLE, BondType.DOUBLE),
 }
-PAULING = dict(
-    pair.split(":")
-    for pair in (
-        "H:2.20 Li:0.98 Be:1.57 B:2.04 C:2.55 N:3.04 O:3.44 F:3.98 Na:0.93 Mg:1.31 Al:1.61 Si:1.90 P:2.19 "
-        "S:2.58 Cl:3.16 K:0.82 Ca:1.00 Fe:1.83 Co:1.88 Ni:1.91 Cu:1.90 Zn:1.65 As:2.18 Se:2.55 Br:2.96 "
-        "Ag:1.93 In:1.78 Sn:1.96 I:2.66 Ba:0.89 Pt:2.28 Au:2.54 Hg:2.00 Pb:2.33"
-    ).split()
-)
+_ELECTRONEGATIVITY = """
+H:2.20 Li:0.98 Be:1.57 B:2.04 C:2.55 N:3.04 O:3.44 F:3.98 Na:0.93 Mg:1.31 Al:1.61 Si:1.90 P:2.19 S:2.58
+Cl:3.16 K:0.82 Ca:1.00 Fe:1.83 Co:1.88 Ni:1.91 Cu:1.90 Zn:1.65 As:2.18 Se:2.55 Br:2.96 Ag:1.93 In:1.78
+Sn:1.96 I:2.66 Ba:0.89 Pt:2.28 Au:2.54 Hg:2.00 Pb:2.33
+"""
+PAULING = dict(pair.split(":") for pair in _ELECTRONEGATIVITY.split())
 
 
 @dataclass(frozen=True)

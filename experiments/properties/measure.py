@@ -1,19 +1,17 @@
 """Which readout for which kind of target? The same network on what RDKit computes of molecules.
 
 Targets grow with the molecule (extensive), are averages (intensive), or ask what exists. The networks of a
-readout, one for each target and learning rate, are one stack that is trained at once. Folds have equal sizes
+readout, one for each target, are one stack that is trained at once. Folds have equal sizes
 of molecules; under the split by size, a fold learns from the small molecules among those that it would learn
 from, and is asked about the large ones among those that it would be asked about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from importlib import metadata
-from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -28,22 +26,17 @@ from torch_geometric.data import Data
 
 from datasets import GraphSet
 from datasets.splits import Split, stratified_folds
-from experiments import figures
 from experiments.accuracy.baselines import OF_CLASSES, OF_NUMBERS
-from experiments.console import Table, UserError, table
-from experiments.descriptors import EXISTENTIAL, EXTENSIVE, INTENSIVE, TARGETS, Molecules, Target, describe
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.console import UserError
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import VIEWS, Resident, reside
 from experiments.learning.goals import Goal, Integers
-from experiments.learning.networks import READOUTS, Network, StackedNorm
+from experiments.learning.networks import Network, StackedNorm
 from experiments.learning.training import Settings, Stack, new_network
-from experiments.options import number
-from experiments.records import Row, RowLog, present
+from experiments.properties.targets import TARGETS, Molecules, Target, describe
+from experiments.records import Row, RowLog
 from experiments.samples import drawn, sampled
-from experiments.statistics import LEVEL, holm, interval
 
-CLAIMED = {EXTENSIVE: "sum", INTENSIVE: "mean", EXISTENTIAL: "max"}
 NETWORKS = ("sum", "mean", "max", "size-aware mean", "sum+mean+max")
 CONSTANT, SIZE, COUNTS, LINEAR = "constant", "size only", "counts only", "linear in counts"
 BASELINES = (CONSTANT, SIZE, COUNTS, LINEAR)
@@ -187,13 +180,13 @@ def measure(
     steps: int,
 ) -> list[Row]:
     """Errors of all networks and baselines on all targets, and what each readout could reach."""
-    rows = []
+    rows, readouts = [], tuple(dict.fromkeys(readout))
     for task in tasks:
         resident = reside(task.graphs, "gin", ROUNDS)
         y = torch.from_numpy(task.values).float()
         resident = replace(resident, classes=len(task.targets), y=y).to(device)  # an output for each target
         parts = list(splits_of(task, folds, seed))
-        jobs = [job for part in parts for job in jobs_of(task, resident, part, folds, seed, readout, steps)]
+        jobs = [job for part in parts for job in jobs_of(task, resident, part, folds, seed, readouts, steps)]
         about = {"seed": None, "fold": None, "molecules": len(task.graphs), "rounds": ROUNDS}
         limits = [
             (about | of_target(task, target) | {"readout": view}, ("ceiling",))
@@ -310,47 +303,4 @@ def ceilings(resident: Resident, task: Task) -> list[dict[str, float]]:
         y = resident.y[:, [place]].cpu()
         goal = Several.of((target,), y)
         found += [{"ceiling": goal.ceiling(seen[view], y)} for view in range(len(VIEWS))]
-    return found
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One target of a set under one split: the skill of every method, a number a fold.
-
-    Skill is the share of the constant's error that is removed; that error is averaged over the folds first.
-    """
-
-    data: str
-    split: str
-    target: str
-    kind: str
-    skill: Mapping[str, NDArray[np.float64]]
-
-    def score(self, method: str) -> float:
-        """The mean skill of a method."""
-        return float(self.skill[method].mean())
-
-    @property
-    def best(self) -> str:
-        """The network of the best mean."""
-        return max(NETWORKS, key=self.score)
-
-    @property
-    def ahead(self) -> bool:
-        """Whether that network is ahead of all baselines: without, there is nothing to compare."""
-        return self.score(self.best) > max(map(self.score, BASELINES))
-
-
-def cells(rows: Sequence[Row]) -> list[Cell]:
-    """All targets of all sets under both splits."""
-    errors: dict[tuple[str, str, str, str], dict[str, dict[int, float]]] = {}
-    for row in rows:
-        if row["metric"] == "error":
-            key = row["data"], row["split"], row["target"], row["kind"]
-            errors.setdefault(key, {}).setdefault(row["readout"], {})[row["fold"]] = row["value"]
-    found = []
-    for key, of_methods in errors.items():
-        folds = {name: np.array([part[fold] for fold in sorted(part)]) for name, part in of_methods.items()}
-        unit = float(folds[CONSTANT].mean()) or 1.0
-        found.append(Cell(*key, {name: (folds[CONSTANT] - part) / unit for name, part in folds.items()}))
     return found
