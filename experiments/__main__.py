@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from experiments.console import UserError, say
 from experiments.experiment import Experiment, command_line
-from experiments.options import COMMON, Command, Option, Scheduler, load_sets, number, resolve
+from experiments.options import COMMON, PARALLEL, Command, Option, load_sets, number, resolve
 
 EXPERIMENTS = (
     "collisions",
@@ -83,14 +83,18 @@ def command_of_experiment(experiment: Experiment) -> Any:
     )
 
 
+def options_of(experiment: Experiment, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an experiment: those given that it has, and the defaults of the others."""
+    return {name: given.get(name, option.default) for name, option in experiment.parameters.items()}
+
+
 def demo(given: Mapping[str, Any]) -> None:
     """Run three experiments, and sum them up in three lines."""
     from experiments.copies import headline
     from experiments.run import run
 
     for experiment in map(load, DEMO):
-        defaults = {name: option.default for name, option in experiment.parameters.items()}
-        rows = run(experiment, {**defaults, **given})
+        rows = run(experiment, options_of(experiment, given))
     say("", *headline(rows), "")
 
 
@@ -103,14 +107,13 @@ def run_all(given: Mapping[str, Any]) -> None:
     run.begin(out)
     names, notes = (list(dict.fromkeys(given["data"])), []) if given["data"] else default_data(given)
     load_sets(names, given, takes_numbers=True)
-    jobs = {"jobs": given["jobs"] or os.cpu_count() or 1, "scheduler": given["scheduler"]}
-    chosen = []
-    for experiment in (found for found in load_all() if found.in_all):
-        options = {name: option.default for name, option in experiment.parameters.items()}
-        options |= {name: given[name] for name in COMMON} | {"data": names}
-        options |= experiment.quick if quick else {}
-        options |= {name: value for name, value in jobs.items() if name in experiment.options}
-        chosen.append((experiment, options))
+    common = {name: given[name] for name in COMMON | PARALLEL} | {"data": names}
+    common |= {"jobs": given["jobs"] or os.cpu_count() or 1}
+    chosen = [
+        (experiment, options_of(experiment, common) | (dict(experiment.quick) if quick else {}))
+        for experiment in load_all()
+        if experiment.in_all
+    ]
     about = {"command": command_line("all", ALL, given), "quick": quick, "notes": notes}
     run.run_all(chosen, out, about)
     say(*(f"wrote {path}" for path in report.write(load_all(), out)))
@@ -153,14 +156,15 @@ README = Annotated[
         exists=True, dir_okay=False, help="Also rewrite the results in this file, between its two markers."
     ),
 ]
-ALL = COMMON | {
+ALL = {
+    **COMMON,
+    **PARALLEL,
     "data": Option(ALL_DATA, []),
     "quick": Option(QUICK, False),
-    "jobs": number(None, 1, "Processes for accuracy, of one thread each.", show_default="one a core"),
-    "scheduler": Option(Scheduler, None),
+    "jobs": number(None, 1, "Processes, of one thread each.", show_default="one a core"),
 }
 OTHERS: dict[str, tuple[str, Mapping[str, Option], Callable[[Any], object]]] = {
-    "demo": ("Run collisions, tower and copies, and sum them up in three lines.", COMMON, demo),
+    "demo": ("Run collisions, tower and copies, and sum them up in three lines.", COMMON | PARALLEL, demo),
     "all": (
         "Run all experiments but speed and scaling, which want a quiet machine, and write the report.",
         ALL,

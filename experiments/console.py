@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table as RichTable
 
 WIDTH_WITHOUT_TERMINAL = 100
@@ -43,10 +50,19 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"Cannot write {path}: {problem.strerror or problem}.") from problem
 
 
-def tracked(items: Sequence[Item], description: str) -> Iterable[Item]:
-    """Walk through the items behind a progress bar, which only a terminal gets to see."""
+def tracked(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
+    """Walk through the items with a progress bar and the time left, which only a terminal gets to see."""
     console = Console(stderr=True)
-    return track(items, description, console=console, transient=True, disable=not console.is_terminal)
+    return walk(items, description, total, console) if console.is_terminal else items
+
+
+def walk(items: Iterable[Item], description: str, total: int | None, console: Console) -> Iterator[Item]:
+    """The same on a terminal; the time left is estimated from all items so far, however long one takes."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, *times, console=console, transient=True, speed_estimate_period=float("inf"))
+    with bar:
+        yield from bar.track(items, total, description=description)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLLOWED, WHOLE = ("experiments", "datasets"), "readouts"
-HARNESS = {
-    f"experiments.{name}" for name in ("console", "experiment", "figures", "options", "records", "run")
-}
+NOT_MEASURING = "cluster console experiment figures jobs options parallel records run"
+HARNESS = {f"experiments.{name}" for name in NOT_MEASURING.split()}
 CORE = "readouts.kernels.native"  # its own sources are in csrc/
 
 Name = tuple[str, str]  # module and definition; "" is all of the module

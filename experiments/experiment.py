@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from experiments.console import Table
 from experiments.digest import digest
-from experiments.options import COMMON, OF_THE_READER, RINGS, Option
+from experiments.options import COMMON, OF_THE_READER, PARALLEL, RINGS, Option
 from experiments.records import Row
 
 MOST_TOLD = 100
@@ -120,6 +120,7 @@ class Experiment:
     example: Sequence[str] = ()  # options that the command needs
     on_device: bool = True
     in_all: bool = True
+    parallel: bool = False  # takes --jobs and --scheduler: `measure` calls `experiments.jobs.carry_out`
     one_thread: bool = True  # a number then does not depend on how many cores there are
     published: Sequence[Published] = ()
 
@@ -130,15 +131,20 @@ class Experiment:
             common = {name: COMMON[name] for name in ("out", "seed")}
         else:
             common = COMMON | {"data": Option(COMMON["data"].kind, list(self.data))}
-        return common | dict(self.options)
+        return common | dict(self.options) | (PARALLEL if self.parallel else {})
+
+    @property
+    def sources(self) -> tuple[Callable[..., Any], ...]:
+        """The functions that measure."""
+        from datasets import load
+
+        of_data = (load,) if self.data is not None else ()
+        return (self.measure, *((self.prepare,) if self.prepare else ()), *of_data)
 
     @property
     def code(self) -> str:
         """A digest of the code that measures."""
-        from datasets import load
-
-        sources = [self.measure] + ([self.prepare] if self.prepare else [])
-        return digest(sources + ([load] if self.data is not None else []))
+        return digest(self.sources)
 
 
 def command_line(name: str, parameters: Mapping[str, Option], given: Mapping[str, Any]) -> str:

@@ -149,7 +149,7 @@ Scheduler = Annotated[
     typer.Option(
         metavar="ADDRESS",
         callback=check_scheduler,
-        help="Of a Dask scheduler, as tcp://host:8786: its workers train.",
+        help="Of a Dask scheduler, as tcp://host:8786: its workers compute.",
     ),
 ]
 RINGS = ["rings"]
@@ -196,6 +196,10 @@ def flag(text: str, name: str) -> Option:
     return Option(Annotated[bool, typer.Option(f"--{name}", help=text)], False)
 
 
+PARALLEL = {
+    "jobs": number(1, 1, "Processes, of one thread each."),
+    "scheduler": Option(Scheduler, None),
+}
 FOLDS, STEPS = Option(Folds, 4), Option(Steps, 100)
 FOLDS_OF_CLASSES = Option(FoldsOfClasses, None)
 

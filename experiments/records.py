@@ -131,24 +131,31 @@ class RowLog:
 
         `work` names data, readout, seed and fold (`None` where there is none) and the settings.
         """
-        if found := self._fingerprints.get(work["data"]):
-            work = {**work, "fingerprint": found}
-        wanted = [{**work, "metric": metric, "run": self._stamp} for metric in metrics]
-        names = [identity(row) for row in wanted]
-        if not self._has(names):
+        if (rows := self.known(work, metrics)) is not None:
+            return rows
+        values = compute()
+        with writing(self.path), self._alone():
+            run, lines = self._begin_run()
+            for row in self._wanted(work, metrics):
+                if identity(row) not in self._known.place:
+                    lines.append({**row, "run": run, "value": values[row["metric"]]})
+            self._append(lines)
+        return self.known(work, metrics) or []
+
+    def known(self, work: Mapping[str, Any], metrics: Iterable[str]) -> list[Row] | None:
+        """Rows of this work, or None where one of them is missing."""
+        names = [identity(row) for row in self._wanted(work, metrics)]
+        if any(name not in self._known.place for name in names):
             with writing(self.path), self._alone():
                 pass  # another process may have them by now
-        if not self._has(names):
-            values = compute()
-            with writing(self.path), self._alone():
-                run, lines = self._begin_run()
-                lines += [
-                    {**row, "run": run, "value": values[row["metric"]]}
-                    for row, name in zip(wanted, names, strict=True)
-                    if name not in self._known.place
-                ]
-                self._append(lines)
-        return [self._known.rows[self._known.place[name]] for name in names]
+        places = [self._known.place.get(name) for name in names]
+        return None if None in places else [self._known.rows[place] for place in places if place is not None]
+
+    def _wanted(self, work: Mapping[str, Any], metrics: Iterable[str]) -> list[Row]:
+        """Rows of this work without their values."""
+        if found := self._fingerprints.get(work["data"]):
+            work = {**work, "fingerprint": found}
+        return [{**work, "metric": metric, "run": self._stamp} for metric in metrics]
 
     def finish(self, rows: Iterable[Row], view: Mapping[str, Any]) -> None:
         """Write what a command that ended is made of, unless the last one was the same."""
@@ -161,10 +168,6 @@ class RowLog:
     def rows(self) -> list[Row]:
         """All rows of the file that are known, those of other code, too."""
         return self._known.rows
-
-    def _has(self, names: Iterable[str]) -> bool:
-        """Return whether all rows of these identities are there."""
-        return all(name in self._known.place for name in names)
 
     def _begin_run(self) -> tuple[int, list[dict[str, Any]]]:
         """The number of this process's stamp, and the line that is missing where there is none yet."""

@@ -11,8 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.console import UserError, say, writing
+from experiments.console import UserError, say, tracked, writing
 from experiments.experiment import Experiment, call, command_line, one_thread, told
+from experiments.jobs import Workers, working
 from experiments.options import load_sets, notes_on, resolve
 from experiments.records import Row, RowLog
 
@@ -35,10 +36,12 @@ def run(experiment: Experiment, options: Given, refused: Mapping[str, str] | Non
     device = resolve(options["device"]) if takes_sets else CPU
     given = {**options, "device": device, "sets": sets}
     prepare = experiment.prepare
-    given["tasks"] = tasks = [call(prepare, graphs, given=given) for graphs in sets] if prepare else sets
+    of_sets = tracked(sets, "preparing") if prepare else ()
+    given["tasks"] = tasks = [call(prepare, graphs, given=given) for graphs in of_sets] if prepare else sets
+    workers = Workers(options.get("jobs", 1), options.get("scheduler"), experiment.sources)
     on = device if experiment.on_device else CPU
     with RowLog(options["out"], experiment.name, on, experiment.code, fingerprints_of(sets)) as log:
-        with one_thread() if experiment.one_thread else nullcontext():
+        with one_thread() if experiment.one_thread else nullcontext(), working(workers):
             rows = list(call(experiment.measure, tasks, log, given=given))
         figures = call(experiment.figure, rows, given=given)
         notes = list(call(experiment.notes, tasks, rows, given=given)) if experiment.notes else []
@@ -75,15 +78,14 @@ def run_all(experiments: Sequence[tuple[Experiment, Given]], out: Path, about: M
         (out / RUN).write_text(json.dumps(about) + "\n")
     started = time.monotonic()
     for number, (experiment, options) in enumerate(experiments, start=1):
-        say(f"[{number} of {len(experiments)}] {experiment.name}, {elapsed(started)} so far", "")
+        say(f"[{number} of {len(experiments)}] {experiment.name}", "")
         try:
             run_on_most(experiment, options)
         except Exception:
             with writing(out / FAILURE):
                 (out / FAILURE).write_text(traceback.format_exc())
             raise
-        say("")
-    say(f"all {len(experiments)} experiments in {elapsed(started)}")
+        say("", f"[{number} of {len(experiments)}] {progress(number, len(experiments), started)}", "")
 
 
 def begin(out: Path) -> None:
@@ -93,14 +95,19 @@ def begin(out: Path) -> None:
         (out / FAILURE).unlink(missing_ok=True)
 
 
-def elapsed(started: float) -> timedelta:
-    """The time since then, in whole seconds."""
-    return timedelta(seconds=round(time.monotonic() - started))
+def progress(done: int, total: int, started: float) -> str:
+    """Return what is done, and the time left at the pace so far."""
+    passed = time.monotonic() - started
+    so_far = f"{done} done in {timedelta(seconds=round(passed))}"
+    if done == total:
+        return so_far
+    left = timedelta(seconds=round(passed / done * (total - done)))
+    return f"{so_far}, {left} left if the other {total - done} take as long on average"
 
 
 def run_on_most(experiment: Experiment, options: Given) -> None:
     """Run on all sets, or else on those that are not refused."""
-    names = options["data"]
+    names = options.get("data", [])
     try:
         run(experiment, options)
         return

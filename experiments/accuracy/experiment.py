@@ -1,44 +1,34 @@
 """Networks x readouts and baselines on the folds of each set, beside ceilings, and what differences mean.
 
-Jobs run in processes of one thread each, here or on a cluster, so that a number does not depend on how many
-there are. The rows of a job are written as soon as it is done, and a rerun does what is missing.
+A job is one method on one fold; see `experiments.jobs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 
 from datasets import GraphSet
 from experiments import figures
 from experiments.accuracy.answer import paragraph
-from experiments.accuracy.cluster import run_on_cluster
 from experiments.accuracy.gate import objections, shares
-from experiments.accuracy.jobs import (
-    Done,
-    Job,
-    Plan,
-    Residents,
-    list_jobs,
-    most_folds,
-    plan,
-    reads_attributes,
-)
-from experiments.accuracy.processes import run_here, run_in_processes
+from experiments.accuracy.jobs import Plan, ceiling, list_fits, most_folds, reads_attributes
 from experiments.console import Table, say, table, tracked
 from experiments.experiment import Drawing, Experiment, Finding, Published, span
-from experiments.learning.batches import NETWORKS, Resident, reside
+from experiments.jobs import carry_out, known
+from experiments.learning.batches import NETWORKS, reside
 from experiments.learning.goals import ACCURACY, SKILL
 from experiments.learning.networks import READOUTS
-from experiments.options import FOLDS_OF_CLASSES, Option, Scheduler, flag, names, number
+from experiments.learning.training import Settings
+from experiments.options import FOLDS_OF_CLASSES, flag, names, number
 from experiments.records import Row, RowLog, pick, present
 from experiments.statistics import DISAGREEMENT, Comparison, compare, corrected_error, detectable, over_sets
+
+QUICK = ("sum", "mean", "max")
 
 
 def measure(
@@ -52,58 +42,32 @@ def measure(
     repeats: int,
     epochs: int,
     seeds: int,
-    jobs: int,
-    scheduler: str | None,
     attributes: bool,
     group: bool,
     quick: bool,
 ) -> list[Row]:
     """The rows of what the command line asks for."""
-    planned = plan(network, readout, folds, repeats, seed, attributes, group, epochs, seeds, quick)
-    return carry_out(tasks, log, planned, device, jobs, scheduler)
+    settings = Settings(epochs=epochs, seeds=seeds)
+    if quick:
+        settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])
+    readouts = tuple(dict.fromkeys(readout)) or (QUICK if quick else tuple(READOUTS))
+    plan = Plan(tuple(dict.fromkeys(network)), readouts, folds, repeats, seed, attributes, group, settings)
+    return measure_plan(tasks, log, plan, device)
 
 
-def carry_out(
-    sets: Sequence[GraphSet],
-    log: RowLog,
-    plan: Plan,
-    device: str,
-    jobs: int = 1,
-    scheduler: str | None = None,
-) -> list[Row]:
-    """The rows of all jobs and ceilings, in the order of the plan.
-
-    Jobs run in `jobs` processes, or on the workers of the Dask cluster whose scheduler has this address.
-    """
-    listed = [job for graphs in sets for job in list_jobs(graphs, plan)]
+def measure_plan(sets: Sequence[GraphSet], log: RowLog, plan: Plan, device: str) -> list[Row]:
+    """The rows of all ceilings, baselines and networks."""
+    fits = [fit for graphs in sets for fit in list_fits(graphs, plan)]
     kinds = [(graphs, network) for graphs in sets for network in plan.networks]
     residents = {
         (graphs.name, network): reside(graphs, network, plan.settings.rounds, reads_attributes(graphs, plan))
         for graphs, network in tracked(kinds, "colouring nodes")
     }
-    rows = [row for resident in residents.values() for row in ceilings(resident, plan, log)]
-    waiting = [job for job in listed if not known(job, log)]
-    say(*(power(graphs, plan) for graphs in sets if graphs.classes and waiting))
-    with closing(begin(waiting, residents, plan, device, jobs, scheduler)) as done:
-        for _, (job, values) in zip(tracked(waiting, "training"), done, strict=True):
-            log.measure(job.work, job.metrics, partial(dict, values))
-    return rows + [row for job in listed for row in known(job, log)]
-
-
-def begin(
-    waiting: Sequence[Job],
-    residents: Residents,
-    plan: Plan,
-    device: str,
-    jobs: int,
-    scheduler: str | None,
-) -> Done:
-    """Run jobs here, in processes or on a cluster; yields each as it gets done."""
-    if scheduler is not None:
-        return run_on_cluster(waiting, residents, plan.settings, device, scheduler)
-    if jobs > 1:
-        return run_in_processes(waiting, residents, plan.settings, device, jobs)
-    return run_here(waiting, residents, plan.settings, device)
+    jobs = [ceiling(resident, name, plan) for resident in residents.values() for name in plan.readouts]
+    jobs += [fit.job(residents[fit.data, fit.network], plan.settings, device) for fit in fits]
+    if any(known(job, log) is None for job in jobs):
+        say(*(power(graphs, plan) for graphs in sets if graphs.classes))
+    return carry_out(jobs, log, "training")
 
 
 def power(graphs: GraphSet, plan: Plan) -> str:
@@ -114,33 +78,6 @@ def power(graphs: GraphSet, plan: Plan) -> str:
         f"{graphs.name}: {plan.repeats} x {folds} folds find a true difference of {least:.1f} points four "
         f"times out of five, if two networks disagree on {100 * DISAGREEMENT:.0f} % of the graphs"
     )
-
-
-class Missing(Exception):  # noqa: N818
-    """A row is missing."""
-
-
-def known(job: Job, log: RowLog) -> list[Row]:
-    """The rows of a job; none where one of them is missing."""
-
-    def missing() -> Mapping[str, float]:
-        raise Missing
-
-    try:
-        return log.measure(job.work, job.metrics, missing)
-    except Missing:
-        return []
-
-
-def ceilings(resident: Resident, plan: Plan, log: RowLog) -> Iterator[Row]:
-    """The accuracy ceiling of each readout on the whole set, behind this kind of network."""
-    everything = range(len(resident))
-    for readout in plan.readouts:
-        work: dict[str, Any] = {"data": resident.data, "readout": readout, "seed": None, "fold": None}
-        work |= {"network": resident.network, "rounds": plan.settings.rounds}
-        work |= {"attributes": resident.labels < resident.x.shape[1]}
-        found = partial(resident.ceiling, READOUTS[readout].view, everything)
-        yield from log.measure(work, ("ceiling",), lambda found=found: {"ceiling": found()})  # type: ignore[misc]
 
 
 CONTRAST = ("mean", "sum")  # planned: the reference, and what is compared with it before all others
@@ -212,30 +149,28 @@ def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def comparison_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a comparison."""
-    for data in present(rows, "data"):
-        for network in networks(rows, data):
-            for one in comparisons_of(rows, data, network)[1]:
-                bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
-                difference = f"{100 * one.difference:+.1f}"
-                yield [data, network, one.method, difference, bounds, f"{one.p:.3f}", one.verdict]
-            yield []
+    for data, network in pairs(rows):
+        for one in comparisons_of(rows, data, network)[1]:
+            bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
+            difference = f"{100 * one.difference:+.1f}"
+            yield [data, network, one.method, difference, bounds, f"{one.p:.3f}", one.verdict]
+        yield []
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """The sum beats the mean, for each pair of set and network; then all others against the reference."""
-    for data in present(rows, "data"):
-        for network in networks(rows, data):
-            reference, found = comparisons_of(rows, data, network)
-            against = objections_to(rows, data, network)
-            for one in found:
-                said = (
-                    f"{100 * one.difference:+.1f} points of {score_of(rows, data)} ({100 * one.low:+.1f} to "
-                    f"{100 * one.high:+.1f}, {one.verdict})"
-                )
-                said += f"; no comparison, for {' and '.join(against)}" if against else ""
-                claim = f"{data}, {network}, {one.method} is better than {reference}"
-                main = (reference, one.method) == CONTRAST
-                yield Finding(claim, None if against else one.better, said, main=main)
+    for data, network in pairs(rows):
+        reference, found = comparisons_of(rows, data, network)
+        against = objections_to(rows, data, network)
+        for one in found:
+            said = (
+                f"{100 * one.difference:+.1f} points of {score_of(rows, data)} ({100 * one.low:+.1f} to "
+                f"{100 * one.high:+.1f}, {one.verdict})"
+            )
+            said += f"; no comparison, for {' and '.join(against)}" if against else ""
+            claim = f"{data}, {network}, {one.method} is better than {reference}"
+            main = (reference, one.method) == CONTRAST
+            yield Finding(claim, None if against else one.better, said, main=main)
 
 
 def objections_to(rows: Sequence[Row], data: str, network: str) -> list[str]:
@@ -249,8 +184,7 @@ def numbers(rows: Sequence[Row]) -> str:
     """What the sum is ahead of the mean."""
     found = [
         100 * one.difference
-        for data in present(rows, "data")
-        for network in networks(rows, data)
+        for data, network in pairs(rows)
         for reference, compared in [comparisons_of(rows, data, network)]
         for one in compared
         if (reference, one.method) == CONTRAST
@@ -283,16 +217,14 @@ def folds_of(rows: Sequence[Row], data: str) -> int:
 
 def answers(tasks: Sequence[GraphSet], rows: Sequence[Row]) -> Iterator[str]:
     """Which readout to choose, for each set and network, and what was not tried."""
-    for data in present(rows, "data"):
-        for network in networks(rows, data):
-            scores = scores_of(rows, data, network)
-            limits = {
-                name: pick(rows, data=data, network=network, readout=name, metric="ceiling")
-                for name in scores
-            }
-            baselines = scores_of(rows, data, None)
-            unit = score_of(rows, data)
-            yield paragraph(f"{data}, {network}", unit, scores, baselines, limits, folds_of(rows, data))
+    for data, network in pairs(rows):
+        scores = scores_of(rows, data, network)
+        limits = {
+            name: pick(rows, data=data, network=network, readout=name, metric="ceiling") for name in scores
+        }
+        baselines = scores_of(rows, data, None)
+        unit = score_of(rows, data)
+        yield paragraph(f"{data}, {network}", unit, scores, baselines, limits, folds_of(rows, data))
     for network in present(rows, "network"):
         yield from together(rows, network) if network else ()
     yield NOT_TRIED
@@ -317,6 +249,11 @@ def together(rows: Sequence[Row], network: str) -> Iterator[str]:
         )
 
 
+def pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """All sets with the networks that were trained on them."""
+    return [(data, network) for data in present(rows, "data") for network in networks(rows, data)]
+
+
 def networks(rows: Sequence[Row], data: str) -> list[str]:
     """The networks that were trained on a set."""
     return [name for name in present(rows, "network", data=data) if name]
@@ -329,10 +266,10 @@ def methods(rows: Sequence[Row], data: str, network: str | None) -> list[str]:
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """One panel for each set and network."""
-    pairs = [(data, network) for data in present(rows, "data") for network in networks(rows, data)]
-    lines = max(len(methods(rows, *pair)) + len(methods(rows, pair[0], None)) for pair in pairs)
-    drawing, panels = figures.panels(len(pairs), width=4.0, height=0.26 * lines + 0.8, columns=2)
-    for panel, (data, network) in zip(panels, pairs, strict=True):
+    trained = pairs(rows)
+    lines = max(len(methods(rows, *pair)) + len(methods(rows, pair[0], None)) for pair in trained)
+    drawing, panels = figures.panels(len(trained), width=4.0, height=0.26 * lines + 0.8, columns=2)
+    for panel, (data, network) in zip(panels, trained, strict=True):
         named: list[tuple[str, str | None]] = [(method, network) for method in methods(rows, data, network)]
         named += [(method, None) for method in methods(rows, data, None)]
         score = score_of(rows, data)
@@ -504,11 +441,10 @@ EXPERIMENT = Experiment(
         "repeats": number(1, 1, "Cross-validations, each with its own folds."),
         "epochs": number(200, 1, "Epochs of training at most."),
         "seeds": number(1, 1, "Networks on each fold, from other weights; rows are their means."),
-        "jobs": number(1, 1, "Processes, of one thread each."),
-        "scheduler": Option(Scheduler, None),
         "attributes": flag("Take node attributes, too.", "attributes"),
         "group": flag("Keep graphs that are the same in one fold.", "group"),
         "quick": flag("Sum, mean and max, one learning rate, 50 epochs at most.", "quick"),
     },
     quick={"quick": True},
+    parallel=True,
 )

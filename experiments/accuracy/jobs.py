@@ -1,12 +1,10 @@
-"""What there is to do on a set: which method on which fold, with which seed, and the rows that come of it.
-
-One job is one method on one fold, and the same for whoever runs it.
-"""
+"""What there is to do on a set: which method on which fold, with which seed, and the rows that come of it."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -17,6 +15,7 @@ from datasets.splits import Split, stratified_folds
 from experiments.accuracy import baselines
 from experiments.accuracy.baselines import BASELINES, OF_CLASSES, OF_NUMBERS
 from experiments.console import UserError
+from experiments.jobs import Job
 from experiments.learning import training
 from experiments.learning.batches import Resident
 from experiments.learning.goals import Classes, Goal, Numbers
@@ -25,11 +24,6 @@ from experiments.learning.training import Settings
 
 FOLDS = 10
 VALIDATION = 0.1
-QUICK = ("sum", "mean", "max")
-
-Key = tuple[str, str]
-Residents = Mapping[Key, Resident]
-Done = Generator[tuple["Job", dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -46,28 +40,8 @@ class Plan:
     settings: Settings = field(default_factory=Settings)
 
 
-def plan(
-    network: Sequence[str],
-    readout: Sequence[str],
-    folds: int | None,
-    repeats: int,
-    seed: int,
-    attributes: bool,
-    group: bool,
-    epochs: int,
-    seeds: int,
-    quick: bool,
-) -> Plan:
-    """A plan from the command line; with `quick`, one for a first look."""
-    settings = Settings(epochs=epochs, seeds=seeds)
-    if quick:
-        settings = replace(settings, epochs=min(epochs, 50), learning_rates=settings.learning_rates[:1])
-    chosen = tuple(dict.fromkeys(readout)) or (QUICK if quick else tuple(READOUTS))
-    return Plan(tuple(dict.fromkeys(network)), chosen, folds, repeats, seed, attributes, group, settings)
-
-
 @dataclass(frozen=True)
-class Job:
+class Fit:
     """One method on one fold; a baseline has no network, and borrows the resident of any."""
 
     data: str
@@ -78,25 +52,35 @@ class Job:
     work: Mapping[str, Any]
     goal: type[Goal]
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What it measures."""
-        return (baselines if self.method in BASELINES else training).metrics_of(self.goal)
-
-    @property
-    def key(self) -> Key:
-        """Which resident it runs on."""
-        return self.data, self.network
-
-    def run(self, resident: Resident, settings: Settings) -> dict[str, float]:
-        """Train and judge, or fit and judge."""
-        if self.method in BASELINES:
-            return baselines.fit_and_judge(resident, self.split, self.method, self.seed)
-        return training.train_and_judge(resident, self.split, self.method, settings, self.seed)
+    def job(self, resident: Resident, settings: Settings, device: str) -> Job:
+        """What there is to do, and the rows that come of it."""
+        metrics = (baselines if self.method in BASELINES else training).metrics_of(self.goal)
+        return Job([(self.work, metrics)], partial(run, resident, self, settings, device))
 
 
-def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
-    """All jobs of a set, a fold at a time; every method gets the same folds and seeds."""
+def run(resident: Resident, fit: Fit, settings: Settings, device: str) -> list[dict[str, float]]:
+    """Train and judge, or fit and judge."""
+    resident = resident.to(device)
+    if fit.method in BASELINES:
+        return [baselines.fit_and_judge(resident, fit.split, fit.method, fit.seed)]
+    return [training.train_and_judge(resident, fit.split, fit.method, settings, fit.seed)]
+
+
+def ceiling(resident: Resident, readout: str, plan: Plan) -> Job:
+    """The ceiling of a readout on the whole set, after this kind of network."""
+    work: dict[str, Any] = {"data": resident.data, "readout": readout, "seed": None, "fold": None}
+    work |= {"network": resident.network, "rounds": plan.settings.rounds}
+    work |= {"attributes": resident.labels < resident.x.shape[1]}
+    return Job([(work, ("ceiling",))], partial(ceiling_of, resident, readout))
+
+
+def ceiling_of(resident: Resident, readout: str) -> list[dict[str, float]]:
+    """Its value."""
+    return [{"ceiling": resident.ceiling(READOUTS[readout].view, range(len(resident)))}]
+
+
+def list_fits(graphs: GraphSet, plan: Plan) -> Iterator[Fit]:
+    """All methods of a set, a fold at a time, with the same folds and seeds for every method."""
     check(graphs, plan)
     folds = plan.folds or most_folds(graphs)
     share = max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
@@ -118,7 +102,7 @@ def list_jobs(graphs: GraphSet, plan: Plan) -> Iterator[Job]:
                 else:
                     work |= {"settings": asdict(plan.settings) | {"validation": share}}
                 key = network or plan.networks[0]
-                yield Job(graphs.name, key, method, split, seed + fold, work, goal_type(graphs))
+                yield Fit(graphs.name, key, method, split, seed + fold, work, goal_type(graphs))
 
 
 def reads_attributes(graphs: GraphSet, plan: Plan) -> bool:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from experiments import figures
 from experiments.console import Table, table
 from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.jobs import carry_out
 from experiments.options import names, number
-from experiments.properties.measure import (
+from experiments.properties.jobs import (
     BASELINES,
     CONSTANT,
     COUNTS,
@@ -24,10 +25,10 @@ from experiments.properties.measure import (
     SPLITS,
     Task,
     choose,
-    measure,
+    list_jobs,
 )
 from experiments.properties.targets import EXISTENTIAL, EXTENSIVE, INTENSIVE
-from experiments.records import Row, present
+from experiments.records import Row, RowLog, present
 from experiments.statistics import Comparison, holm, interval
 
 CLAIMED = {EXTENSIVE: "sum", INTENSIVE: "mean", EXISTENTIAL: "max"}
@@ -39,6 +40,23 @@ MARKS = {name: (colour, "o") for name, colour in figures.COLOURS.items()} | {
     "sum+mean+max": (figures.INK, "D"),
 }
 NEAR, FLOOR = 0.99, -1.0
+
+
+def measure(
+    tasks: Sequence[Task],
+    log: RowLog,
+    device: str,
+    seed: int,
+    readout: Sequence[str],
+    folds: int,
+    steps: int,
+) -> list[Row]:
+    """Errors of all networks and baselines on all targets, and what each readout could reach."""
+    rows, readouts = [], tuple(dict.fromkeys(readout))
+    for task in tasks:
+        jobs = list(list_jobs(task, device, seed, readouts, folds, steps))
+        rows += carry_out(jobs, log, f"training on {task.graphs.name}")
+    return rows
 
 
 @dataclass(frozen=True)
@@ -293,8 +311,8 @@ EXPERIMENT = Experiment(
         "test part. Skill is the share of the constant's error that is removed: mean absolute error, or "
         "wrong answers. A target is *decided* if the best network is ahead of the constant, of one tree on "
         "the size, and of a forest and a linear model on the counts of atoms. Contrasts are the claimed "
-        "readout minus each other one of sum, mean and max, paired by fold, over the decided targets of a kind; p "
-        "after Holm over those of a set."
+        "readout minus each other one of sum, mean and max, paired by fold, over the decided targets of a "
+        "kind; p after Holm over those of a set."
     ),
     source=(
         "For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Intervals: Nadeau and Bengio, "
@@ -335,6 +353,7 @@ EXPERIMENT = Experiment(
     figure=figure,
     notes=notes,
     takes_numbers=True,
+    parallel=True,
     options={
         "readout": names("readout", NETWORKS, NETWORKS),
         "folds": number(5, 2, "Folds of the cross-validation."),

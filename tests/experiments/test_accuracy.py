@@ -25,11 +25,13 @@ from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 from datasets import GraphSet, load
 from datasets.collisions import colours, separation
 from datasets.splits import Split
-from experiments import statistics
+from experiments import cluster, parallel, statistics
 from experiments.__main__ import BAD_INPUT, main
-from experiments.accuracy import cluster, experiment, gate
-from experiments.accuracy.jobs import Job, Plan, list_jobs
+from experiments.accuracy import experiment, gate
+from experiments.accuracy.jobs import Plan, list_fits
+from experiments.accuracy.jobs import run as run_fit
 from experiments.console import UserError
+from experiments.jobs import Workers, working
 from experiments.learning import networks, training
 from experiments.learning.batches import NETWORKS, node_by_node, reside
 from experiments.learning.goals import Classes
@@ -64,8 +66,8 @@ def random_set(seed=0, graphs=24, classes=2, attributes=0, sizes=range(1, 9)):
 
 
 def run(folder, plan=PLAN, graphs=None, jobs=1, scheduler=None):
-    with RowLog(folder, "accuracy") as log:
-        return experiment.carry_out([graphs or random_set()], log, plan, "cpu", jobs, scheduler)
+    with RowLog(folder, "accuracy") as log, working(Workers(jobs, scheduler)):
+        return experiment.measure_plan([graphs or random_set()], log, plan, "cpu")
 
 
 def results(rows):
@@ -250,13 +252,13 @@ def test_accuracy_above_the_ceiling_is_a_bug(monkeypatch):
 
 
 def test_every_method_gets_the_same_folds_and_seeds(measured):
-    jobs = list(list_jobs(random_set(), PLAN))
+    fits = list(list_fits(random_set(), PLAN))
     splits = {}
-    for job in jobs:
-        splits.setdefault((job.work["seed"], job.work["fold"]), set()).add((job.split, job.seed))
+    for fit in fits:
+        splits.setdefault((fit.work["seed"], fit.work["fold"]), set()).add((fit.split, fit.seed))
     assert len(splits) == 2
     assert all(len(shared) == 1 for shared in splits.values())
-    assert {job.method for job in jobs} == {"sum", "mean", "majority class", "size only", "counts only"}
+    assert {fit.method for fit in fits} == {"sum", "mean", "majority class", "size only", "counts only"}
     assert sorted(place for (fold,) in splits.values() for place in fold[0].test) == list(range(24))
     assert len(measured) == 2 * (2 * len(training.metrics_of(Classes)) + 3 * 2) + 2
 
@@ -358,11 +360,12 @@ def test_networks_that_no_baseline_loses_to_are_not_compared():
 
 
 def test_rerun_repeats_nothing_and_processes_give_the_same_bits(measured, tmp_path, monkeypatch):
-    parallel = run(tmp_path, jobs=2)
-    assert results(parallel) == results(measured)
-    monkeypatch.setattr(Job, "run", lambda *arguments: pytest.fail("measured again"))
-    assert run(tmp_path) == parallel
-    assert len(list(read_rows(tmp_path / "accuracy.jsonl.gz"))) == len(parallel)
+    found = run(tmp_path, jobs=2)
+    assert results(found) == results(measured)
+    for name in ("run", "ceiling_of"):
+        monkeypatch.setattr(f"experiments.accuracy.jobs.{name}", lambda *_: pytest.fail("measured again"))
+    assert run(tmp_path) == found
+    assert len(list(read_rows(tmp_path / "accuracy.jsonl.gz"))) == len(found)
 
 
 def trained(path):
@@ -396,12 +399,17 @@ def test_kill_and_rerun_give_the_rows_of_an_undisturbed_run(tmp_path):
 
 @pytest.fixture(scope="module")
 def scheduler():
-    """The address of a cluster of two processes, which gives a job up when it has killed two."""
+    """The address of a cluster of two processes, which gives a job up when it has killed two.
+
+    Small sets travel there as large ones do.
+    """
     distributed = pytest.importorskip("distributed")
     with (
         pytest.importorskip("dask").config.set({"distributed.scheduler.allowed-failures": 1}),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local,
+        pytest.MonkeyPatch.context() as patch,
     ):
+        patch.setattr(parallel, "LARGE", 0)
         yield local.scheduler_address
 
 
@@ -489,9 +497,11 @@ def test_without_dask_the_option_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_worker_with_other_code_or_versions_is_refused():
-    other = cluster.stamp() | {"torch": "1.0"}
-    with pytest.raises(UserError, match=r"--scheduler: a worker has torch .* instead of 1\.0"):
-        cluster.on_worker(None, 0, None, SHORT, "cpu", other)
+    sources = experiment.EXPERIMENT.sources
+    for name, value in (("torch", "1.0"), ("code", "1.0")):
+        other = cluster.stamp(sources) | {name: value}
+        with pytest.raises(UserError, match=rf"--scheduler: a worker has {name} .* instead of 1\.0"):
+            cluster.on_worker(sources, other, 0, pytest.fail)
 
 
 def wait_for_the_end_of(session):
@@ -550,8 +560,8 @@ def test_known_numbers_of_mutag():
     ceilings = [resident.ceiling(view, range(len(graphs))) for view in ("sum", "mean", "max")]
     assert [round(ceiling, 3) for ceiling in ceilings] == [0.957, 0.957, 0.899]
     plan = replace(PLAN, folds=10, repeats=10)
-    jobs = [job for job in list_jobs(graphs, plan) if job.method == "size only"]
-    found = [job.run(resident, SHORT)["accuracy"] for job in jobs]
+    fits = [fit for fit in list_fits(graphs, plan) if fit.method == "size only"]
+    found = [run_fit(resident, fit, SHORT, "cpu")[0]["accuracy"] for fit in fits]
     assert np.mean(found) == pytest.approx(0.832, abs=0.005)
 
 

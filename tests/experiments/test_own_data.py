@@ -15,7 +15,7 @@ from datasets import GraphSet, load, planted
 from datasets.own import with_target
 from experiments.__main__ import main
 from experiments.accuracy.answer import Belief, choose, paragraph
-from experiments.accuracy.jobs import Plan, list_jobs
+from experiments.accuracy.jobs import Plan, list_fits
 from experiments.learning.batches import reside
 from experiments.learning.goals import Classes, Numbers
 from experiments.records import read_rows
@@ -108,7 +108,7 @@ def test_equal_graphs_stay_in_one_fold_if_asked(table):
 
     def torn(group):
         plan = Plan(("gin",), ("sum",), folds=3, group=group)
-        splits = {job.split for job in list_jobs(found, plan)}
+        splits = {fit.split for fit in list_fits(found, plan)}
         return sum(
             len(set(groups[list(split.test)]) & set(groups[[*split.train, *split.validation]]))
             for split in splits

@@ -1,4 +1,4 @@
-"""Which readout for which kind of target? The same network on what RDKit computes of molecules.
+"""What there is to do on a set of molecules: networks and baselines on every fold and target.
 
 Targets grow with the molecule (extensive), are averages (intensive), or ask what exists. The networks of a
 readout, one for each target, are one stack that is trained at once. Folds have equal sizes
@@ -8,7 +8,7 @@ from, and is asked about the large ones among those that it would be asked about
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from importlib import metadata
@@ -28,13 +28,12 @@ from datasets import GraphSet
 from datasets.splits import Split, stratified_folds
 from experiments.accuracy.baselines import OF_CLASSES, OF_NUMBERS
 from experiments.console import UserError
-from experiments.jobs import Job, carry_out
+from experiments.jobs import Job
 from experiments.learning.batches import VIEWS, Resident, reside
 from experiments.learning.goals import Goal, Integers
 from experiments.learning.networks import Network, StackedNorm
 from experiments.learning.training import Settings, Stack, new_network
 from experiments.properties.targets import TARGETS, Molecules, Target, describe
-from experiments.records import Row, RowLog
 from experiments.samples import drawn, sampled
 
 NETWORKS = ("sum", "mean", "max", "size-aware mean", "sum+mean+max")
@@ -56,6 +55,14 @@ class Task:
     targets: tuple[Target, ...]
     values: NDArray[np.float64]
     sentence: str
+
+
+@dataclass(frozen=True)
+class Properties:
+    """A set on its device, whose `y` are the values [G, T] of all targets, and which of these are classes."""
+
+    resident: Resident
+    classes: tuple[bool, ...]
 
 
 def choose(graphs: GraphSet, seed: int, molecules: int) -> Task:
@@ -132,11 +139,11 @@ class Several(Goal):
     metrics = ("error",)
 
     @classmethod
-    def of(cls, targets: Sequence[Target], y: Tensor) -> Several:
+    def of(cls, classes: Sequence[bool], y: Tensor) -> Several:
         """Take the scales of training targets [G, T]."""
         spread = y.std(dim=0, correction=0)
-        classes = torch.tensor([target.classes for target in targets], device=y.device)
-        return cls(classes, y.mean(dim=0), spread.where(spread > 0, 1))
+        are_classes = torch.tensor(classes, device=y.device)
+        return cls(are_classes, y.mean(dim=0), spread.where(spread > 0, 1))
 
     @cached_property
     def constant(self) -> Tensor:
@@ -170,42 +177,28 @@ class Several(Goal):
         return float((1 - least / (self.constant - y).double().abs().sum(dim=0).numpy()).mean())
 
 
-def measure(
-    tasks: Sequence[Task],
-    log: RowLog,
-    device: str,
-    seed: int,
-    readout: Sequence[str],
-    folds: int,
-    steps: int,
-) -> list[Row]:
-    """Errors of all networks and baselines on all targets, and what each readout could reach."""
-    rows, readouts = [], tuple(dict.fromkeys(readout))
-    for task in tasks:
-        resident = reside(task.graphs, "gin", ROUNDS)
-        y = torch.from_numpy(task.values).float()
-        resident = replace(resident, classes=len(task.targets), y=y).to(device)  # an output for each target
-        parts = list(splits_of(task, folds, seed))
-        jobs = [job for part in parts for job in jobs_of(task, resident, part, folds, seed, readouts, steps)]
-        about = {"seed": None, "fold": None, "molecules": len(task.graphs), "rounds": ROUNDS}
-        limits = [
-            (about | of_target(task, target) | {"readout": view}, ("ceiling",))
-            for target in task.targets
-            for view in VIEWS
-        ]
-        jobs.append(Job(limits, partial(ceilings, resident, task)))
-        rows += carry_out(jobs, log, f"training on {task.graphs.name}")
-    return rows
-
-
-def of_target(task: Task, target: Target) -> dict[str, Any]:
-    """What a row says of its target."""
-    return {"data": task.graphs.name, "target": target.name, "kind": target.kind}
+def list_jobs(
+    task: Task, device: str, seed: int, readouts: Sequence[str], folds: int, steps: int
+) -> Iterator[Job]:
+    """All jobs of a set: the networks and baselines of every fold, and what each readout could reach."""
+    y = torch.from_numpy(task.values).float()
+    resident = replace(reside(task.graphs, "gin", ROUNDS), classes=len(task.targets), y=y)
+    classes = tuple(target.classes for target in task.targets)
+    data = Properties(resident.to(device), classes)
+    of_targets = [
+        {"data": task.graphs.name, "target": target.name, "kind": target.kind, "molecules": len(task.graphs)}
+        for target in task.targets
+    ]
+    for part in splits_of(task, folds, seed):
+        yield from jobs_of(data, of_targets, part, folds, seed, readouts, steps)
+    about = {"seed": None, "fold": None, "rounds": ROUNDS}
+    limits = [(about | work | {"readout": view}, ("ceiling",)) for work in of_targets for view in VIEWS]
+    yield Job(limits, partial(ceilings, data))
 
 
 def jobs_of(
-    task: Task,
-    resident: Resident,
+    data: Properties,
+    of_targets: Sequence[Mapping[str, Any]],
     part: tuple[str, int, Split],
     folds: int,
     seed: int,
@@ -214,15 +207,15 @@ def jobs_of(
 ) -> Iterator[Job]:
     """The work of one fold: a stack of networks for each readout, and the baselines."""
     name, fold, split = part
-    about = {"seed": seed, "fold": fold, "folds": folds, "molecules": len(task.graphs), "split": name}
+    about = {"seed": seed, "fold": fold, "folds": folds, "split": name}
     version = {"libraries": {"scikit-learn": metadata.version("scikit-learn")}}
-    targets = [about | of_target(task, target) for target in task.targets]
+    targets = [{**about, **work} for work in of_targets]
     fitted = [(work | version | {"readout": method}, ERRORS[:1]) for work in targets for method in BASELINES]
-    yield Job(fitted, partial(fit, resident, task, split, seed + fold))
+    yield Job(fitted, partial(fit, data, split, seed + fold))
     settings = settings_of(split, steps)
     for readout in readouts:
         trained = [(work | {"readout": readout, "settings": asdict(settings)}, ERRORS) for work in targets]
-        yield Job(trained, partial(train, resident, task, split, readout, settings, seed + fold))
+        yield Job(trained, partial(train, data, split, readout, settings, seed + fold))
 
 
 def settings_of(split: Split, steps: int) -> Settings:
@@ -243,15 +236,15 @@ class Scaled(StackedNorm):
 
 
 def train(
-    resident: Resident, task: Task, split: Split, readout: str, settings: Settings, seed: int
+    data: Properties, split: Split, readout: str, settings: Settings, seed: int
 ) -> list[dict[str, float]]:
     """Train a network for each target; the last epoch counts."""
-    copies = len(task.targets)
+    resident, copies = data.resident, len(data.classes)
     network = new_network(resident, readout, settings, copies, seed)
     network.head = nn.Sequential(
         Scaled(network.pooled, copies).to(resident.x.device), *network.head.children()
     )
-    goal = Several.of(task.targets, resident.y[list(split.train)])
+    goal = Several.of(data.classes, resident.y[list(split.train)])
     stack = Stack(resident, network, settings, [RATE] * copies, seed, readout, goal)
     stack.train(split.train)
     test, training = (errors_of(resident, goal, network.eval(), part) for part in (split.test, split.train))
@@ -266,16 +259,16 @@ def errors_of(resident: Resident, goal: Several, network: Network, positions: Se
     return [float(goal.errors(one, batch.y)[place]) for place, one in enumerate(predicted)]
 
 
-def fit(resident: Resident, task: Task, split: Split, seed: int) -> list[dict[str, float]]:
+def fit(data: Properties, split: Split, seed: int) -> list[dict[str, float]]:
     """Fit every baseline to every target, on the graphs that networks are trained on."""
-    counts, y = resident.counts().cpu().numpy(), resident.y.cpu().numpy()
+    counts, y = data.resident.counts().cpu().numpy(), data.resident.y.cpu().numpy()
     seen, tested = list(split.train), list(split.test)
     found = []
-    for place, target in enumerate(task.targets):
+    for place, classes in enumerate(data.classes):
         known = y[seen, place]
         for method in BASELINES:
             features = counts[:, -1:] if method == SIZE else counts
-            model = model_of(method, target.classes, seed) if len(np.unique(known)) > 1 else constant(False)
+            model = model_of(method, classes, seed) if len(np.unique(known)) > 1 else constant(False)
             answers = model.fit(features[seen], known).predict(features[tested])
             found.append({"error": float(np.abs(answers - y[tested, place]).mean())})
     return found
@@ -296,11 +289,11 @@ def constant(classes: bool) -> Any:
     return OF_CLASSES["majority class"](0) if classes else OF_NUMBERS["mean of training"](0)
 
 
-def ceilings(resident: Resident, task: Task) -> list[dict[str, float]]:
+def ceilings(data: Properties) -> list[dict[str, float]]:
     """The best skill on the whole set of any function behind each readout, for each target."""
-    seen, found = resident.seen.cpu().numpy(), []
-    for place, target in enumerate(task.targets):
-        y = resident.y[:, [place]].cpu()
-        goal = Several.of((target,), y)
+    seen, found = data.resident.seen.cpu().numpy(), []
+    for place, classes in enumerate(data.classes):
+        y = data.resident.y[:, [place]].cpu()
+        goal = Several.of((classes,), y)
         found += [{"ceiling": goal.ceiling(seen[view], y)} for view in range(len(VIEWS))]
     return found

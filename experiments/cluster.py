@@ -1,30 +1,24 @@
 """Jobs on the workers of a Dask cluster, as tasks of joblib's backend for it.
 
-The sets are tasks, too, on which the jobs depend: each worker gets a set once, and one that was lost with its
-worker is laid out again. Dask runs the jobs of a lost worker elsewhere. A worker takes one job at a time, on
-one thread, and only if its code and its versions are those of this process, for its rows say so.
+Dask runs the jobs of a lost worker elsewhere. A worker takes one job at a time, on one thread, and only if
+its code and its versions are those of this process, for its rows say so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import pickle
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from functools import cache
-from importlib import import_module
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
+from joblib import parallel_config  # type: ignore[import-untyped]
 
-from experiments.accuracy.jobs import Done, Job, Residents
 from experiments.console import UserError
-from experiments.experiment import one_thread
-from experiments.learning.batches import Resident
-from experiments.learning.training import Settings
+from experiments.digest import digest
+from experiments.parallel import Compute, Done, Values, do_alone, in_parallel
 from experiments.records import versions
 
 if TYPE_CHECKING:
@@ -33,25 +27,15 @@ if TYPE_CHECKING:
     from distributed import Client
 
 PATIENCE = 10  # seconds for a scheduler to answer, and for a first worker to be there
+Sources = tuple[Callable[..., Any], ...]  # functions whose digest is the code of the rows
 INSTALL = "--scheduler needs Dask: pip install 'dask[distributed]'."
 
 
-def run_on_cluster(
-    waiting: Sequence[Job], residents: Residents, settings: Settings, device: str, address: str
-) -> Done:
-    """All jobs, as workers get them done; raises `UserError` where the cluster cannot do them."""
-    if not waiting:
-        return
+def run_on_cluster(computes: Sequence[Compute], address: str, sources: Sources) -> Done:
+    """Do all jobs, as workers get them done; raises `UserError` where the cluster cannot do them."""
+    do = partial(on_worker, sources, stamp(sources))
     with connected(address) as client:
-        held = {key: client.submit(unpack, pack(residents[key])) for key in {job.key for job in waiting}}
-        tasks = (
-            delayed(on_worker)(held[job.key], place, job, settings, device, stamp())
-            for place, job in enumerate(waiting)
-        )
-        with parallel_config(backend(client)):
-            run = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2 * n_jobs")
-            for place, values in run(tasks):
-                yield waiting[place], values
+        yield from in_parallel(do, computes, parallel_config(backend(client)))
 
 
 @contextmanager
@@ -116,39 +100,25 @@ def backend(client: Client) -> Any:
     return Backend(client=client, wait_for_workers_timeout=PATIENCE)
 
 
-def pack(resident: Resident) -> bytes:
-    """A set as it travels: small, for most of it are one-hot rows and small integers."""
-    return zlib.compress(pickle.dumps(resident), level=1)
-
-
-def unpack(packed: bytes) -> Resident:
-    """A set as it was before `pack`."""
-    resident: Resident = pickle.loads(zlib.decompress(packed))
-    return resident
-
-
 @cache
-def stamp() -> dict[str, str]:
-    """What rows say of the process that measured them; the experiment is imported late: it imports this."""
-    return {**versions(), "code": import_module("experiments.accuracy.experiment").EXPERIMENT.code}
+def stamp(sources: Sources) -> dict[str, str]:
+    """What rows say of the process that measured them."""
+    return {**versions(), "code": digest(sources)}
 
 
 _alone = threading.Lock()
 
 
-def on_worker(
-    resident: Resident, place: int, job: Job, settings: Settings, device: str, expected: dict[str, str]
-) -> tuple[int, dict[str, float]]:
-    """Run a job in a worker, which may have several threads; the random numbers of torch are for all of them.
+def on_worker(sources: Sources, expected: dict[str, str], place: int, compute: Compute) -> tuple[int, Values]:
+    """Do a job in a worker, which may have several threads; the random numbers of torch are for all of them.
 
     Raises `UserError` where rows would not tell the truth about this worker.
     """
+    found = stamp(sources)
     differing = [
-        f"{name} {found} instead of {expected[name]}"
-        for name, found in stamp().items()
-        if found != expected[name]
+        f"{name} {found[name]} instead of {expected[name]}" for name in found if found[name] != expected[name]
     ]
     if differing:
         raise UserError(f"--scheduler: a worker has {', '.join(differing)}.")
-    with _alone, one_thread(), parallel_config("sequential"):
-        return place, job.run(resident.to(device), settings)
+    with _alone:
+        return do_alone(place, compute)
