@@ -34,12 +34,12 @@ from experiments.statistics import Comparison, holm, interval
 CLAIMED = {EXTENSIVE: "sum", INTENSIVE: "mean", EXISTENTIAL: "max"}
 GROUPS = tuple((kind, split) for kind in CLAIMED for split in SPLITS)
 METHODS = (*NETWORKS, COUNTS, LINEAR)
-SHORT = {"size-aware mean": "size-aware", "sum+mean+max": "all three", COUNTS: "forest", LINEAR: "linear"}
+SHORT = {"size-aware mean": "sized", "sum+mean+max": "all 3", COUNTS: "forest", LINEAR: "linear"}
 MARKS = {name: (colour, "o") for name, colour in figures.COLOURS.items()} | {
     "size-aware mean": ("#cc79a7", "s"),
     "sum+mean+max": (figures.INK, "D"),
 }
-NEAR, FLOOR = 0.99, -1.0
+LOW, FLOOR = 0.9, -1.0
 
 
 def measure(
@@ -148,13 +148,13 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     methods = [name for name in METHODS if name in found[0].skill]
     shown = [SHORT.get(name, name) for name in methods]
     planned = ("set", "targets", "split", "contrast", "points of skill (95 % interval, p after Holm)")
-    note = "forest and linear know the counts of atoms alone"
+    note = "sized: size-aware mean; all 3: sum+mean+max; forest and linear: counts of atoms alone"
     return [
         table(
-            f"Which readout for which kind of target? Median skill [%]; {note}",
-            ("targets", "split", "decided", *shown, "best"),
+            f"Which readout for which kind of target? Median skill [%]; * the best; {note}",
+            ("targets", "split", *shown, "decided"),
             answer_lines(found, methods),
-            text_columns=3,
+            text_columns=2,
         ),
         table("Planned contrasts, over the decided targets of a kind", planned, contrast_lines(found), 4),
         table(
@@ -167,20 +167,18 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def answer_lines(found: Sequence[Cell], methods: Sequence[str]) -> Iterator[list[str]]:
-    """One line for each kind of target and split, over all sets."""
+    """One line for each kind of target and split, over all targets of all sets, decided or not."""
     for kind, split in GROUPS:
         of_kind = [cell for cell in found if (cell.kind, cell.split) == (kind, split)]
         if of_kind:
             scores = {name: median(cell.score(name) for cell in of_kind) for name in methods}
-            best = max(scores, key=scores.__getitem__)
             decided = sum(cell.decided for cell in of_kind)
-            yield [
-                kind,
-                split,
-                f"{decided} of {len(of_kind)}",
-                *map(percent, scores.values()),
-                SHORT.get(best, best),
-            ]
+            yield [kind, split, *marked(scores, max(scores.values())), f"{decided} of {len(of_kind)}"]
+
+
+def marked(scores: Mapping[str, float], best: float | None) -> list[str]:
+    """Scores in percent, with a star at the best."""
+    return [f"{100 * score:.1f}{'*' if score == best else ''}" for score in scores.values()]
 
 
 def contrast_lines(found: Sequence[Cell]) -> Iterator[list[str]]:
@@ -192,9 +190,9 @@ def contrast_lines(found: Sequence[Cell]) -> Iterator[list[str]]:
 def target_lines(found: Sequence[Cell], methods: Sequence[str]) -> Iterator[list[str]]:
     """One line for each target and split of every set."""
     for cell in found:
-        marks = {cell.best: "*"} if cell.decided else {}
-        scores = [f"{percent(cell.score(name))}{marks.get(name, '')}" for name in methods]
-        yield [cell.data, cell.target, cell.split, *scores]
+        scores = {name: cell.score(name) for name in methods}
+        best = scores[cell.best] if cell.decided else None
+        yield [cell.data, cell.target, cell.split, *marked(scores, best)]
 
 
 def percent(value: float) -> str:
@@ -224,7 +222,7 @@ def said_of_kind(of_kind: Sequence[Cell], of_contrast: Sequence[Contrast]) -> st
     claimed = CLAIMED[of_kind[0].kind]
     parts = [f"{claimed} minus {one.found.method} {one.said} points of skill" for one in of_contrast]
     parts += [f"on {', '.join(decided)}"] if decided else []
-    parts += [f"not decided, as no network is ahead of all baselines: {', '.join(behind)}"] if behind else []
+    parts += [f"left out, as no network is ahead of all baselines: {', '.join(behind)}"] if behind else []
     return "; ".join(parts)
 
 
@@ -254,12 +252,12 @@ def notes(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
         }
         ranked = ", ".join(f"{name} {percent(lost[name])}" for name in sorted(lost, key=lost.__getitem__))
         yield f"Points of skill behind the best network, mean over {len(decided)} decided targets: {ranked}."
-    low = [row for row in rows if row["metric"] == "ceiling" and row["value"] < NEAR]
+    low = [row for row in rows if row["metric"] == "ceiling" and row["value"] < LOW]
     if low:
         limits = ", ".join(
             f"{row['data']} {row['target']} {row['readout']} {percent(row['value'])}" for row in low
         )
-        yield f"Skill that no function of a readout exceeds on a whole set [%]: {limits}; others 99 or more."
+        yield f"Skill that no function of a readout exceeds on a whole set [%]: {limits}; others 90 or more."
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
@@ -267,17 +265,17 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     found = cells(rows)
     pairs = [(data, split) for data in present(rows, "data") for split in SPLITS]
     most = max(sum((cell.data, cell.split) == pair for cell in found) for pair in pairs)
-    drawing, panels = figures.panels(len(pairs), width=4.6, height=0.3 * most + 0.9, columns=2)
+    drawing, panels = figures.panels(len(pairs), width=4.6, height=0.38 * most + 0.9, columns=2)
     for panel, (data, split) in zip(panels, pairs, strict=True):
         shown = [cell for cell in found if (cell.data, cell.split) == (data, split)][::-1]
         for height, cell in enumerate(shown):
             counts = max(cell.score(COUNTS), cell.score(LINEAR))
-            panel.plot([max(counts, FLOOR)], [height], "|", color=figures.GREY, markersize=14, mew=2)
-            for name in (name for name in NETWORKS if name in cell.skill):
+            panel.plot([max(counts, FLOOR)], [height], "|", color=figures.GREY, markersize=20, mew=2)
+            for place, name in enumerate(name for name in NETWORKS if name in cell.skill):
                 colour, mark = MARKS[name]
                 fill = colour if cell.decided else "none"
-                place = max(cell.score(name), FLOOR)
-                panel.plot([place], [height], mark, color=colour, markersize=7, markerfacecolor=fill)
+                x, y = max(cell.score(name), FLOOR), height + 0.3 - 0.15 * place
+                panel.plot([x], [y], mark, color=colour, markersize=5, markerfacecolor=fill)
         panel.axvline(0, color=figures.PALE, linewidth=1, zorder=0)
         panel.set(title=f"{data}, {split}", xlabel="skill", xlim=(FLOOR - 0.05, 1.05))
         panel.set_yticks(range(len(shown)), [cell.target for cell in shown])

@@ -208,14 +208,18 @@ def test_skill_is_the_share_of_the_error_of_the_constant():
     (cell,) = experiment.cells(rows_of(errors_of(**AHEAD)))
     assert cell.skill["sum"].tolist() == pytest.approx([0.91, 1.1, 0.72, 0.89])
     assert (cell.best, cell.decided, cell.score(CONSTANT)) == ("sum", True, 0)
+    assert experiment.target_lines([cell], ("sum", "mean")).send(None)[3:] == ["90.5*", "45.0"]
 
 
 def test_a_target_that_counts_alone_tell_is_not_decided():
     rows = rows_of(errors_of(**AHEAD, **{LINEAR: [0.1, 0.1, 0.1, 0.1]}))
     (finding,) = experiment.findings(rows)
     assert finding.holds is None
-    assert "not decided, as no network is ahead of all baselines: molecular weight" in finding.numbers
-    assert experiment.tables(rows)[0].lines[0][:3] == ["extensive", "random", "0 of 1"]
+    assert "left out, as no network is ahead of all baselines: molecular weight" in finding.numbers
+    first, _, last = experiment.tables(rows)
+    assert first.lines[0][:3] == ["extensive", "random", "90.5"]
+    assert first.lines[0][-2:] == ["99.0*", "0 of 1"]
+    assert not any("*" in cell for cell in last.lines[0])
 
 
 def test_claims_hold_or_are_refuted_and_p_is_corrected():
