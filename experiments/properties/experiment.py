@@ -333,7 +333,7 @@ EXPERIMENT = Experiment(
             "first look at results."
         ),
         (
-            "By size, questions of existence rest on few molecules: of PTC_MR, 30 have a nitro group, and few "
+            "By size, questions of existence rest on few molecules: of PTC_MR, 30 have a nitro group, few "
             "of them are large. Five folds find large differences only."
         ),
         (
