@@ -27,6 +27,7 @@ EXPERIMENTS = (
     "counting",
     "propositions",
     "accuracy.experiment",
+    "properties.experiment",
     "extrapolation",
     "robustness",
     "gradients",

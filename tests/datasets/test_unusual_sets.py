@@ -21,6 +21,7 @@ OPTIONS = {
     "robustness": FEW,
     "accuracy": f"{FEW} --readout sum median attention",
     "activation-maps": "--folds 2 --epochs 1 --pattern 1",
+    "properties": "--folds 2 --steps 2",
     "extrapolation": "--seeds 2 --epochs 2",
     "gradients": FEW,
     "heads": f"{FEW} --seeds 2",
@@ -66,6 +67,7 @@ ONE_CLASS = "all 24 graphs are of one class; {} needs two."
 REFUSED = {
     ("activation-maps", "one class"): "--label: expected one of 1 classes of ODD",
 }
+REFUSED |= {("properties", kind): "ODD: expected molecules whose atoms and bond orders" for kind in SETS}
 REFUSED |= {
     (name, "one class"): ONE_CLASS.format(name) for name in ("accuracy", "extrapolation", "excitation")
 }

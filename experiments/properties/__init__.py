@@ -1,0 +1,1 @@
+"""Readouts on properties of molecules: targets, what is measured, and the experiment."""
