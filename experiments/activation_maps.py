@@ -538,6 +538,7 @@ EXPERIMENT = Experiment(
     ),
     prepare=choose,
     measure=measure,
+    parallel=True,
     tables=tables,
     findings=findings,
     numbers=numbers,

@@ -261,6 +261,7 @@ EXPERIMENT = Experiment(
         ),
     ),
     measure=measure,
+    parallel=True,
     tables=tables,
     findings=findings,
     numbers=numbers,

@@ -563,6 +563,7 @@ EXPERIMENT = Experiment(
     ),
     prepare=choose,
     measure=measure,
+    parallel=True,
     tables=tables,
     findings=findings,
     numbers=numbers,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from experiments.console import tracked
@@ -62,8 +61,7 @@ def carry_out(jobs: Sequence[Job], log: RowLog, what: str) -> list[Row]:
     done = begin(waiting, _workers.get(Workers()))
     try:
         for place, found in tracked(done, what, len(waiting)):
-            for (work, metrics), values in zip(waiting[place].rows, found, strict=True):
-                log.measure(work, metrics, partial(dict, values))
+            log.add((*row, values) for row, values in zip(waiting[place].rows, found, strict=True))
     except BaseException as problem:
         done.throw(problem)  # ends the processes
     return [row for job in jobs for row in known(job, log) or ()]

@@ -133,14 +133,18 @@ class RowLog:
         """
         if (rows := self.known(work, metrics)) is not None:
             return rows
-        values = compute()
+        self.add([(work, metrics, compute())])
+        return self.known(work, metrics) or []
+
+    def add(self, found: Iterable[tuple[Mapping[str, Any], Iterable[str], Mapping[str, Any]]]) -> None:
+        """Write what is not there yet of works, their metrics and values, at once."""
         with writing(self.path), self._alone():
             run, lines = self._begin_run()
-            for row in self._wanted(work, metrics):
-                if identity(row) not in self._known.place:
-                    lines.append({**row, "run": run, "value": values[row["metric"]]})
+            for work, metrics, values in found:
+                for row in self._wanted(work, metrics):
+                    if identity(row) not in self._known.place:
+                        lines.append({**row, "run": run, "value": values[row["metric"]]})
             self._append(lines)
-        return self.known(work, metrics) or []
 
     def known(self, work: Mapping[str, Any], metrics: Iterable[str]) -> list[Row] | None:
         """Rows of this work, or None where one of them is missing."""

@@ -313,6 +313,7 @@ EXPERIMENT = Experiment(
     ),
     prepare=by_node.task_of,
     measure=measure,
+    parallel=True,
     tables=tables,
     findings=findings,
     numbers=numbers,

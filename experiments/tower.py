@@ -414,6 +414,7 @@ EXPERIMENT = Experiment(
     ),
     prepare=find_towers,
     measure=measure,
+    parallel=True,
     tables=tables,
     findings=findings,
     numbers=numbers,

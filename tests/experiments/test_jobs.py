@@ -148,7 +148,7 @@ def test_options_of_parallel_experiments_reach_the_jobs(tmp_path, monkeypatch):
     measure = lambda sets, log: seen.append(_workers.get()) or 1 / 0  # noqa: E731
     toy = replace(collisions.EXPERIMENT, measure=measure, parallel=True)
     monkeypatch.setattr(collisions, "EXPERIMENT", toy)
-    monkeypatch.setattr(type(toy), "code", "")
+    monkeypatch.setattr(type(toy), "code", lambda self, device: "")
     for command in ("collisions", "demo"):
         with pytest.raises(ZeroDivisionError):
             main([command, "--jobs", "3", "--scheduler", "tcp://host:1", "--out", str(tmp_path)])
