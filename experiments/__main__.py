@@ -22,6 +22,7 @@ from experiments.options import COMMON, Command, Option, Scheduler, load_sets, n
 
 EXPERIMENTS = (
     "collisions",
+    "ceiling.experiment",
     "tower",
     "copies",
     "counting",
