@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +12,7 @@ from scipy.stats import spearmanr
 
 from experiments import figures
 from experiments.ceiling.jobs import (
+    ALONE,
     CONTROLS,
     LOG,
     OF_NETWORKS,
@@ -27,84 +27,104 @@ from experiments.console import Table, table
 from experiments.experiment import Drawing, Experiment, Finding, span
 from experiments.options import FOLDS_OF_CLASSES, number
 from experiments.records import Row, pick, present, values
-from experiments.statistics import Comparison, corrected_error, interval, over_sets
+from experiments.statistics import LEVEL, Comparison, corrected_error, interval, over_sets
 
 WHOLE, CONFUSABLE = "all", "confusable"
 PARTS = {WHOLE: ("graphs", "right"), CONFUSABLE: ("confusable", "confusable right")}
+SCORED = ("majority", "sum", "mean", LOG, SIZE, "max", ALONE)
+SHOWN = {"sum": (figures.COLOURS["sum"], "o"), SIZE: (figures.COLOURS["mean"], "s")}  # of the figure
+APART = ("set", "learner", "gap", *SHOWN)
+BESIDE = tuple(name for pair in CONTROLS.items() for name in pair[::-1])
 ENOUGH, FEWEST = 4, 10  # sets for an order; graphs for an interval
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """What networks reach in training, what is right on held-out graphs, and differences to the mean."""
-    reached = ("set", "rounds", "graphs", "majority", *READOUTS)
-    scores = ("set", "learner", "part", "graphs", *READOUTS)
-    apart = ("set", "learner", "part", "graphs", "gap", "readout", "difference", "95 % interval", "verdict")
+    """What networks reach in training, the controls, held-out accuracy, and differences to the mean."""
+    reached = ("set", "rounds", "graphs", *OF_NETWORKS)
+    controls = ("set", *BESIDE, SIZE)
+    confused = ("set", "learner", "graphs", "sum", "mean", SIZE, "sum minus mean")
     return [
+        table("Graphs right in training, / ceiling if missed", reached, reached_lines(rows)),
+        table("Controls: right in training; perceptrons held out [%]", controls, control_lines(rows)),
+        table("Held-out accuracy without messages [%]", ("set", "learner", *SCORED), score_lines(rows), 2),
         table(
-            "Graphs answered right when trained on all; / ceiling where it is missed",
-            reached,
-            reached_lines(rows),
+            "Held out, minus mean, beside the gap of the ceilings [points]", APART, difference_lines(rows), 2
         ),
-        table("Accuracy on held-out graphs without messages [%]", scores, score_lines(rows), text_columns=3),
-        table(
-            "Held-out differences to the mean, and the gap of the ceilings of sum and mean [points]",
-            apart,
-            difference_lines(rows),
-            text_columns=3,
-        ),
+        table("Held out, the graphs that a mean confuses [%]", confused, confused_lines(rows), 2),
     ]
 
 
 def reached_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set and number of rounds."""
-    for data in present(rows, "data"):
-        about = [str(pick(rows, data=data, seed=None, metric=metric)) for metric in ("graphs", "majority")]
-        for depth in present(rows, "rounds", data=data, learner=TO_CEILING):
-            of = {"data": data, "rounds": depth, "learner": TO_CEILING}
-            names = present(rows, "readout", **of)
-            cells = [said_reached(rows, of | {"readout": name}) if name in names else "" for name in READOUTS]
-            yield [data, str(depth), *about, *cells]
+    for data, of_set in by_set(rows).items():
+        for depth in present(of_set, "rounds", learner=TO_CEILING):
+            cells = [said_reached(of_set, depth, name) for name in OF_NETWORKS]
+            yield [data, str(depth), str(graphs_in(of_set, WHOLE)), *cells]
         yield []
 
 
-def said_reached(rows: Sequence[Row], of: Mapping[str, Any]) -> str:
+def said_reached(of_set: Sequence[Row], depth: int, name: str) -> str:
     """The right answers in training, and the ceiling where it is missed."""
-    found, ceiling = (pick(rows, **of, metric=metric) for metric in ("right", "ceiling"))
+    of = {"rounds": depth, "learner": TO_CEILING, "readout": name}
+    found, ceiling = (pick(of_set, **of, metric=metric) for metric in ("right", "ceiling"))
     return str(found) if found == ceiling else f"{found} / {ceiling}"
 
 
+def control_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """One line for each set: a readout, and beside it what has another scale and sees the same."""
+    for data, of_set in by_set(rows).items():
+        yield [
+            data,
+            *(
+                f"{said_reached(of_set, 0, name)}; {accuracy(of_set, 'perceptron', name)}"
+                for name in (*BESIDE, SIZE)
+            ),
+        ]
+
+
 def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set, learner and part."""
-    for data in present(rows, "data"):
+    """One line for each set and learner."""
+    for data, of_set in by_set(rows).items():
+        largest = f"{100 * pick(of_set, metric='majority') / graphs_in(of_set, WHOLE):.1f}"
         for learner in learners(rows):
-            for part in parts(rows, data):
-                names = present(rows, "readout", data=data, learner=learner)
-                cells = [
-                    f"{100 * per_fold(rows, data, learner, name, part).mean():.1f}" if name in names else ""
-                    for name in READOUTS
-                ]
-                yield [data, learner, part, str(graphs_in(rows, data, part)), *cells]
+            known = present(of_set, "readout", learner=learner)
+            cells = [accuracy(of_set, learner, name) if name in known else "" for name in SCORED[1:]]
+            yield [data, learner, largest, *cells]
         yield []
+
+
+def accuracy(of_set: Sequence[Row], learner: str, name: str, part: str = WHOLE) -> str:
+    """The held-out accuracy over all folds."""
+    return f"{100 * per_fold(of_set, learner, name, part).mean():.1f}"
 
 
 def difference_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set, learner, part and readout that knows the size."""
-    for data in present(rows, "data"):
+    """One line for each set and learner."""
+    for data, of_set in by_set(rows).items():
+        gap = f"{ceiling_gap(of_set):.1f}"
         for learner in learners(rows):
-            for part in parts(rows, data):
-                for name in [
-                    name for name in ("sum", LOG, SIZE) if name in present(rows, "readout", learner=learner)
-                ]:
-                    one = against_mean(rows, data, learner, name, part)
-                    yield [
-                        *(data, learner, part, str(graphs_in(rows, data, part))),
-                        f"{ceiling_gap(rows, data):.1f}",
-                        name,
-                        f"{100 * one.difference:+.1f}",
-                        f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
-                        one.verdict,
-                    ]
+            yield [data, learner, gap, *(said_apart(against_mean(of_set, learner, name)) for name in SHOWN)]
         yield []
+
+
+def confused_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """One line for each set that has enough of such graphs, and learner."""
+    for data, of_set in by_set(rows).items():
+        for learner in learners(rows) if CONFUSABLE in parts(of_set) else ():
+            cells = [accuracy(of_set, learner, name, CONFUSABLE) for name in ("sum", "mean", SIZE)]
+            apart = said_apart(against_mean(of_set, learner, "sum", CONFUSABLE))
+            yield [data, learner, str(graphs_in(of_set, CONFUSABLE)), *cells, apart]
+        yield []
+
+
+def said_apart(one: Comparison) -> str:
+    """A difference in points, and its interval."""
+    return f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+
+
+def by_set(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each set."""
+    return {data: [row for row in rows if row["data"] == data] for data in present(rows, "data")}
 
 
 def learners(rows: Sequence[Row]) -> list[str]:
@@ -112,141 +132,124 @@ def learners(rows: Sequence[Row]) -> list[str]:
     return [name for name in present(rows, "learner") if name != TO_CEILING]
 
 
-def graphs_in(rows: Sequence[Row], data: str, part: str) -> int:
+def graphs_in(of_set: Sequence[Row], part: str) -> int:
     """How many graphs of a set are in a part."""
-    found: int = pick(rows, data=data, seed=None, metric=PARTS[part][0])
+    found: int = pick(of_set, seed=None, metric=PARTS[part][0])
     return found
 
 
-def parts(rows: Sequence[Row], data: str) -> list[str]:
+def parts(of_set: Sequence[Row]) -> list[str]:
     """The whole set, and its confusable part where that is not too small."""
-    return [part for part in PARTS if part == WHOLE or graphs_in(rows, data, part) >= FEWEST]
+    return [part for part in PARTS if part == WHOLE or graphs_in(of_set, part) >= FEWEST]
 
 
-def per_fold(rows: Sequence[Row], data: str, learner: str, name: str, part: str) -> NDArray[np.float64]:
+def per_fold(of_set: Sequence[Row], learner: str, name: str, part: str) -> NDArray[np.float64]:
     """Right answers in each fold, divided by the mean number of graphs in one: the mean is the accuracy."""
     size, metric = PARTS[part]
-    graphs = [
-        row["value"]
-        for row in rows
-        if row["data"] == data and row["fold"] is not None and row["metric"] == size
-    ]
-    return np.array(values(rows, data=data, learner=learner, readout=name, metric=metric)) / np.mean(graphs)
+    graphs = [row["value"] for row in of_set if row["fold"] is not None and row["metric"] == size]
+    return np.array(values(of_set, learner=learner, readout=name, metric=metric)) / np.mean(graphs)
 
 
-def against_mean(rows: Sequence[Row], data: str, learner: str, name: str, part: str = WHOLE) -> Comparison:
-    """The held-out accuracy of a readout minus that of the mean."""
-    apart = differences(rows, data, learner, name, part)
-    return Comparison(name, *interval(apart, 1 / (folds_of(rows, data) - 1)))
-
-
-def differences(
-    rows: Sequence[Row], data: str, learner: str, name: str, part: str = WHOLE
-) -> NDArray[np.float64]:
-    """The same, fold by fold."""
-    of, mean = (per_fold(rows, data, learner, each, part) for each in (name, "mean"))
+def differences(of_set: Sequence[Row], learner: str, name: str, part: str) -> NDArray[np.float64]:
+    """The held-out accuracy of a readout minus that of the mean, fold by fold."""
+    of, mean = (per_fold(of_set, learner, each, part) for each in (name, "mean"))
     return np.asarray(of - mean)
 
 
-def folds_of(rows: Sequence[Row], data: str) -> int:
-    """How many folds a set was cut into."""
-    folds: int = present(rows, "folds", data=data)[0]
-    return folds
+def against_mean(of_set: Sequence[Row], learner: str, name: str, part: str = WHOLE) -> Comparison:
+    """The same over all folds, with its interval."""
+    return Comparison(name, *interval(differences(of_set, learner, name, part), test_by_train(of_set)))
 
 
-def ceiling_gap(rows: Sequence[Row], data: str) -> float:
+def test_by_train(of_set: Sequence[Row]) -> float:
+    """Test graphs of a fold in shares of all others."""
+    return 1 / (int(present(of_set, "folds")[0]) - 1)
+
+
+def ceiling_gap(of_set: Sequence[Row]) -> float:
     """By how many points the ceiling of the mean is below that of the sum, without messages."""
-    of = {"data": data, "rounds": 0, "learner": TO_CEILING, "metric": "ceiling"}
-    total, mean = (pick(rows, **of, readout=name) for name in ("sum", "mean"))
-    return 100 * float(total - mean) / graphs_in(rows, data, WHOLE)
+    of = {"rounds": 0, "learner": TO_CEILING, "metric": "ceiling"}
+    total, mean = (pick(of_set, **of, readout=name) for name in ("sum", "mean"))
+    return 100 * float(total - mean) / graphs_in(of_set, WHOLE)
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
-    """Networks are at their ceilings; the sum is ahead of the mean; the ceilings foretell by how much."""
-    for data in present(rows, "data"):
-        yield from at_their_ceilings(rows, data)
+    """Networks are at their ceilings; the sum is ahead of the mean; the ceilings order by how much."""
+    sets = by_set(rows)
+    for data, of_set in sets.items():
+        yield from at_their_ceilings(of_set, data)
     for learner in learners(rows):
-        for data in present(rows, "data"):
-            yield sum_ahead(rows, data, learner)
-        if len(present(rows, "data")) >= ENOUGH:
-            yield ordered(rows, learner)
-        yield returned(rows, learner)
+        for data, of_set in sets.items():
+            yield sum_ahead(of_set, data, learner)
+        if len(sets) >= ENOUGH:
+            yield ordered(sets, learner)
+        yield returned(sets, learner)
 
 
-def at_their_ceilings(rows: Sequence[Row], data: str) -> Iterator[Finding]:
+def at_their_ceilings(of_set: Sequence[Row], data: str) -> Iterator[Finding]:
     """Checks: what networks reach in training, and that another scale changes nothing."""
-    for depth in present(rows, "rounds", data=data, learner=TO_CEILING):
-        of = {"data": data, "rounds": depth, "learner": TO_CEILING}
-        names = [name for name in OF_NETWORKS if name in present(rows, "readout", **of)]
-        said = ", ".join(f"{name} {said_reached(rows, of | {'readout': name})}" for name in names)
-        good = all("/" not in said_reached(rows, of | {"readout": name}) for name in names)
-        after = f"after {depth} rounds of GraphSAGE" if depth else "without messages"
-        numbers = f"right of {graphs_in(rows, data, WHOLE)} graphs: {said}"
+    for depth in present(of_set, "rounds", learner=TO_CEILING):
+        found = {name: said_reached(of_set, depth, name) for name in OF_NETWORKS}
+        good = not any("/" in reached for reached in found.values())
+        said = ", ".join(f"{name} {reached}" for name, reached in found.items())
+        after = f"after {depth} round{'s' * (depth > 1)} of GraphSAGE" if depth else "without messages"
+        numbers = f"right of {graphs_in(of_set, WHOLE)} graphs: {said}"
         yield Finding(f"{data}, networks reach their ceilings {after}", good, numbers, "check", main=False)
-    of = {"data": data, "rounds": 0, "learner": TO_CEILING, "metric": "right"}
-    pairs = {
-        name: (pick(rows, **of, readout=name), pick(rows, **of, readout=same))
-        for name, same in CONTROLS.items()
-    }
-    said = ", ".join(f"{name} {a}, {CONTROLS[name]} {b}" for name, (a, b) in pairs.items())
-    yield Finding(
-        f"{data}, scale is not size", all(a == b for a, b in pairs.values()), said, "check", main=False
-    )
+    found = {name: said_reached(of_set, 0, name) for name in READOUTS}
+    said = ", ".join(f"{name} {found[name]}, {same} {found[same]}" for name, same in CONTROLS.items())
+    alike = all(found[name] == found[same] for name, same in CONTROLS.items())
+    yield Finding(f"{data}, another scale changes no ceiling", alike, said, "check", main=False)
 
 
-def sum_ahead(rows: Sequence[Row], data: str, learner: str) -> Finding:
+def sum_ahead(of_set: Sequence[Row], data: str, learner: str) -> Finding:
     """The sum is more accurate than the mean on held-out graphs."""
-
-    def said(part: str) -> str:
-        one = against_mean(rows, data, learner, "sum", part)
-        return f"{100 * one.difference:+.1f} points ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-
-    numbers = f"{said(WHOLE)}, ceilings {ceiling_gap(rows, data):.1f} apart"
-    if CONFUSABLE in parts(rows, data):
-        numbers += (
-            f"; on the {graphs_in(rows, data, CONFUSABLE)} graphs that a mean confuses {said(CONFUSABLE)}"
-        )
-    better = against_mean(rows, data, learner, "sum").better
-    return Finding(f"{data}, {learner}, sum is ahead of mean", better, numbers)
+    one = against_mean(of_set, learner, "sum")
+    numbers = f"{said_apart(one)} points, ceilings {ceiling_gap(of_set):.1f} apart"
+    if CONFUSABLE in parts(of_set):
+        most = said_apart(against_mean(of_set, learner, "sum", CONFUSABLE))
+        numbers += f"; on the {graphs_in(of_set, CONFUSABLE)} graphs that a mean confuses {most}"
+    return Finding(f"{data}, {learner}, the sum is ahead of the mean", one.better, numbers)
 
 
-def ordered(rows: Sequence[Row], learner: str) -> Finding:
+def ordered(sets: Mapping[str, Sequence[Row]], learner: str) -> Finding:
     """The gap of the ceilings orders the gap on held-out graphs."""
-    sets = present(rows, "data")
-    gaps = [ceiling_gap(rows, data) for data in sets]
-    found = spearmanr(gaps, [against_mean(rows, data, learner, "sum").difference for data in sets])
-    holds = found.statistic > 0 if found.pvalue < 0.05 else None
+    gaps = [ceiling_gap(of_set) for of_set in sets.values()]
+    found = spearmanr(gaps, [against_mean(of_set, learner, "sum").difference for of_set in sets.values()])
+    holds = bool(found.statistic > 0) if found.pvalue < 1 - LEVEL else None
     numbers = f"Spearman {found.statistic:.2f}, p {found.pvalue:.3f}, {len(sets)} sets"
-    return Finding(f"{learner}, ceilings order the sets", None if holds is None else bool(holds), numbers)
+    return Finding(f"{learner}, the ceilings order the sets", holds, numbers)
 
 
-def returned(rows: Sequence[Row], learner: str) -> Finding:
-    """The size beside the mean returns most of what the sum is ahead, where it is."""
-    sets = [data for data in present(rows, "data") if against_mean(rows, data, learner, "sum").better]
+def returned(sets: Mapping[str, Sequence[Row]], learner: str) -> Finding:
+    """The size beside the mean returns most of what the sum is ahead, over the sets where it is."""
+    ahead = {data: of_set for data, of_set in sets.items() if against_mean(of_set, learner, "sum").better}
     lost, back = (
-        sum(against_mean(rows, data, learner, name).difference for data in sets) for name in ("sum", SIZE)
+        sum(against_mean(of_set, learner, name).difference for of_set in ahead.values())
+        for name in ("sum", SIZE)
     )
     claim = f"{learner}, n beside the mean returns most of the difference"
-    if not sets:
-        return Finding(claim, None, "on no set the sum is ahead beyond chance")
-    return Finding(claim, back > lost / 2, f"{100 * back / lost:.0f} % of it, on {', '.join(sets)}")
+    if not ahead:
+        return Finding(claim, None, "the sum is nowhere ahead beyond chance")
+    return Finding(claim, back > lost / 2, f"{100 * back / lost:.0f} % of it, on {', '.join(ahead)}")
 
 
 def numbers(rows: Sequence[Row]) -> str:
-    """What the sum is ahead of the mean, and the order."""
+    """What the sum is ahead of the mean, and the order of the sets."""
+    sets = by_set(rows)
     said = []
     for learner in learners(rows):
-        gaps = [100 * against_mean(rows, data, learner, "sum").difference for data in present(rows, "data")]
-        said.append(f"{learner} {span(gaps, '+.1f')}")
-    return f"sum minus mean on held-out graphs: {', '.join(said)} points"
+        gaps = [100 * against_mean(of_set, learner, "sum").difference for of_set in sets.values()]
+        order = [ordered(sets, learner).numbers] if len(sets) >= ENOUGH else []
+        said.append(", ".join([f"{learner} {span(gaps, '+.1f')} points", *order]))
+    return f"sum minus mean on held-out graphs: {'; '.join(said)}"
 
 
 def together(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
     """What all sets say together of the sum and the mean."""
-    sets = present(rows, "data")
+    sets = by_set(rows)
     for learner in learners(rows) if len(sets) >= ENOUGH else ():
-        apart = {data: differences(rows, data, learner, "sum") for data in sets}
-        errors = [corrected_error(apart[data], 1 / (folds_of(rows, data) - 1)) for data in sets]
+        apart = {data: differences(of_set, learner, "sum", WHOLE) for data, of_set in sets.items()}
+        errors = [corrected_error(of, test_by_train(sets[data])) for data, of in apart.items()]
         found = over_sets([float(of.mean()) for of in apart.values()], errors)
         yield (
             f"{learner}, sum minus mean over {len(sets)} sets: {100 * found.mean:+.1f} points on average "
@@ -255,29 +258,26 @@ def together(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
-    """The held-out difference over the gap of the ceilings: one panel a learner, one bar a set."""
-    drawing, panels = figures.panels(len(learners(rows)), width=4.2, height=3.8, columns=2)
-    colours_of = {"sum": figures.COLOURS["sum"], SIZE: figures.COLOURS["mean"]}
-    gaps = {data: ceiling_gap(rows, data) for data in present(rows, "data")}
+    """The held-out difference over the gap of the ceilings: one panel a learner, two bars a set."""
+    drawing, panels = figures.panels(len(learners(rows)), width=4.2, height=4.2, columns=2)
+    sets = by_set(rows)
+    gaps = {data: ceiling_gap(of_set) for data, of_set in sets.items()}
+    ticks = [tick for tick in (0, 1, 2, 4, 8, 16, 32, 64) if tick <= 1.3 * max(1, *gaps.values())]
     for panel, learner in zip(panels, learners(rows), strict=True):
-        tops: dict[str, float] = {}
         panel.axhline(0, color=figures.GREY, linewidth=1, linestyle=":")
-        for shift, (name, colour) in zip((-0.05, 0.05), colours_of.items(), strict=True):
-            for data, gap in gaps.items():
-                one = against_mean(rows, data, learner, name)
-                place = gap**0.5 + shift
-                panel.plot([place] * 2, [100 * one.low, 100 * one.high], color=colour, linewidth=1.5)
-                panel.plot(
-                    place, 100 * one.difference, "o" if name == "sum" else "s", color=colour, markersize=5
-                )
-                tops[data] = max(one.high, tops.get(data, one.high))
-        for data, top in tops.items():
-            label(panel, data, gaps[data] ** 0.5, top)
-        ticks = [tick for tick in (0, 1, 2, 4, 8, 16, 32, 64) if tick <= 1.3 * max(1, *gaps.values())]
-        panel.set(title=learner, xlabel="ceiling of sum minus mean [points]")
+        for data, of_set in sets.items():
+            place = gaps[data] ** 0.5
+            both = {name: against_mean(of_set, learner, name) for name in SHOWN}
+            for shift, (name, one) in zip((-0.04, 0.04), both.items(), strict=True):
+                colour, marker = SHOWN[name]
+                ends = [100 * one.low, 100 * one.high]
+                panel.plot([place + shift] * 2, ends, color=colour, linewidth=1.5)
+                panel.plot(place + shift, 100 * one.difference, marker, color=colour, markersize=5)
+            label(panel, data, place, max(one.high for one in both.values()))
+        panel.set(title=learner, xlabel="ceiling, sum minus mean [points]")
         panel.set_xticks([tick**0.5 for tick in ticks], [str(tick) for tick in ticks])
     panels[0].set_ylabel("held-out accuracy, minus mean [points]")
-    figures.legend(drawing, {f"{name} minus mean": (colour, "-") for name, colour in colours_of.items()})
+    figures.legend(drawing, {f"{name} minus mean": (colour, "-") for name, (colour, _) in SHOWN.items()})
     return figures.save(drawing, out, "ceiling")
 
 
@@ -316,11 +316,11 @@ EXPERIMENT = Experiment(
         "2,000 steps; the best is shown. After one to three rounds: GraphSAGE with means of neighbours, 64 "
         "wide, trained for 20 epochs, then the same layers on its pooled vectors. *Held out*: 5 x 10 "
         "stratified folds, the same for all readouts and both learners. Perceptrons with two hidden layers "
-        "of 32, Adam at .01, at most 300 steps on all training graphs; the step with the lowest loss on a tenth "
-        "of them, held out, counts. Forests of 60 trees, with scikit-learn's settings. *Confusable* graphs "
-        "share their mean with a graph of another class that the sum tells apart. Controls: *n \\* mean* and "
-        "*sum / n* have another scale and see what sum and mean see; *n alone* is the size. Intervals know "
-        "that training parts overlap."
+        "of 32, Adam at .01, at most 300 steps on all training graphs; the step with the lowest loss on "
+        "a tenth of them, held out, counts. Forests of 60 trees, with scikit-learn's settings. A mean "
+        "confuses graphs of different classes that have one mean and different sums. Controls: *n \\* mean* "
+        "and *sum / n* have another scale and see what sum and mean see; *n alone* is the size. Intervals of "
+        "95 % that know that training parts overlap."
     ),
     source=(
         "DeepSets: [Zaheer et al. 2017](https://arxiv.org/abs/1703.06114). Sum as multiset, mean as "
@@ -348,8 +348,8 @@ EXPERIMENT = Experiment(
             "ceiling",
             "For each data set, the held-out accuracy of a sum minus that of a mean, over the difference "
             "of their ceilings; beside it that of a mean with the size.",
-            "Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over the "
-            "gap between the ceilings (square root scale); bars are 95 % intervals.",
+            "Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over "
+            "the gap between the ceilings (square root scale); bars are 95 % intervals.",
         ),
     ),
     prepare=prepare,
