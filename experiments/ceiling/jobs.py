@@ -209,24 +209,26 @@ def held_out_jobs(task: Task, seed: int, folds: int, repeats: int, epochs: int) 
     """Both learners on the same folds; the rows of a readout without a name count the graphs of each fold."""
     graphs = task.graphs
     share = max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
-    work: dict[str, Any] = {"data": task.data, "rounds": 0, "folds": folds}
-    places: list[dict[str, Any]] = []
-    splits: list[Split] = []
     for draw in range(seed, seed + repeats):
         try:
-            splits += stratified_folds(graphs, folds, share, draw).splits
+            splits = stratified_folds(graphs, folds, share, draw).splits
         except ValueError as problem:
             raise UserError(f"ceiling: {problem}.") from problem
-        places += [work | {"seed": draw, "fold": fold} for fold in range(folds)]
-    sizes = [{"graphs": len(s.test), "confusable": int(task.confusable[list(s.test)].sum())} for s in splits]
-    yield Job(
-        [(place | {"readout": None}, ("graphs", "confusable")) for place in places], partial(list, sizes)
-    )
-    for learner, names in (("perceptron", READOUTS), ("forest", OF_FORESTS)):
-        settings = {"epochs": epochs} if learner == "perceptron" else {}
-        for name in names:
-            rows = [(place | {"readout": name, "learner": learner, **settings}, OF_FOLDS) for place in places]
-            yield Job(rows, partial(held_out, task, name, learner, splits, seed, epochs))
+        work: dict[str, Any] = {"data": task.data, "seed": draw, "rounds": 0, "folds": folds}
+        places = [work | {"fold": fold} for fold in range(folds)]
+        sizes = [
+            {"graphs": len(split.test), "confusable": int(task.confusable[list(split.test)].sum())}
+            for split in splits
+        ]
+        yield Job(
+            [(place | {"readout": None}, ("graphs", "confusable")) for place in places], partial(list, sizes)
+        )
+        for learner, names in (("perceptron", READOUTS), ("forest", OF_FORESTS)):
+            settings = {"epochs": epochs} if learner == "perceptron" else {}
+            for name in names:
+                of = {"readout": name, "learner": learner, **settings}
+                compute = partial(held_out, task, name, learner, splits, draw, epochs)
+                yield Job([(place | of, OF_FOLDS) for place in places], compute)
 
 
 def held_out(
