@@ -65,7 +65,7 @@ def right_of(pooled, answers, split):
 
 def test_all_readouts_of_words():
     pooled = jobs.pool(
-        torch.tensor([[1.0, 0], [1, 0], [0, 1]]).double(), Segments.from_ptr(torch.tensor([0, 3, 3]))
+        torch.tensor([[1.0, 0], [1, 0], [0, 1]]).double(), Segments.from_ptr(torch.tensor([0, 3, 3]), 3)
     )
     third = 1 / 3
     expected = {
@@ -240,7 +240,7 @@ def test_tables_and_figure_show_all_sets(tmp_path):
 def test_own_data(tmp_path, capsys):
     """A target that is a number of atoms: a mean does not see it, and the size beside it brings it back."""
     planted.write_csv(tmp_path / "own.csv", molecules=40)
-    options = "--folds 2 --repeats 1 --epochs 150 --rounds 0"
+    options = "--folds 2 --repeats 1 --epochs 60 --rounds 0"
     arguments = f"ceiling --data {tmp_path}/own.csv --target extensive {options} --out {tmp_path}/out"
     assert main(arguments.split()) == 0
     assert "networks reach their ceilings without messages: as claimed" in capsys.readouterr().out
