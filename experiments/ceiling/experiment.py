@@ -355,6 +355,10 @@ EXPERIMENT = Experiment(
             "After rounds of messages a max may stay below its ceiling: the maxima of 64 numbers do not tell "
             "all sets of states apart."
         ),
+        (
+            "The graphs that a mean confuses are chosen by their classes, so a mean is bound to do worse "
+            "on them: the difference there says how much of it the sum wins back."
+        ),
         "A few sets are no sample of all sets: the order over them is a description.",
     ),
     drawings=(
