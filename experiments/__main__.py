@@ -22,6 +22,7 @@ from experiments.options import COMMON, PARALLEL, Command, Option, load_sets, nu
 
 EXPERIMENTS = (
     "collisions",
+    "ceiling.experiment",
     "tower",
     "copies",
     "counting",

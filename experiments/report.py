@@ -33,6 +33,7 @@ LEAD = (
     "the test, and says what came out, for the claim or against it. A *check* is a theorem, a count or a "
     "test of the implementation; a *finding* could have come out otherwise."
 )
+OLDER = {"rows": [], "older": True}
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 MARKUP = re.compile(r"[\\`*<|]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 TYPESET = (
@@ -83,11 +84,25 @@ def collect(experiments: Iterable[Experiment], folder: Path) -> list[Section]:
     found = []
     for experiment in experiments:
         path = records.path_of(folder, experiment.name)
-        found.append(Section(experiment, records.read(path).view if path.exists() else None))
+        view = records.read(path).view if path.exists() else None
+        readable = is_readable(Section(experiment, view))
+        found.append(Section(experiment, view if readable else {**(view or {}), **OLDER}))
     if not any(section.view for section in found):
         expected = f"expected rows of an experiment that ended (*{records.ENDING}), got none"
         raise UserError(f"--out {folder}: {expected}; run one first.")
     return found
+
+
+def is_readable(section: Section) -> bool:
+    """Return whether the rows give tables and findings; those of older code may have another form."""
+    if section.rows:
+        try:
+            _ = section.tables, section.headline
+        except (LookupError, ValueError):
+            if is_current(section):
+                raise
+            return False
+    return True
 
 
 def write(experiments: Iterable[Experiment], folder: Path) -> list[Path]:
@@ -141,6 +156,9 @@ def body(section: Section, folder: Path, address: Address, text: Callable[[str],
     yield experiment.theory
     if view is None:
         yield f"Not run. {code_span(section.command)} adds this section."
+        return
+    if "older" in view:
+        yield f"Measured by older code, whose rows have another form. To repeat: {code_span(section.command)}"
         return
     if findings:
         kinds = {finding.kind for finding in findings if finding.main}
@@ -234,8 +252,6 @@ def provenance(section: Section) -> str:
     devices = sorted({str(row.get("machine", row["run"]["device"])) for row in section.rows})
     seeds = sorted({row["seed"] for row in section.rows} - {None})
     name = records.path_of(Path(), section.experiment.name).name
-    code = {device: section.experiment.code(device) for device in {stamp["device"] for stamp in stamps}}
-    current = all(stamp["code"] == code[stamp["device"]] for stamp in stamps)
     when = " to ".join(dict.fromkeys(days[:1] + days[-1:]))
     used = ", ".join(f"{package} {plain(', '.join(found))}" for package, found in versions.items())
     return (
@@ -243,8 +259,14 @@ def provenance(section: Section) -> str:
         f"{plain(', '.join(devices))}; sets {plain(', '.join(section.view['data'])) or 'none'}; seeds "  # type: ignore[index]
         f"{', '.join(map(str, seeds)) or 'none'}; commit {', '.join(commits)}; "
         f"{used}. Measured by "
-        f"{'the code as it is' if current else 'code that has changed since'}."
+        f"{'the code as it is' if is_current(section) else 'code that has changed since'}."
     )
+
+
+def is_current(section: Section) -> bool:
+    """Return whether all rows were measured by the code as it is."""
+    measured = {(row["run"]["device"], row["run"]["code"]) for row in section.rows}
+    return all(section.experiment.code(device) == code for device, code in measured)
 
 
 def html_page(sections: Sequence[Section], run: Mapping[str, Any] | None, folder: Path) -> str:

@@ -560,3 +560,29 @@ def test_the_browser_test_sees_faults(markup, tmp_path):
     assert "nonsense is not defined" in complaints[0]
     assert found["scroll"] > 2900
     assert found["shown"] == found["drawings"] - 1
+
+
+def test_rows_of_an_older_form_are_said_to_be_old_and_not_shown(tmp_path, monkeypatch):
+    """Rows of this code that cannot be read are a bug, and stay one."""
+
+    def cannot(rows):
+        raise KeyError("a metric that older rows do not have")
+
+    toy = replace(collisions.EXPERIMENT, measure=measure_nothing, prepare=None, tables=cannot)
+    work = {"data": "rings", "readout": "sum", "seed": 0, "fold": None}
+    for code in ("older", toy.code("cpu")):
+        with RowLog(tmp_path / code, toy.name, code=code) as log:
+            rows = log.measure(work, ("pairs",), lambda: {"pairs": 1})
+            log.finish(
+                rows, {"command": "again", "data": ["rings"], "notes": [], "figures": [], "refused": {}}
+            )
+    report.write([toy], tmp_path / "older")
+    text = (tmp_path / "older" / "report.md").read_text()
+    assert "Measured by older code, whose rows have another form. To repeat: `again`" in text
+    with pytest.raises(KeyError, match="a metric that older rows do not have"):
+        report.write([toy], tmp_path / toy.code("cpu"))
+
+
+def measure_nothing(sets, log):
+    """Measure nothing."""
+    return []
