@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,10 @@ def is_readable(section: Section) -> bool:
     """Return whether the rows give tables and findings; those of older code may have another form."""
     if section.rows:
         try:
-            _ = section.tables, section.headline
-        except (LookupError, ValueError):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)
+                _ = section.tables, section.headline
+        except (LookupError, ValueError, RuntimeWarning):
             if is_current(section):
                 raise
             return False
