@@ -144,7 +144,7 @@ def put(monkeypatch, measure):
     from experiments import collisions
 
     monkeypatch.setattr(collisions, "EXPERIMENT", replace(collisions.EXPERIMENT, measure=measure))
-    monkeypatch.setattr(Experiment, "code", "")
+    monkeypatch.setattr(Experiment, "code", lambda self, device: "")
 
 
 def test_an_experiment_computes_on_one_thread_and_gives_the_others_back(monkeypatch, tmp_path):

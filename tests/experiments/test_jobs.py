@@ -116,9 +116,8 @@ def test_no_process_outlives_a_run_that_is_stopped(how, tmp_path):
     rows = tmp_path / "toy.jsonl.gz"
     command = [sys.executable, tmp_path / "toy.py", tmp_path]
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
-    with subprocess.Popen(
-        command, env=os.environ | paths, start_new_session=True, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipe = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_interrupts}
+    with subprocess.Popen(command, env=os.environ | paths, start_new_session=True, **pipe) as process:
         deadline = time.monotonic() + 200
         while (not rows.exists() or len(read_rows(rows)) < 2) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -126,12 +125,20 @@ def test_no_process_outlives_a_run_that_is_stopped(how, tmp_path):
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.kill()
-        _, said = process.communicate(timeout=100)
+        try:
+            _, said = process.communicate(timeout=100)
+        finally:
+            process.kill()
     while time.monotonic() < deadline and alive(process.pid):
         time.sleep(0.05)
     assert not alive(process.pid)
     assert sorted(row["value"] for row in read_rows(rows)) == [0, 1]
     assert said.count("KeyboardInterrupt\n") == said.count("Traceback") == (how == "Ctrl-C"), said
+
+
+def heed_interrupts():
+    """Processes that a shell runs in the background ignore SIGINT, and so do their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def alive(session):

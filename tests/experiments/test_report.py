@@ -370,7 +370,7 @@ def toy(monkeypatch):
     monkeypatch.setitem(sys.modules, "experiments.toy", module)
     monkeypatch.setattr(cli, "EXPERIMENTS", ("toy",))
     monkeypatch.setattr(cli, "MODULES", {"toy": "toy"})
-    monkeypatch.setattr(Experiment, "code", "toy")
+    monkeypatch.setattr(Experiment, "code", lambda self, device: "toy")
     sets = {TOO_HEAVY: replace(load("rings"), name=TOO_HEAVY), "rings": load("rings")}
     for place in (cli, run):
         monkeypatch.setattr(place, "load_sets", lambda names, *_, **__: [sets[name] for name in names])
