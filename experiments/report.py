@@ -16,6 +16,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -64,20 +65,26 @@ class Section:
             return str(self.view["command"])
         return " ".join(["python -m experiments", self.experiment.name, *self.experiment.example])
 
-    @property
+    @cached_property
     def findings(self) -> list[Finding]:
         """What came out."""
         return list(self.experiment.findings(self.rows)) if self.rows else []
 
-    @property
+    @cached_property
     def headline(self) -> tuple[str, str, str]:
         """Claim, verdict and numbers."""
         return self.experiment.claim, verdict(self.findings), self.experiment.numbers(self.rows)
 
-    @property
+    @cached_property
     def tables(self) -> list[Table]:
         """The tables of the experiment."""
         return list(self.experiment.tables(self.rows)) if self.rows else []
+
+    @cached_property
+    def is_current(self) -> bool:
+        """Whether all rows were measured by the code as it is."""
+        measured = {(row["run"]["device"], row["run"]["code"]) for row in self.rows}
+        return all(self.experiment.code(device) == code for device, code in measured)
 
 
 def collect(experiments: Iterable[Experiment], folder: Path) -> list[Section]:
@@ -86,8 +93,8 @@ def collect(experiments: Iterable[Experiment], folder: Path) -> list[Section]:
     for experiment in experiments:
         path = records.path_of(folder, experiment.name)
         view = records.read(path).view if path.exists() else None
-        readable = is_readable(Section(experiment, view))
-        found.append(Section(experiment, view if readable else {**(view or {}), **OLDER}))
+        section = Section(experiment, view)
+        found.append(section if is_readable(section) else Section(experiment, {**(view or {}), **OLDER}))
     if not any(section.view for section in found):
         expected = f"expected rows of an experiment that ended (*{records.ENDING}), got none"
         raise UserError(f"--out {folder}: {expected}; run one first.")
@@ -102,7 +109,7 @@ def is_readable(section: Section) -> bool:
                 warnings.simplefilter("error", RuntimeWarning)
                 _ = section.tables, section.headline
         except (LookupError, ValueError, RuntimeWarning):
-            if is_current(section):
+            if section.is_current:
                 raise
             return False
     return True
@@ -262,14 +269,8 @@ def provenance(section: Section) -> str:
         f"{plain(', '.join(devices))}; sets {plain(', '.join(section.view['data'])) or 'none'}; seeds "  # type: ignore[index]
         f"{', '.join(map(str, seeds)) or 'none'}; commit {', '.join(commits)}; "
         f"{used}. Measured by "
-        f"{'the code as it is' if is_current(section) else 'code that has changed since'}."
+        f"{'the code as it is' if section.is_current else 'code that has changed since'}."
     )
-
-
-def is_current(section: Section) -> bool:
-    """Return whether all rows were measured by the code as it is."""
-    measured = {(row["run"]["device"], row["run"]["code"]) for row in section.rows}
-    return all(section.experiment.code(device) == code for device, code in measured)
 
 
 def html_page(sections: Sequence[Section], run: Mapping[str, Any] | None, folder: Path) -> str:

@@ -13,7 +13,6 @@ from experiments.learning.training import LATE
 from experiments.records import Row
 
 CONVERGED, NEAR, STILL = 0.9, 0.02, 0.02  # share of folds; below the ceiling; of the last fifth of the epochs
-METRICS = ("best epoch", "late change", "train ceiling")
 
 
 def objections(

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets import GraphSet
 from datasets.splits import Split, stratified_folds
@@ -83,16 +84,12 @@ def list_fits(graphs: GraphSet, plan: Plan) -> Iterator[Fit]:
     """All methods of a set, a fold at a time, with the same folds and seeds for every method."""
     check(graphs, plan)
     folds = plan.folds or most_folds(graphs)
-    share = max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
+    share = hold_out(graphs, folds)
     groups = graphs.groups() if plan.group else None
     methods: list[tuple[str | None, str]] = [(None, name) for name in baselines_of(graphs)]
     methods += [(network, readout) for network in plan.networks for readout in plan.readouts]
     for seed in range(plan.seed, plan.seed + plan.repeats):
-        try:
-            splits = stratified_folds(graphs, folds, share, seed, groups).splits
-        except ValueError as problem:
-            raise UserError(f"accuracy: {problem}.") from problem
-        for fold, split in enumerate(splits):
+        for fold, split in enumerate(cut("accuracy", graphs, folds, seed, groups)):
             for network, method in methods:
                 work: dict[str, Any] = {"data": graphs.name, "readout": method, "seed": seed, "fold": fold}
                 work |= {"network": network, "folds": folds, "attributes": reads_attributes(graphs, plan)}
@@ -103,6 +100,21 @@ def list_fits(graphs: GraphSet, plan: Plan) -> Iterator[Fit]:
                     work |= {"settings": asdict(plan.settings) | {"validation": share}}
                 key = network or plan.networks[0]
                 yield Fit(graphs.name, key, method, split, seed + fold, work, goal_type(graphs))
+
+
+def hold_out(graphs: GraphSet, folds: int) -> float:
+    """The share of a fold that is held out for choosing: a tenth, or as much as has all classes."""
+    return max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
+
+
+def cut(
+    experiment: str, graphs: GraphSet, folds: int, seed: int, groups: NDArray[np.int64] | None = None
+) -> tuple[Split, ...]:
+    """Stratified folds with a hold-out each; raises `UserError` where a class is too small."""
+    try:
+        return stratified_folds(graphs, folds, hold_out(graphs, folds), seed, groups).splits
+    except ValueError as problem:
+        raise UserError(f"{experiment}: {problem}.") from problem
 
 
 def reads_attributes(graphs: GraphSet, plan: Plan) -> bool:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from datasets import GraphSet
 from datasets.collisions import View, colours, keys
-from datasets.splits import Split, stratified_folds
-from experiments.accuracy.jobs import VALIDATION, most_folds
+from datasets.splits import Split
+from experiments.accuracy.jobs import cut, most_folds
 from experiments.ceiling.learners import Pooled, forests, perceptrons, reach, right
 from experiments.console import UserError
 from experiments.jobs import Job, carry_out
@@ -208,12 +208,8 @@ def to_ceiling(what: str, pooled: Pooled, seen: NDArray[np.int64], seed: int, st
 def held_out_jobs(task: Task, seed: int, folds: int, repeats: int, epochs: int) -> Iterator[Job]:
     """Both learners on the same folds; the rows of a readout without a name count the graphs of each fold."""
     graphs = task.graphs
-    share = max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
     for draw in range(seed, seed + repeats):
-        try:
-            splits = stratified_folds(graphs, folds, share, draw).splits
-        except ValueError as problem:
-            raise UserError(f"ceiling: {problem}.") from problem
+        splits = cut("ceiling", graphs, folds, draw)
         work: dict[str, Any] = {"data": task.data, "seed": draw, "rounds": 0, "folds": folds}
         places = [work | {"fold": fold} for fold in range(folds)]
         sizes = [

@@ -62,7 +62,7 @@ def reach(pooled: Pooled, goal: int, seed: int, steps: int) -> dict[str, float]:
     network = nn.Sequential(
         StackedLinear(WAVES, WIDE, copies), nn.ReLU(), StackedLinear(WIDE, pooled.classes, copies)
     )
-    values = Values(network, [rate for rate in RATES for _ in range(SEEDS)])  # type: ignore[arg-type]
+    values = Values(network, [rate for rate in RATES for _ in range(SEEDS)])
     rows, best, step = waves.repeat(copies, 1), 0, 0
     while step < steps and best < goal:
         logits = network(rows).view(copies, *table.shape)

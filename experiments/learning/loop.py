@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch_geometric.data import Batch, Data
 
 
@@ -66,8 +65,3 @@ def shuffled(
         return [drawn[place] for place in torch.randperm(pieces, generator=generator).tolist()]
 
     return of_epoch
-
-
-def cross_entropy_of(outputs: Tensor, batch: Batch) -> Tensor:
-    """The mean cross-entropy of logits [B, C]."""
-    return cross_entropy(outputs, batch.y)

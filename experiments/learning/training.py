@@ -250,7 +250,7 @@ def epochs(
 class Values:
     """Adam with a learning rate for each copy; all slopes lie in one tensor, to be zeroed at once."""
 
-    def __init__(self, network: Network, rates: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, rates: Sequence[float]) -> None:
         """Take over the weights [K, ...] of a network."""
         weights = list(network.parameters())
         self.slopes = torch.zeros(sum(weight.numel() for weight in weights), device=weights[0].device)
