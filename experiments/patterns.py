@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from rdkit import Chem
+from rdkit.rdBase import BlockLogs
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -33,7 +34,8 @@ def nodes_of(graphs: GraphSet, pattern: str) -> tuple[Tensor, ...]:
                 f"({', '.join(names[:20])}), got {pattern}."
             )
         return tuple(graph.node_label == names.index(pattern) for graph in graphs)
-    queries = [Chem.MolFromSmarts(part) for part in GROUPS.get(pattern, pattern).split()]
+    with BlockLogs():
+        queries = [Chem.MolFromSmarts(part) for part in GROUPS.get(pattern, pattern).split()]
     if not all(queries):
         raise UserError(f"--pattern: expected SMARTS or one of {', '.join(GROUPS)}, got {pattern}.")
     return tuple(matched(compound(graph, graphs), queries) for graph in graphs)

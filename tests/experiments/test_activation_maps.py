@@ -396,6 +396,13 @@ def test_any_set_with_a_pattern(toys, tmp_path):
     assert len(activation_figures.gallery(rows, task, tmp_path)) == 1
 
 
+def test_wrong_smarts_are_one_sentence(tmp_path, capfd):
+    """RDKit would write its own complaint beside it."""
+    command = ["activation-maps", "--data", "rings", "--pattern", "[C", "--out", str(tmp_path)]
+    assert main(command) == BAD_INPUT
+    assert capfd.readouterr().err == "--pattern: expected SMARTS or one of NO2, NH2, fused, got [C.\n"
+
+
 def test_what_has_no_answer_is_refused(toys, tmp_path, capsys):
     unnamed = replace(toys, name="ANY")
     for options, message in (
