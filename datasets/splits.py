@@ -96,7 +96,7 @@ def stratified_folds(
     and shares are as equal as that allows. Raises `ValueError` where a class has fewer graphs (or groups)
     than there are folds, or where a class is too small for the hold-out.
     """
-    y = _strata(graph_set, folds)
+    y = strata(graph_set, folds)
     of = None if groups is None else np.asarray(groups, np.int64)
     if of is not None and of.shape != y.shape:
         raise ValueError(f"groups: expected one for each of {len(y)} graphs, got {of.shape}")
@@ -134,7 +134,7 @@ def size_split(
     sizes = np.array([graph.num_nodes for graph in graph_set])
     order = np.lexsort((np.random.default_rng(seed).permutation(graphs), sizes))
     split = _held_out(
-        graph_set.name, order[:small], order[graphs - large :], _strata(graph_set), validation, seed
+        graph_set.name, order[:small], order[graphs - large :], strata(graph_set), validation, seed
     )
     rule = f"{train:g} smallest to train, {validation:g} of these for validation, {test:g} largest to test"
     return _named(graph_set, rule, seed, (split,))
@@ -166,7 +166,7 @@ def _classes(graph_set: GraphSet) -> Indices:
     return np.array([int(graph.y) for graph in graph_set], dtype=np.int64)
 
 
-def _strata(graph_set: GraphSet, folds: int = 2) -> Indices:
+def strata(graph_set: GraphSet, folds: int = 2) -> Indices:
     """Return classes, or as many bins of the ranked numbers as have two graphs for each fold; [G]."""
     if graph_set.task == "classification":
         return _classes(graph_set)

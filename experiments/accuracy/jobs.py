@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets import GraphSet
-from datasets.splits import Split, stratified_folds
+from datasets.splits import Split, strata, stratified_folds
 from experiments.accuracy import baselines
 from experiments.accuracy.baselines import BASELINES, OF_CLASSES, OF_NUMBERS
 from experiments.console import UserError
@@ -103,8 +103,9 @@ def list_fits(graphs: GraphSet, plan: Plan) -> Iterator[Fit]:
 
 
 def hold_out(graphs: GraphSet, folds: int) -> float:
-    """The share of a fold that is held out for choosing: a tenth, or as much as has all classes."""
-    return max(VALIDATION, graphs.classes / (len(graphs) - -(-len(graphs) // folds)))
+    """The share of a fold that is held out for choosing: a tenth, or as much as has all strata."""
+    known = len(graphs) - -(-len(graphs) // folds)
+    return max(VALIDATION, (int(strata(graphs, folds).max()) + 1) / known)
 
 
 def cut(

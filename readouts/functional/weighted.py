@@ -394,7 +394,8 @@ def power_mean(
     segments = averaged_graphs_of(x, batch, ptr, size, empty)
     check_power(p, x)
     least = LEAST_POWER if isinstance(p, Tensor) else 1e-30
-    rows = torch.as_tensor(p, device=x.device).to(ops.wide_dtype(x))
+    rows = p if isinstance(p, Tensor) else x.new_full((), p, dtype=torch.float64)  # waits for no device
+    rows = rows.to(x.device, ops.wide_dtype(x))
     rows = rows + (torch.where(rows.abs() < least, least, rows) - rows).detach()
     geometric = not isinstance(p, Tensor) and p == 0
     function = functools.partial(_power_mean, geometric, (clamp_min, clamp_max))

@@ -101,6 +101,12 @@ def test_a_set_that_predicts_a_column_of_its_own_is_no_own_data(table):
     assert not with_target(replace(rings, name="rings:0"), None, "classification").own
 
 
+def test_a_hold_out_of_few_numbers_has_one_of_every_tenth(table):
+    few = load(table, target="fluorines", task="regression")[:120]
+    splits = {fit.split for fit in list_fits(few, Plan(("gin",), ("sum",), folds=3))}
+    assert [len(split.validation) for split in splits] == [10] * 3
+
+
 def test_equal_graphs_stay_in_one_fold_if_asked(table):
     found = load(table, target="presence")
     groups = found.groups()

@@ -215,6 +215,10 @@ class TestPowerMean:
         near = power_mean(x, 1e-6, INDEX, size=3) / power_mean(x, 0.0, INDEX, size=3) - 1
         torch.testing.assert_close(near[[0, 2]], 1e-6 * slope[[0, 2]], rtol=1e-3, atol=0)
 
+    def test_a_power_that_float32_does_not_hold_is_not_rounded(self):
+        x = torch.rand(6, 3, dtype=torch.float64) + 0.1
+        torch.testing.assert_close(power_mean(x, 2.3)[0], (x**2.3).mean(0) ** (1 / 2.3), rtol=1e-14, atol=0)
+
     def test_a_learned_power_may_pass_zero(self):
         """The slope at p = 0 is the power mean times var(log x) / 2."""
         x = torch.rand(6, 1, dtype=torch.float64) + 0.1
