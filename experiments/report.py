@@ -32,9 +32,12 @@ from experiments.run import RUN
 TITLE = "What graph readouts can and cannot see"
 LEAD = (
     "Sum, mean and max turn the nodes of a graph into one vector. Each section puts one claim about them to "
-    "the test, and says what came out, for the claim or against it. A *check* is a theorem, a count or a "
-    "test of the implementation; a *finding* could have come out otherwise."
+    "the test, and says what came out, for the claim or against it."
 )
+KINDS = {
+    "finding": "**Findings** could have come out otherwise.",
+    "check": "**Checks** are theorems, counts and tests of the implementation.",
+}
 OLDER = {"rows": [], "older": True}
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 MARKUP = re.compile(r"[\\`*<|]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
@@ -69,6 +72,11 @@ class Section:
     def findings(self) -> list[Finding]:
         """What came out."""
         return list(self.experiment.findings(self.rows)) if self.rows else []
+
+    @property
+    def kind(self) -> str:
+        """Whether the claim is a check or a finding."""
+        return "check" if {found.kind for found in self.findings if found.main} == {"check"} else "finding"
 
     @cached_property
     def headline(self) -> tuple[str, str, str]:
@@ -152,12 +160,20 @@ def head(sections: Sequence[Section], run: Mapping[str, Any] | None) -> Iterator
             "it; one that differs was run again since."
         )
         yield from map(plain, run["notes"])
-    lines = ["| claim | verdict | numbers |", "|---|---|---|"]
-    for section in sections:
-        if section.rows:
-            claim, *said = section.headline
-            lines.append(f"| [{claim}](#{section.experiment.name}) | {cells(said)} |")
-    yield "\n".join(lines)
+    yield from verdicts(sections, lambda section: f"[{section.headline[0]}](#{section.experiment.name})")
+
+
+def verdicts(sections: Sequence[Section], claim: Callable[[Section], str]) -> Iterator[str]:
+    """What came of all claims, findings and checks apart."""
+    for kind, meaning in KINDS.items():
+        asked = [section for section in sections if section.rows and section.kind == kind]
+        if asked:
+            yield meaning
+            lines = ["| claim | verdict | numbers |", "|---|---|---|"]
+            for section in asked:
+                _, *said = section.headline
+                lines.append(f"| {claim(section)} | {cells(said, lambda text: plain(typeset(text)))} |")
+            yield "\n".join(lines)
 
 
 def body(section: Section, folder: Path, address: Address, text: Callable[[str], str]) -> Iterator[str]:
@@ -171,10 +187,8 @@ def body(section: Section, folder: Path, address: Address, text: Callable[[str],
         yield f"Measured by older code, whose rows have another form. To repeat: {code_span(section.command)}"
         return
     if findings:
-        kinds = {finding.kind for finding in findings if finding.main}
-        kind = "Check" if kinds == {"check"} else "Finding"
         _, word, numbers = section.headline
-        yield f"**{kind}: {text(word)}.** {text(numbers)}"
+        yield f"**{section.kind.capitalize()}: {text(word)}.** {text(numbers)}"
         yield bullets(map(text, told(findings)))
     if view["refused"]:
         yield bullets(f"Left out, {text(name)}: {text(why)}" for name, why in view["refused"].items())
@@ -308,7 +322,7 @@ def html_page(sections: Sequence[Section], run: Mapping[str, Any] | None, folder
 
 
 def rewrite(path: Path, experiments: Iterable[Experiment], folder: Path) -> None:
-    """Write the table of all claims between two markers of a file; the rest of it stays.
+    """Write the tables of all claims between two markers of a file; the rest of it stays.
 
     Raises `UserError` where the file does not have each marker once, in order.
     """
@@ -321,13 +335,13 @@ def rewrite(path: Path, experiments: Iterable[Experiment], folder: Path) -> None
     if not (begin and end) or BEGIN in rest or END in before + after:
         raise UserError(f"--readme {path}: expected {BEGIN} and then {END}, once each.")
     sections = [section for section in collect(experiments, folder) if section.rows]
-    lines = ["| claim | verdict | numbers |", "|---|---|---|"]
-    lines += [f"| {cells([*section.headline[:2], typeset(section.headline[2])])} |" for section in sections]
+    tables = verdicts(sections, lambda section: plain(section.headline[0]))
     sets = dict.fromkeys(name for section in sections for name in section.view["data"])  # type: ignore[index]
     page = os.path.relpath(folder / "report.md", path.parent)
     where = f"On {', '.join(sets)}. Tables, figures, caveats and the commands behind them: [report]({page})."
     with writing(path):
-        path.write_text("\n".join([f"{before}{BEGIN}", *lines, "", where, f"{END}{after}"]), encoding="utf-8")
+        text = "\n\n".join([*tables, where])
+        path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def typeset(text: str) -> str:
