@@ -297,10 +297,11 @@ def test_readme_is_rewritten_between_its_markers(folder, tmp_path):
     path.write_text(f"before\n{report.BEGIN}\noutdated\n{report.END}\nafter\n")
     assert main(["report", "--out", str(folder), "--readme", str(path)]) == 0
     text = path.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{report.BEGIN}\n{report.KINDS['check']}\n\n| claim | verdict | ")
+    assert text.startswith(f"before\n{report.BEGIN}\n{report.KINDS['finding']}\n\n| claim | verdict | ")
+    assert report.KINDS["check"] in text
     assert text.endswith(f"{report.END}\nafter\n")
     assert "outdated" not in text
-    assert text.count("\n|") == 2 + 3
+    assert text.count("\n|") == 2 * 2 + 3
     (link,) = re.findall(r"\[report\]\((.*?)\)", text)
     assert (tmp_path / link).resolve() == (folder / "report.md").resolve()
 
