@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from readouts.commands.names import CANNOT_RUN, INTERRUPTED
 from readouts.commands.target import CannotRunError
 
 COMMANDS = {
@@ -16,7 +17,6 @@ COMMANDS = {
     "conformance": "does a readout or aggregation keep the value contract of this library?",
     "info": "which kernels are in use here, and why?",
 }
-CANNOT_RUN, INTERRUPTED = 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
