@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     With --json the sentence is also printed as an object on stdout.
     """
+    warnings.filterwarnings("ignore", ".torch.jit", FutureWarning)  # importing PyG with torch 2.14
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(prog="readouts", description="Test graph models and their readouts.")
     _Parser.given = given

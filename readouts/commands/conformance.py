@@ -140,7 +140,8 @@ def _check(subject: Subject, rows: Sequence[Row], as_json: bool) -> int:
     if as_json:
         told = {"error": interrupted, "passed": False} if interrupted else {}
         print(json.dumps(found.to_dict() | told, indent=2))
-    tell(found.details)
+    if results:
+        tell(found.details)
     if interrupted:
         print(interrupted, file=sys.stderr)
         return INTERRUPTED
