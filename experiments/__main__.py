@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -209,6 +210,7 @@ def complain(sentence: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; bad input is one sentence on stderr and exit code 2, a bug keeps its traceback."""
+    warnings.filterwarnings("ignore", ".torch.jit", FutureWarning)  # importing PyG with torch 2.14
     if sys.stdout is None:  # it was closed when Python started
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:

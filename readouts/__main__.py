@@ -6,9 +6,11 @@ import argparse
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from readouts.commands.names import CANNOT_RUN, INTERRUPTED
 from readouts.commands.target import CannotRunError
 
 COMMANDS = {
@@ -16,7 +18,6 @@ COMMANDS = {
     "conformance": "does a readout or aggregation keep the value contract of this library?",
     "info": "which kernels are in use here, and why?",
 }
-CANNOT_RUN, INTERRUPTED = 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     With --json the sentence is also printed as an object on stdout.
     """
+    warnings.filterwarnings("ignore", ".torch.jit", FutureWarning)  # importing PyG with torch 2.14
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(prog="readouts", description="Test graph models and their readouts.")
     _Parser.given = given

@@ -21,11 +21,17 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import readouts
-from readouts.commands.names import KINDS, LEVELS, ROWS
+from readouts.commands.names import INTERRUPTED, KINDS, LEVELS, ROWS
 from readouts.commands.progress import Progress
 from readouts.commands.target import CannotRunError
+
+if TYPE_CHECKING:
+    from readouts.testing.conformance import Subject
+    from readouts.testing.conformance.row import Row
+    from readouts.testing.conformance.suite import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +90,14 @@ def _names(known: Sequence[str], text: str) -> tuple[str, ...]:
 def run(arguments: argparse.Namespace) -> int:
     """Examine a readout, print the rows, and return the exit code."""
     if arguments.document:
+        for name in ("init", "like", "rows", "skip", "json"):
+            if getattr(arguments, name):
+                raise CannotRunError(f"--{name}: expected without --document")
         return _document()
     if arguments.like not in (None, *KINDS):
         raise CannotRunError(f"--like: expected one of {', '.join(KINDS)}, got {arguments.like!r}")
-    from readouts.testing.conformance import Subject, TargetError, check_conformance  # not for --help
+    from readouts.testing.conformance import Subject, TargetError  # not for --help
     from readouts.testing.conformance.suite import select
-    from readouts.testing.progress import Listener, listening
 
     init = _init(arguments.init)
     try:
@@ -102,9 +110,41 @@ def run(arguments: argparse.Namespace) -> int:
         subject = Subject.locate(arguments.target, init, arguments.like)
     except TargetError as problem:
         raise CannotRunError(str(problem)) from problem
-    with listening(Listener(Progress())):
-        found = check_conformance(subject, rows)
-    print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
+    return _check(subject, rows, arguments.json)
+
+
+def _check(subject: Subject, rows: Sequence[Row], as_json: bool) -> int:
+    """Print the result of each row as soon as it is known, then the failures; after Ctrl-C those so far."""
+    from readouts.testing.conformance.suite import Conformance, check_conformance
+    from readouts.testing.progress import Listener, listening
+
+    results: list[Result] = []
+    width = max(len(row.name) for row in rows)
+    interrupted = ""
+
+    def tell(text: str) -> None:
+        if not as_json:
+            print(text, flush=True)
+
+    def take(result: Result) -> None:
+        results.append(result)
+        tell(result.line(width))
+
+    tell(f"{Conformance(subject.name, subject.kinds, ()).head}\n")
+    try:
+        with listening(Listener(Progress())):
+            check_conformance(subject, rows, take)
+    except KeyboardInterrupt:
+        interrupted = f"interrupted after {len(results)} of {len(rows)} rows"
+    found = Conformance(subject.name, subject.kinds, tuple(results))
+    if as_json:
+        told = {"error": interrupted, "passed": False} if interrupted else {}
+        print(json.dumps(found.to_dict() | told, indent=2))
+    if results:
+        tell(found.details)
+    if interrupted:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
     return 0 if found.passed else 1
 
 

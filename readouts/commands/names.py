@@ -1,4 +1,6 @@
-"""Names that options accept; they are here so that a wrong one is refused before PyG is imported."""
+"""Exit codes, and names that options accept: a wrong one is refused before PyG is imported."""
+
+CANNOT_RUN, INTERRUPTED = 2, 130
 
 CHECKS = {  # by their names on the command line
     "permutations": "permutation invariance",

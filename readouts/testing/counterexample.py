@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 from readouts.testing.engine import Trial
 from readouts.testing.inputs import Graphs, Match, only, parts_of, permute, same, take
 from readouts.testing.outputs import same_bits
-from readouts.testing.progress import TimeUpError, listener
+from readouts.testing.progress import TimeUpError, listener, listening
 
 BUDGET = 100
 
@@ -117,7 +117,8 @@ def _simpler(case: C, fails: Callable[[Trial], bool]) -> Iterator[C]:
         tries -= 1
         listener().stage(f"making the counterexample smaller, {tries} tries at most", 1 - tries / BUDGET)
         try:
-            return fails(candidate.trial())
+            with listening(replace(listener(), stage=lambda text, share: None)):
+                return fails(candidate.trial())
         except Exception:  # the model does not take the smaller input
             return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import logging
 import math
@@ -72,16 +73,22 @@ def close(value: float, tolerance: float) -> Expected:
 RAISES = Expected("an exception", lambda outcome: bool(outcome.error) and outcome.error != CRASHED)
 CRASHED = "the process crashed"
 READY, END_OF_ROW = "ready", "end of row"
+_NUMBERS = itertools.count()
 
 
 def run(snippet: Snippet) -> Outcome:
-    """Run a snippet in this process with output suppressed; the random state does not change."""
+    """Run a snippet in this process with output suppressed; the random state does not change.
+
+    Each has a file name of its own: torch.compile takes shapes as dynamic that differ between two functions
+    at one place of one file.
+    """
     setup, given, shows = snippet
+    file = f"example-{next(_NUMBERS)}.py"
     scope: dict[str, Any] = {"__name__": "__main__"}
     with torch.random.fork_rng(devices=[]), _silence():
         try:
-            exec(compile(f"{setup}\n{given}", "example.py", "exec"), scope)
-            return Outcome(eval(compile(shows, "example.py", "eval"), scope))
+            exec(compile(f"{setup}\n{given}", file, "exec"), scope)
+            return Outcome(eval(compile(shows, file, "eval"), scope))
         except Exception as error:
             return Outcome(error=described(error))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,11 @@ class Result:
     example: str = ""
     level: str = "must"
 
+    def line(self, width: int) -> str:
+        """Write it in one line, with the name of the row in so many columns."""
+        mark = self.result.upper() if self.result == FAILED else self.result
+        return f"  {self.row:<{width}}  {mark}{': ' + self.reason if self.reason else ''}"
+
 
 @dataclass(frozen=True)
 class Conformance:
@@ -66,19 +71,26 @@ class Conformance:
         head = {"schema": SCHEMA, "error": None, "target": self.target, "kinds": list(self.kinds)}
         return {**head, "passed": self.passed, "rows": rows}
 
-    def __str__(self) -> str:
+    @property
+    def head(self) -> str:
+        """Say what was tested, and what it behaves like."""
         like = "no kind whose values are known" if "other" in self.kinds else ", ".join(self.kinds)
-        width = max(len(found.row) for found in self.results)
-        lines = [f"{self.target}, which behaves like {like}", ""]
-        for found in self.results:
-            mark = found.result.upper() if found.result == FAILED else found.result
-            lines.append(f"  {found.row:<{width}}  {mark}{': ' + found.reason if found.reason else ''}")
+        return f"{self.target}, which behaves like {like}"
+
+    @property
+    def details(self) -> str:
+        """Return the failures with their examples, and how many rows passed."""
+        lines = []
         for found in self.named(FAILED):
             lines += ["", f"{found.row}: {found.contract}"]
             lines += [f"  expected  {found.expected}", f"  got       {found.got}"]
             lines += [f"    {line}" for line in found.example.splitlines()]
         counts = [f"{len(self.named(result))} {result}" for result in (PASSED, FAILED, WITHOUT)]
         return "\n".join([*lines, "", ", ".join(counts)])
+
+    def __str__(self) -> str:
+        width = max(len(found.row) for found in self.results)
+        return "\n".join([self.head, "", *(found.line(width) for found in self.results), self.details])
 
 
 def select(
@@ -134,7 +146,9 @@ def assert_conformance(
         raise AssertionError(str(found))
 
 
-def check_conformance(subject: Subject, rows: Sequence[Row] = ROWS) -> Conformance:
+def check_conformance(
+    subject: Subject, rows: Sequence[Row] = ROWS, tell: Callable[[Result], None] = lambda result: None
+) -> Conformance:
     """Run the value contract of this library on a readout.
 
     Example:
@@ -147,11 +161,16 @@ def check_conformance(subject: Subject, rows: Sequence[Row] = ROWS) -> Conforman
     Args:
         subject: the readout; see `Subject.locate`.
         rows: the rows to run.
+        tell: is called with the result of each row as soon as it is known.
     """
-    return next(check_each([subject], rows))
+    return next(check_each([subject], rows, tell))
 
 
-def check_each(subjects: Sequence[Subject], rows: Sequence[Row] = ROWS) -> Iterator[Conformance]:
+def check_each(
+    subjects: Sequence[Subject],
+    rows: Sequence[Row] = ROWS,
+    tell: Callable[[Result], None] = lambda result: None,
+) -> Iterator[Conformance]:
     """Run the contract on several readouts, which share the process for isolated snippets."""
     cases = {
         (subject, row): [] if row.without(subject) else list(row.cases(subject))
@@ -169,6 +188,7 @@ def check_each(subjects: Sequence[Subject], rows: Sequence[Row] = ROWS) -> Itera
             listener().stage(f"{subject.name}: {row.name}", done)
             came = outcomes.get((subject, row)) or map(run, snippets[subject, row])
             results.append(_result(subject, row, zip(cases[subject, row], came, strict=False)))
+            tell(results[-1])
         yield Conformance(subject.name, subject.kinds, tuple(results))
 
 

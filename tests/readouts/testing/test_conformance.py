@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import io
+import itertools
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from readouts.commands.names import KINDS, LEVELS
 from readouts.commands.names import ROWS as ROW_NAMES
 from readouts.testing.conformance import Subject, TargetError, assert_conformance, check_conformance, probe
 from readouts.testing.conformance import row as row_module
-from readouts.testing.conformance.snippets import CRASHED, run_isolated
+from readouts.testing.conformance.snippets import CRASHED, run, run_isolated
 from readouts.testing.conformance.suite import FAILED, PASSED, ROWS, WITHOUT, check_each, select
 
 THIRD = torch.tensor(1.0).div(3).item()
@@ -305,6 +306,47 @@ def test_examples_that_raise_show_the_error():
 def test_command_passes_our_own(capsys):
     assert main(["conformance", "readouts.nn:SumReadout", "--init", '{"empty": 0}']) == 0
     assert ", 0 failed, " in capsys.readouterr().out
+
+
+def test_readouts_of_other_widths_are_compiled_with_their_own_shapes():
+    targets = {"readouts.nn:SumReadout": None, "readouts.nn:MultiheadAttentionReadout": [4, 2]}
+    subjects = [Subject.locate(name, init) for name, init in targets.items()]
+    assert [subject.features for subject in subjects] == [1, 4]
+    assert all(found.passed for found in check_each(subjects, rows("torch.compile")))
+
+
+def interrupt_after(calls, monkeypatch):
+    """Let Ctrl-C come in place of a snippet."""
+    numbers = itertools.count()
+
+    def interrupted(snippet):
+        if next(numbers) == calls:
+            raise KeyboardInterrupt
+        return run(snippet)
+
+    monkeypatch.setattr("readouts.testing.conformance.suite.run", interrupted)
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_interruption_keeps_the_rows_so_far(as_json, monkeypatch, capsys):
+    interrupt_after(1, monkeypatch)
+    asked = ["conformance", PYG + "MaxAggregation", "--rows", "single extreme,first derivative,no features"]
+    assert main([*asked, *["--json"] * as_json]) == 130
+    out, err = capsys.readouterr()
+    assert err == "interrupted after 1 of 3 rows\n"
+    if as_json:
+        found = json.loads(out)
+        assert (found["error"], found["passed"]) == (err.strip(), False)
+        assert [row["row"] for row in found["rows"]] == ["single extreme"]
+    else:
+        assert "  single extreme    FAILED\n" in out
+        assert out.endswith("\n0 passed, 1 failed, 0 not applicable\n")
+
+
+@pytest.mark.parametrize("option", [["--json"], ["--rows", "NaN"], ["--like", "sum"]])
+def test_options_that_the_page_does_not_take_are_refused(option, capsys):
+    assert main(["conformance", "--document", *option]) == 2
+    assert f"{option[0]}: expected without --document" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,13 @@ def test_verdict_is_told_before_the_counterexample_is_sought():
         report = check_permutation_equivariance(Cumulated(), torch.randn(4, 2))
     assert told == [None, "culprit"]
     assert report.culprit is not None
+    stages = []
+    with listening(Listener(lambda text, share: stages.append((text, share)))):
+        check_permutation_equivariance(Cumulated(), torch.randn(40, 2))
+    last = [text for text, _ in stages].index("permutation equivariance: writing a counterexample")
+    shares = [share for text, share in stages[last + 1 :] if "tries at most" in text]
+    assert len(shares) == len(stages[last + 1 :]) > 3  # trials within a try are not told
+    assert shares == sorted(shares)
     with listening(Listener(shrink=False)):
         long = check_permutation_equivariance(Cumulated(), torch.randn(40, 2)).counterexample
     assert long.count("[") > 40
