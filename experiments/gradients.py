@@ -302,7 +302,8 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """Sum and mean share alike, a check; max is winner-take-all, and labels meet so, with either head."""
     for data, head, chosen in cases(rows):
         last = max(present(chosen, "epoch"))
-        against = by_node.objections(chosen, data, epoch=last)
+        of_max = [row for row in chosen if row["readout"] == "max"]  # the claims are about no other network
+        against = by_node.objections(of_max, data, epoch=last)
         yield Finding(f"{data}, {head}, sum and mean", *of_democracy(chosen), "check", main=False)
         yield by_node.compared(f"{data}, {head}, max", against, of_winners(chosen))
         yield by_node.compared(f"{data}, {head}, two labels after max", against, of_labels(chosen, head))

@@ -218,7 +218,7 @@ def test_heads_that_were_not_trained_are_not_compared(measured):
     assert orders.holds is None
     assert orders.numbers.startswith("not compared, for flatten had converged in 0 % of the folds")
     assert (bits.holds, law.holds) == (True, True)
-    assert "shuffled: no; " in heads.numbers(rows)
+    assert "shuffled: not compared; " in heads.numbers(rows)
 
 
 def test_one_class_trains_no_network_and_edges_are_not_needed(tmp_path):
