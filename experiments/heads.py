@@ -317,9 +317,9 @@ def of_orders(found: Summary) -> tuple[bool, str]:
     fails = min(found[head]["lost"] for head in ORDERED) >= POINT
     return fails, (
         f"on shuffled nodes flattened heads give {min(changed):.0f} to {max(changed):.0f} % other answers "
-        f"and {'lose' if fails else 'do not lose'} accuracy (points: {points(found, 'lost', ORDERED)}); trained "
-        f"on shuffled nodes one is right in {100 * found[SHUFFLED]['shuffled accuracy']:.1f} %, the best "
-        f"readout in {100 * best:.1f} %, the largest class is {100 * found[FLATTEN]['largest class']:.1f} %"
+        f"and {'lose' if fails else 'do not lose'} accuracy (points: {points(found, 'lost', ORDERED)}); "
+        f"trained on shuffled nodes one is right in {100 * found[SHUFFLED]['shuffled accuracy']:.1f} %, "
+        f"the best readout in {100 * best:.1f} %, the largest class is {100 * found[FLATTEN]['largest class']:.1f} %"
     )
 
 
@@ -343,9 +343,7 @@ def of_gaps(found: Summary) -> tuple[bool, str]:
 
 def of_accuracies(rows: Sequence[Row], data: str) -> tuple[bool | None, str]:
     """Whether the mean is right more often than flattened heads, by intervals for overlapping folds."""
-    folds = {
-        head: [mean(found) for found in per_fold(rows, data, head)] for head in ("mean", *ORDERED)
-    }
+    folds = {head: [mean(found) for found in per_fold(rows, data, head)] for head in ("mean", *ORDERED)}
     found = compare(folds, "mean", len(folds["mean"]))
     worse = all(one.worse for one in found)
     told = ", ".join(
