@@ -4,7 +4,8 @@ A program has one graph and a block of features, and reads its rows tile by tile
 LONG nodes, large graphs are split into pieces of a fixed number of nodes, so that a large graph occupies
 many programs; a second launch merges the partial states of the pieces. The grid depends only on the numbers
 of nodes, graphs and features, and programs find their rows from `ptr` on the device. So no value is copied to
-the CPU, and there are no atomics.
+the CPU, and there are no atomics. Offsets that lead outside of x give wrong results, but no access outside
+of the tensors.
 
 Exact sums are computed as on the CPU (`docs/exactness.md`). float32, float16 and bfloat16 numbers are
 added in float64, tile by tile, if the largest and the least magnitude prove that this is exact. Other tiles,
@@ -13,6 +14,10 @@ nothing is left. Sums of tiles and pieces are kept as three float64 numbers, wit
 addition. If the third addition has an error, or if the numbers are so large or so small that a division might
 not be exact, the same program recomputes the column in integer limbs of 32 bits, as many as the dtype
 needs. Infinities and NaN are detected from the greatest and the least number.
+
+A kernel is compiled, or loaded, in its first call, which must not happen while a CUDA graph is captured: before
+a capture, run a batch of the same dtype, features, reductions and order of magnitude of nodes, forward and
+backward, on the same device.
 
 Everything is rounded once: for narrow results, the float64 is rounded to odd first. Numbers are passed
 as their bits, so that no hardware mode can flush subnormal numbers, and the kernels are compiled without
@@ -132,6 +137,7 @@ class _Batch:
 
     def __init__(self, x: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> None:
         (nodes, self.features), self.size, self.device = x.shape, len(ptr) - 1, x.device
+        self.nodes = nodes
         self.ptr, self.order = ptr.contiguous(), ptr if order is None else order.contiguous()
         width = min(BLOCK, _power_of_two(self.features))
         self.columns = -(-self.features // width)
@@ -177,8 +183,8 @@ class _Batch:
 
     def _start(self, kernel: Any, programs: int, *tensors: Tensor, **flags: Any) -> None:
         with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
-            sizes = self.size, self.features, self.piece
-            kernel[programs, self.columns](*tensors, *sizes, **self.common, **flags)
+            sizes = self.nodes, self.size, self.features, self.piece
+            kernel[(programs * self.columns,)](*tensors, *sizes, **self.common, **flags)
 
 
 def _codes(names: Sequence[str]) -> int:

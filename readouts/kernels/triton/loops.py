@@ -42,6 +42,24 @@ LARGE, SMALL = tl.constexpr(2.0**990), tl.constexpr(2.0**-900)  # sums whose div
 
 
 @triton.jit
+def place_of(features, FEATURES: tl.constexpr):
+    """Return the number of this program among those of the same features, and its features.
+
+    The grid has one dimension, because a second one would have at most 65535 blocks.
+    """
+    program, blocks = tl.program_id(0).to(tl.int64), (features + FEATURES - 1) // FEATURES
+    return program // blocks, program % blocks * FEATURES + tl.arange(0, FEATURES)
+
+
+@triton.jit
+def offsets_of(ptr, graph, nodes):
+    """Return the offsets of a graph, or of no rows if `ptr` leads outside of the rows."""
+    first, last = tl.load(ptr + graph), tl.load(ptr + graph + 1)
+    sound = (first >= 0) & (first <= last) & (last <= nodes)
+    return tl.where(sound, first, 0), tl.where(sound, last, 0)
+
+
+@triton.jit
 def find(ptr, size, piece, target, WEIGHT: tl.constexpr):
     """Return the last graph with ptr[graph] // piece + WEIGHT * graph <= target."""
     least, most = target * 0, target * 0 + size - 1
@@ -54,19 +72,18 @@ def find(ptr, size, piece, target, WEIGHT: tl.constexpr):
 
 
 @triton.jit
-def piece_of(ptr, size, piece, SPLIT: tl.constexpr):
+def piece_of(ptr, program, nodes, size, piece, SPLIT: tl.constexpr):
     """Return the graph of this program, the number of its piece, and the offsets of the graph.
 
     Graph b starts in chunk ptr[b] // piece. Its pieces belong to the programs from that number + b on.
     """
-    program = tl.program_id(0).to(tl.int64)
     if SPLIT:
         graph = find(ptr, size, piece, program, 1)
-        first, last = tl.load(ptr + graph), tl.load(ptr + graph + 1)
+        first, last = offsets_of(ptr, graph, nodes)
         part = program - graph - first // piece
     else:
         graph = program
-        first, last = tl.load(ptr + graph), tl.load(ptr + graph + 1)
+        first, last = offsets_of(ptr, graph, nodes)
         part = program * 0
     return graph, part, first, last
 
@@ -263,12 +280,6 @@ def store_first(
 
 
 @triton.jit
-def columns_of(FEATURES: tl.constexpr):
-    """Return the features of this program."""
-    return tl.program_id(1).to(tl.int64) * FEATURES + tl.arange(0, FEATURES)
-
-
-@triton.jit
 def squared(
     x, order, first, last, columns, features, centre,
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
@@ -335,21 +346,21 @@ def finish(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["size", "piece"])
+@triton.jit(do_not_specialize=["nodes", "size", "piece"])
 def forward(
-    x, order, ptr, out, states, keys, size, features, piece,
+    x, order, ptr, out, states, keys, nodes, size, features, piece,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr, POWER: tl.constexpr,
     FEATURES: tl.constexpr, ORDERED: tl.constexpr, SPLIT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr,
 ):  # fmt: skip
     """Reduce one graph; or one piece of a graph with more than `piece` nodes, and store its state."""
-    graph, part, first, last = piece_of(ptr, size, piece, SPLIT)
-    columns = columns_of(FEATURES)
+    program, columns = place_of(features, FEATURES)
+    graph, part, first, last = piece_of(ptr, program, nodes, size, piece, SPLIT)
     begin, end = first, last
     if SPLIT:
         begin = first + part * piece
         end = tl.minimum(last, begin + piece)
-    if (part == 0) | (begin < last):
+    if (part >= 0) & ((part == 0) | (begin < last)):
         nothing = tl.zeros([FEATURES], tl.float64)
         high, low, third, broken, greatest, least, equal, equal_least = scan(
             x, order, begin, end, columns, features, nothing, nothing, nothing,
@@ -388,18 +399,18 @@ def block_of(
     return value
 
 
-@triton.jit(do_not_specialize=["size", "piece"])
+@triton.jit(do_not_specialize=["nodes", "size", "piece"])
 def survey(
-    x, order, ptr, out, states, keys, stats, size, features, piece,
+    x, order, ptr, out, states, keys, stats, nodes, size, features, piece,
     BLOCKS: tl.constexpr, MAX_BLOCK: tl.constexpr, MIN_BLOCK: tl.constexpr,
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
     """Read one piece of a split graph, and store its state: sums and ties, or squared deviations."""
-    graph, part, first, last = piece_of(ptr, size, piece, True)
-    columns = columns_of(FEATURES)
+    program, columns = place_of(features, FEATURES)
+    graph, part, first, last = piece_of(ptr, program, nodes, size, piece, True)
     begin = first + part * piece
-    if (last - first > piece) & (begin < last):
+    if (last - first > piece) & (part >= 0) & (begin < last):
         centre = tl.zeros([FEATURES], tl.float64)
         winner, loser = centre, centre
         if SQUARES:
@@ -452,9 +463,9 @@ def merged(
     return high, low, third, broken, greatest, least, equal, equal_least
 
 
-@triton.jit(do_not_specialize=["size", "piece"])
+@triton.jit(do_not_specialize=["nodes", "size", "piece"])
 def merge(
-    x, order, ptr, out, states, keys, stats, size, features, piece,
+    x, order, ptr, out, states, keys, stats, nodes, size, features, piece,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, PARTS: tl.constexpr,
     MANTISSA: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
@@ -464,10 +475,9 @@ def merge(
     Write its outputs to `out`, and its mean, standard deviation and numbers of ties, which the next launches
     need, to `stats` [chunks, 4, features].
     """
-    chunk = tl.program_id(0).to(tl.int64)
-    columns = columns_of(FEATURES)
+    chunk, columns = place_of(features, FEATURES)
     graph = find(ptr, size, piece, chunk, 0)
-    first, last = tl.load(ptr + graph), tl.load(ptr + graph + 1)
+    first, last = offsets_of(ptr, graph, nodes)
     if (first // piece == chunk) & (last - first > piece):
         place, inside = stats + chunk * 4 * features + columns, columns < features
         high, low, third, broken, greatest, least, equal, equal_least = merged(
@@ -574,22 +584,22 @@ def contributions(
     return total
 
 
-@triton.jit(do_not_specialize=["size", "piece"])
+@triton.jit(do_not_specialize=["nodes", "size", "piece"])
 def backward(
-    grad, x, out, order, ptr, result, stats, size, features, piece,
+    grad, x, out, order, ptr, result, stats, nodes, size, features, piece,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, MAX_BLOCK: tl.constexpr, MIN_BLOCK: tl.constexpr,
     MANTISSA: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
     SPLIT: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, EXTREMES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of the nodes of one graph, or of one piece of a split graph."""
-    graph, part, first, last = piece_of(ptr, size, piece, SPLIT)
-    columns = columns_of(FEATURES)
+    program, columns = place_of(features, FEATURES)
+    graph, part, first, last = piece_of(ptr, program, nodes, size, piece, SPLIT)
     begin, end = first, last
     if SPLIT:
         begin = first + part * piece
         end = tl.minimum(last, begin + piece)
-    if begin < end:
+    if (part >= 0) & (begin < end):
         winner = block_of(out, graph, columns, features, MAX_BLOCK, BLOCKS, MANTISSA)
         loser = block_of(out, graph, columns, features, MIN_BLOCK, BLOCKS, MANTISSA)
         mean = tl.zeros([FEATURES], tl.float64)
@@ -609,11 +619,11 @@ def backward(
                 x, order, first, last, columns, features, winner, loser,
                 MANTISSA, POWER, FEATURES, ORDERED, SUMS, SQUARES, EXTREMES, TIES,
             )  # fmt: skip
-        nodes = (last - first).to(tl.float64)
+        count = (last - first).to(tl.float64)
         alike = tl.zeros([FEATURES], tl.float64)
         for name in tl.static_range(2):
             alike = contributions(
-                grad, graph, columns, features, alike, alike, nodes, mean, std, winner, loser, equal,
+                grad, graph, columns, features, alike, alike, count, mean, std, winner, loser, equal,
                 equal_least, CODES, BLOCKS, MANTISSA, name,
             )  # fmt: skip
         for start in range(begin, end, 1 << POWER):
@@ -623,7 +633,7 @@ def backward(
                 values = number(widened(tl.load(x + places, both, 0), MANTISSA), MANTISSA)
                 for name in tl.static_range(2, 6):
                     total = contributions(
-                        grad, graph, columns, features, total, values, nodes, mean, std, winner, loser, equal,
+                        grad, graph, columns, features, total, values, count, mean, std, winner, loser, equal,
                         equal_least, CODES, BLOCKS, MANTISSA, name,
                     )  # fmt: skip
             tl.store(result + places, narrow(total, MANTISSA).to(result.dtype.element_ty), both)

@@ -43,9 +43,11 @@ def widened(bits, MANTISSA: tl.constexpr):
 
 @triton.jit
 def unwidened(word, MANTISSA: tl.constexpr):
-    """Invert `widened`."""
+    """Invert `widened`; NaN becomes the default NaN of a CPU, which the conversion of a GPU does not return."""
     if MANTISSA == 10:
-        bits = word.to(tl.int32).to(tl.float32, bitcast=True).to(tl.float16).to(tl.int16, bitcast=True)
+        word = word.to(tl.int32)
+        bits = word.to(tl.float32, bitcast=True).to(tl.float16).to(tl.int16, bitcast=True)
+        bits = tl.where((word & MAGNITUDE_32) > INFINITY_32, 0x7E00, bits)
     elif MANTISSA == 7:
         bits = word >> 16
     else:
@@ -77,12 +79,14 @@ def float_of(bits):
 
 @triton.jit
 def narrow(value, MANTISSA: tl.constexpr):
-    """Return the bits, as int64, of a float64 rounded once to the dtype; a zero is +0."""
+    """Return the bits, as int64, of a float64 rounded once to the dtype; a zero is +0, NaN the default NaN."""
     if MANTISSA == 52:
         bits = tl.where(value == 0.0, 0, bits_of(value))
+        bits = tl.where(value != value, 0x7FF8 << 48, bits)
     elif MANTISSA == 23:
         bits = (value.to(tl.float32).to(tl.int32, bitcast=True)).to(tl.int64)
         bits = tl.where((bits & MAGNITUDE_32) == 0, 0, bits)
+        bits = tl.where(value != value, 0x7FC00000, bits)
     else:
         bits = narrow_16(value, MANTISSA)
     return bits
@@ -110,8 +114,8 @@ def narrow_16(value, MANTISSA: tl.constexpr):
     kept += ((rest > half) | ((rest == half) & ((kept & 1) == 1))).to(tl.int32)
     bits = ((tl.maximum(exponent, LEAST) - LEAST) << MANTISSA) + kept
     bits = tl.minimum(bits, INFINITY)
-    bits = tl.where(value != value, INFINITY | 1 << (MANTISSA - 1), bits)
-    return tl.where((upper < 0) & (bits != 0), bits | 0x8000, bits).to(tl.int64)
+    bits = tl.where((upper < 0) & (bits != 0), bits | 0x8000, bits)
+    return tl.where(value != value, INFINITY | 1 << (MANTISSA - 1), bits).to(tl.int64)
 
 
 # ------------------------------------------------------------------------------- arithmetic without errors

@@ -60,7 +60,7 @@ def launches(monkeypatch, tmp_path):
 
 def compiled(kernel, tensors, flags, architecture):
     """Compile one launch for an NVIDIA GPU; return the assembly in text and in binary."""
-    types = iter([POINTERS[tensor.dtype] for tensor in tensors] + ["i32"] * 3)
+    types = iter([POINTERS[tensor.dtype] for tensor in tensors] + ["i32"] * 4)
     constants = {name: flag for name, flag in flags.items() if name not in OPTIONS}
     signature = {name: "constexpr" if name in constants else next(types) for name in kernel.arg_names}
     source = triton.compiler.ASTSource(kernel, signature, constants)

@@ -244,6 +244,48 @@ def test_infinities_and_nan(dtype):
     assert_agrees(x, torch.zeros(5, dtype=torch.int64), 1, ("max", "min", "sum"), sort=False)
 
 
+def test_nan_has_the_bits_of_a_cpu(dtype):
+    """Of sums, extremes, squared deviations and gradients, whatever the sign and payload of the NaN in x."""
+    inf, bits = math.inf, AS_INTEGERS[dtype.itemsize]
+    columns = [(math.nan, 1.0), (1.0, -math.nan), (inf, -inf), (inf, inf)]
+    x = torch.tensor(columns, dtype=torch.float64).T.to(dtype)
+    x[0, 0:1].view(bits).bitwise_or_(torch.iinfo(bits).min + 1)
+    index, count = torch.zeros(2, dtype=torch.int64), torch.tensor([2])
+    default = torch.full((), math.nan, dtype=dtype).view(bits)
+    out = reduce(x, index, 1, ELEMENTARY, sort=False)
+    grad = reduce_backward(x[:1, None].expand(1, 6, 4), x, out, index, ELEMENTARY, sort=False)
+    assert_same_bits(out, reference.reduce(x, index, count, ELEMENTARY))
+    for result in (out, grad):
+        assert result.isnan().any()
+        assert (result.view(bits)[result.isnan()] == default).all()
+
+
+@pytest.mark.usefixtures("_long")
+@pytest.mark.parametrize("ptr", [[20, 40, 60], [0, 70, 60], [0, 40, 90], [0, 50, 40], [-30, 30, 60]], ids=str)
+def test_wrong_offsets_leave_other_memory_alone(ptr):
+    """Results lie within larger tensors, of which nothing else may change."""
+    index, names = torch.arange(60) // 30, ("sum", "max")
+    memory = []
+
+    class Guarded(torch.Tensor):
+        """Allocates results in the middle of a larger tensor."""
+
+        def new_empty(self, *shape, dtype=None, device=None):
+            if device is not None:  # by the interpreter
+                return super().new_empty(*shape, dtype=dtype, device=device)
+            size = torch.empty(shape, device="meta").shape
+            memory.append(torch.ones(size.numel() + 1024, dtype=dtype or self.dtype, device=self.device))
+            return memory[-1][512 : 512 + size.numel()].view(size).as_subclass(Guarded)
+
+    x, ptr = torch.randn(60, 2, device=DEVICE).as_subclass(Guarded), torch.tensor(ptr, device=DEVICE)
+    out = gpu.reduce(x, index, ptr, None, names)
+    gpu.reduce_backward(out, x, out, index, ptr, None, names)
+    assert len(memory) >= 2
+    for whole in memory:
+        assert (whole[:512] == 1).all()
+        assert (whole[-512:] == 1).all()
+
+
 def test_means_on_and_beside_ties(dtype):
     """Means of integers of as many bits as the dtype has, halfway between two of them and close to that."""
     top = int(2 / torch.finfo(dtype).eps)
@@ -366,6 +408,24 @@ def test_more_nodes_than_a_program_takes():
     actual = reduce_backward(grad, x, out, index, names, sort=False)
     _, ptr, order = grouped(index, 2)
     assert_same_bits(actual, portable.reduce_backward(grad, x, out, index, ptr, order, names))
+
+
+def test_any_number_of_features_fits_into_a_grid(monkeypatch):
+    """Dimensions of a CUDA grid are limited to 2**31 - 1, 65535 and 65535."""
+
+    class Kernel:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *arguments, **options: None
+
+    grids = []
+    for name in ("forward", "backward"):
+        monkeypatch.setattr(loops, name, Kernel())
+    x, index = torch.empty(1, 10**7), torch.zeros(1, dtype=torch.int64)
+    reduce_backward(reduce(x, index, 1, ("sum",)), None, None, index, ("sum",))
+    limits = 2**31, 2**16, 2**16
+    assert grids
+    assert all(extent < limit for grid in grids for extent, limit in zip(grid, limits, strict=False))
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 2), (4, 0, 2), (0, 0, 1), (0, 2, 0)], ids=str)
