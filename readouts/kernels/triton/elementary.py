@@ -192,24 +192,23 @@ class _Batch:
         x, order, ptr, out = inputs
         columns = min(COLUMNS, self.tiles["FEATURES"])
         blocks = -(-self.features // columns)
-        options = (self.codes if write else {"CODES": 0, "BLOCKS": 0}) | {"FEATURES": columns}
-        tensors = ptr, out, *self.states, self.stats, self.lost
-        merging = options | flags | {"PARTS": PARTS, "GROUP": GROUP, "num_warps": 2}
+        options = self.codes if write else {"CODES": 0, "BLOCKS": 0}
+        merging = options | flags | {"FEATURES": columns, "PARTS": PARTS, "GROUP": GROUP, "num_warps": 2}
         group = min(max(self.chunks * blocks // MERGES, 1), GROUP)
         programs = -(-self.chunks * blocks // group)
-        self._start(pieces.merge, programs, *tensors, *self.sizes, group, **merging)
+        merged = ptr, out, *self.states, self.stats, self.lost, *self.sizes, group
+        self._start(pieces.merge, programs, *merged, **merging)
         if not (flags["SUMS"] or flags["SQUARES"]):
             return
         slots = 2 * ((self.nodes >> PIECES[1]) + 1) if self.is_cut else 0
         number = limbs.limbs_of(self.common["MANTISSA"], flags["SQUARES"])
         digits = self.x.new_empty(slots, self.features, number, dtype=torch.int64)
-        options |= {"SQUARES": flags["SQUARES"], "SHIFT": PIECES[1], "num_warps": 1}
-        options["ORDERED"] = self.tiles["ORDERED"]
-        parts = {name: option for name, option in options.items() if name not in ("CODES", "BLOCKS")}
-        tensors = x, order, ptr, self.stats, self.lost, digits
-        self._start(pieces.limbs_of_pieces, slots * blocks, *tensors, *self.sizes, **parts)
-        tensors = x, order, ptr, out, self.states[2], self.stats, self.lost, digits
-        self._start(pieces.round_limbs, self.chunks * blocks, *tensors, *self.sizes, **options)
+        common = {"SQUARES": flags["SQUARES"], "ORDERED": self.tiles["ORDERED"], "FEATURES": columns}
+        common |= {"SHIFT": PIECES[1], "num_warps": 1}
+        lost = self.stats, self.lost, digits, *self.sizes
+        self._start(pieces.limbs_of_pieces, slots * blocks, x, order, ptr, *lost, **common)
+        tensors = x, order, ptr, out, self.states[2]
+        self._start(pieces.round_limbs, self.chunks * blocks, *tensors, *lost, **options, **common)
 
     def backward(self, grad: Tensor, x: Tensor, out: Tensor, result: Tensor, **flags: Any) -> None:
         """Write the gradients of all nodes."""
