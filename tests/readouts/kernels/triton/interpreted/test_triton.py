@@ -29,7 +29,7 @@ results = pytest.importorskip("readouts.kernels.triton.results")
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 SOME_EXAMPLES = settings(
-    max_examples=8 if INTERPRETED else 200,
+    max_examples=6 if INTERPRETED else 200,
     phases=[Phase.reuse, Phase.generate],  # shrinking takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -45,8 +45,8 @@ pytestmark = [
 def _small_tiles(monkeypatch):
     """Interpreted, rows are not spread over 32 threads, which would only take time."""
     if INTERPRETED:
-        monkeypatch.setattr(gpu, "BLOCK", 8)
-        monkeypatch.setattr(gpu, "PARTS", 4)
+        monkeypatch.setattr(gpu, "BLOCK", 4)
+        monkeypatch.setattr(gpu, "PARTS", 2)
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "cut"])
@@ -218,15 +218,15 @@ def test_stairs_that_three_numbers_do_not_hold(dtype):
     """Five numbers far apart, of which the first three cancel, together in a tile or each in its own."""
     start = {10: 15, 7: 120, 23: 120, 52: 0}[gpu._MANTISSA[dtype]]
     stairs = [(1 + torch.finfo(dtype).eps) * 2.0 ** (start - 60 * step) for step in range(5)]
-    columns = torch.zeros(3, 8 * 16, dtype=torch.float64)
-    columns[0, : 5 * 16 : 16] = torch.tensor(stairs).double()
-    columns[0, 5 * 16 :: 16] = -torch.tensor(stairs[:3]).double()
-    columns[1, :5], columns[1, 65:68] = columns[0, : 5 * 16 : 16], columns[0, 5 * 16 :: 16]
+    columns = torch.zeros(3, 8 * 4, dtype=torch.float64)
+    columns[0, : 5 * 4 : 4] = torch.tensor(stairs).double()
+    columns[0, 5 * 4 :: 4] = -torch.tensor(stairs[:3]).double()
+    columns[1, :5], columns[1, 17:20] = columns[0, : 5 * 4 : 4], columns[0, 5 * 4 :: 4]
     columns[2] = columns[1].flip(0)
     x = columns.to(dtype).view(-1, 1)
-    index = torch.arange(3).repeat_interleave(8 * 16)
-    count = torch.bincount(index, minlength=24)
-    actual = reduce(x, index, 24, ("sum", "mean"), sort=False)
+    index = torch.arange(3).repeat_interleave(8 * 4)
+    count = torch.bincount(index, minlength=4)
+    actual = reduce(x, index, 4, ("sum", "mean"), sort=False)
     assert_same_bits(actual, reference.reduce(x, index, count, ("sum", "mean")))
 
 
@@ -380,8 +380,9 @@ def test_ordinary_columns_need_no_integers(dtype, monkeypatch):
     assert_agrees(x, torch.arange(80) // 30, 3)
 
 
-def test_gradients_are_rounded_once():
+def test_gradients_are_rounded_once(monkeypatch):
     """Sums of three gradients next to the middle of two numbers; one node, many features."""
+    monkeypatch.setattr(gpu, "BLOCK", 128)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         _, least, half = ends(dtype)
         bits = torch.linspace(0, torch.finfo(dtype).max, 7).to(dtype).view(AS_INTEGERS[dtype.itemsize])
@@ -409,16 +410,17 @@ def test_gradients_are_rounded_once():
 @pytest.mark.usefixtures("_long")
 def test_skewed_sizes_and_more_features_than_a_block():
     index = torch.cat([torch.arange(8), torch.full((50,), 3), torch.tensor([9, 9])])
-    x = torch.randn(60, 11 if INTERPRETED else 150)
+    x = torch.randn(60, 5 if INTERPRETED else 150)
     x[20:50:3] = x.amax(0)  # ties in many pieces
     shuffle = torch.randperm(60)
     assert_agrees(x[shuffle], index[shuffle], 11, ("sum", "max", "min"))
 
 
-def test_more_nodes_than_a_program_takes():
-    x, names = torch.randn(5000, 2), ("mean", "max")
-    index = (torch.arange(5000) > 40).long()
-    assert gpu.LONG < 5000
+def test_more_nodes_than_a_program_takes(monkeypatch):
+    monkeypatch.setattr(gpu, "BLOCK", 128)
+    x, names = torch.randn(4200, 2), ("mean", "max")
+    index = (torch.arange(4200) > 40).long()
+    assert gpu.LONG < 4200
     count = torch.bincount(index)
     out = reference.reduce(x, index, count, names)
     assert_same_bits(reduce(x, index, 2, names, sort=False), out)
