@@ -319,7 +319,8 @@ def of_orders(found: Summary) -> tuple[bool, str]:
         f"on shuffled nodes flattened heads give {min(changed):.0f} to {max(changed):.0f} % other answers "
         f"and {'lose' if fails else 'do not lose'} accuracy (points: {points(found, 'lost', ORDERED)}); "
         f"trained on shuffled nodes one is right in {100 * found[SHUFFLED]['shuffled accuracy']:.1f} %, "
-        f"the best readout in {100 * best:.1f} %, the largest class is {100 * found[FLATTEN]['largest class']:.1f} %"
+        f"the best readout in {100 * best:.1f} %, "
+        f"the largest class is {100 * found[FLATTEN]['largest class']:.1f} %"
     )
 
 
