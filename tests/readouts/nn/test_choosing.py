@@ -28,7 +28,7 @@ NODES = 20
 
 def table():
     text = (Path(__file__).parents[3] / "docs" / "choosing.md").read_text()
-    lines = re.findall(r"^\| (.+) \|$", text, flags=re.MULTILINE)
+    lines = re.findall(r"^\| ((?:readout|`\w+Readout`) \| .+) \|$", text, flags=re.MULTILINE)
     head, *rows = [line.split(" | ") for line in lines]
     return {row[0].strip("`"): dict(zip(head, row, strict=True)) for row in rows}
 
