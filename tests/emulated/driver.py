@@ -12,12 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from emulated.program import Program
 from torch import Tensor
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
-
-from emulated.program import Program
 
 PROPERTIES = {"max_shared_mem": 232448, "multiprocessor_count": 132, "max_num_regs": 65536, "warpSize": 32}
 _numbers = itertools.count(90)  # one for each driver, for Triton keeps what it has compiled by device

@@ -1,7 +1,7 @@
 // What the C++ made of a PTX kernel stands on: registers as bits, checked memory, and threads that wait.
 //
 // The generated source defines THREADS, PARAMETERS, BLOCKS and STATEMENTS, includes this file, and defines
-// `Thread` (its registers), `step` (runs a thread until it waits or ends) and `run` (calls `run_programs`).
+// `Thread` (its registers), `step` (runs a thread until it waits or ends) and DEFINE_RUN.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -68,8 +68,12 @@ template <class T> static inline T saturated(double x) {
     T top = (T)-1 < 0 ? (T)(((u64)1 << (8 * sizeof(T) - 1)) - 1) : (T)-1;
     return x != x ? 0 : x >= end ? top : x < begin ? (T)begin : (T)x;
 }
-template <class T> static inline T quotient(T a, T b) { return b == 0 ? (T)-1 : (b == (T)-1 && (T)-1 < 0) ? (T)(0 - (u64)a) : a / b; }
-template <class T> static inline T remainder_of(T a, T b) { return b == 0 ? a : (b == (T)-1 && (T)-1 < 0) ? 0 : a % b; }
+template <class T> static inline T quotient(T a, T b) {  // a division by 0 is no exception on the device
+    return b == 0 ? (T)-1 : (b == (T)-1 && (T)-1 < 0) ? (T)(0 - (u64)a) : a / b;
+}
+template <class T> static inline T remainder_of(T a, T b) {
+    return b == 0 ? a : (b == (T)-1 && (T)-1 < 0) ? 0 : a % b;
+}
 static inline u32 permuted(u32 low, u32 high, u32 selector) {
     u64 both = (u64)high << 32 | low;
     u32 found = 0;
@@ -131,7 +135,7 @@ struct Launch {
     u8* load(u32 thread, u64 address, int bytes, int statement) {
         u8* place = global(address, bytes, statement);
         u64& before = last[thread >> 5][statement];
-        if (before != address) report->loaded += bytes, before = address;  // lanes that share a number count once
+        if (before != address) report->loaded += bytes, before = address;  // once for all lanes
         return place;
     }
     u8* store(u64 address, int bytes, int statement) {
@@ -145,11 +149,18 @@ struct Launch {
     }
 };
 
+struct Grid { u32 width, height, begin, end; };
 struct Program { u32 x, y, width, height; u64 parameters[PARAMETERS]; };
 
 // ---- threads ----------------------------------------------------------------------------------------------
 
-enum Wait { RUNS, BARRIER, SYNC, BUTTERFLY, INDEXED, UP, DOWN, VOTE, LEAST_S, GREATEST_S, LEAST_U, GREATEST_U, ADD, AND, OR, XOR, LOAD_MATRIX, LOAD_TRANSPOSED, STORE_MATRIX, STORE_TRANSPOSED, DONE };
+enum Wait {
+    RUNS, BARRIER, SYNC,
+    BUTTERFLY, INDEXED, UP, DOWN,
+    VOTE, LEAST_S, GREATEST_S, LEAST_U, GREATEST_U, ADD, AND, OR, XOR,
+    LOAD_MATRIX, LOAD_TRANSPOSED, STORE_MATRIX, STORE_TRANSPOSED,
+    DONE
+};
 
 struct Waiting {  // what a thread shows to the others of its warp
     u32 tid;
@@ -165,7 +176,8 @@ template <class Thread> static void shuffle(Thread* warp, int kind) {
     for (int lane = 0; lane < 32; lane++) {
         int by = warp[lane].y & 31, clamp = warp[lane].z & 31, mask = warp[lane].z >> 8 & 31;
         int most = (lane & mask) | (clamp & ~mask);
-        int from = kind == UP ? lane - by : kind == DOWN ? lane + by : kind == BUTTERFLY ? lane ^ by : (lane & mask) | (by & ~mask);
+        int named = (lane & mask) | (by & ~mask);
+        int from = kind == UP ? lane - by : kind == DOWN ? lane + by : kind == BUTTERFLY ? lane ^ by : named;
         bool found = kind == UP ? from >= most : from <= most;
         warp[lane].found = found, warp[lane].x = x[found ? from : lane];
     }
@@ -193,9 +205,10 @@ template <class Thread> static void combine(Thread* warp, int kind) {
     for (int lane = 0; lane < 32; lane++) warp[lane].x = all;
 }
 
-// 8 x 8 matrices of 16 bits: lane 8 m + r has the address of row r of matrix m; a lane holds two numbers of each.
+// 8 x 8 matrices of 16 bits: lane 8 m + r has the address of row r of matrix m; a lane holds two numbers.
 template <class Thread> static void move_matrices(Thread* warp, int kind, Launch& launch) {
-    bool transposed = kind == LOAD_TRANSPOSED || kind == STORE_TRANSPOSED, loads = kind == LOAD_MATRIX || kind == LOAD_TRANSPOSED;
+    bool transposed = kind == LOAD_TRANSPOSED || kind == STORE_TRANSPOSED;
+    bool loads = kind == LOAD_MATRIX || kind == LOAD_TRANSPOSED;
     for (int m = 0; m < (int)warp[0].z; m++)
         for (int lane = 0; lane < 32; lane++)
             for (int half = 0; half < 2; half++) {
@@ -233,7 +246,8 @@ template <class Thread> static bool met(Thread* threads, Launch& launch) {
     return false;
 }
 
-template <class Thread, class Step> static void run_program(Step step, Thread* threads, Program& program, Launch& launch, bool reverse) {
+template <class Thread, class Step> static void run_program(
+    Step step, Thread* threads, Program& program, Launch& launch, bool reverse) {
     memset(launch.shared, 0xEE, launch.shared_size);
     memset((void*)threads, 0xDD, sizeof(Thread) * THREADS);
     for (int k = 0; k < THREADS; k++) threads[k].tid = k, threads[k].at = 0, threads[k].wait = RUNS;
@@ -248,19 +262,19 @@ template <class Thread, class Step> static void run_program(Step step, Thread* t
     }
 }
 
-// Run the programs (x, y), begin <= x < end, one after the other, up to the first fault.
+// Run the programs (x, y) of a grid, begin <= x < end, one after the other, up to the first fault.
 template <class Thread, class Step> static void run_programs(
-    Step step, u32 width, u32 height, u32 begin, u32 end, const u64* parameters, u32 shared, const Range* ranges, int count,
-    int reverse, Report* report, u64* blocks) {
+    Step step, const Grid& grid, const u64* parameters, u32 shared, const Range* ranges, int count, int reverse,
+    Report* report, u64* blocks) {
     Launch& launch = *(Launch*)calloc(1, sizeof(Launch));
     Thread* threads = (Thread*)malloc(sizeof(Thread) * THREADS);
     launch.ranges = ranges, launch.count = count, launch.report = report;
     launch.shared = (u8*)malloc(shared + 16), launch.shared_size = shared;
-    Program program = {0, 0, width, height, {}};
+    Program program = {0, 0, grid.width, grid.height, {}};
     memcpy(program.parameters, parameters, sizeof program.parameters);
     try {
-        for (program.y = 0; program.y < height; program.y++)
-            for (program.x = begin; program.x < end; program.x++, report->programs++)
+        for (program.y = 0; program.y < grid.height; program.y++)
+            for (program.x = grid.begin; program.x < grid.end; program.x++, report->programs++)
                 run_program(step, threads, program, launch, reverse);
     } catch (Fault) {
     }
@@ -269,3 +283,10 @@ template <class Thread, class Step> static void run_programs(
     free(threads);
     free(&launch);
 }
+
+// The end of a generated source.
+#define DEFINE_RUN                                                                                            \
+    extern "C" void run(const Grid* grid, const u64* parameters, u32 shared, const Range* ranges, int count,  \
+                        int reverse, Report* report, u64* blocks) {                                           \
+        run_programs<Thread>(step, *grid, parameters, shared, ranges, count, reverse, report, blocks);        \
+    }

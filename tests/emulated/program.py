@@ -1,4 +1,4 @@
-"""A PTX kernel as a program of this machine: built once, kept in the user's cache, run on memory of tensors."""
+"""A PTX kernel as a program of this machine: built once, kept in the user's cache, run on tensors."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ class Report(ctypes.Structure):
     """What a launch did, as in emulator.h."""
 
     _fields_ = [
-        (name, ctypes.c_uint64)
-        for name in ("programs", "loaded", "stored", "fault", "address", "statement")
+        (name, ctypes.c_uint64) for name in ("programs", "loaded", "stored", "fault", "address", "statement")
     ]
 
 
@@ -73,9 +72,9 @@ class Program:
         words += [0] * (len(self.ptx.parameters) + 1 - len(words))
         ends = [end for pair in ranges for end in pair]
         report = Report()
+        begin, end = (part.start, part.stop) if part else (0, grid[0])
         self._library.run(
-            *map(ctypes.c_uint32, grid[:2]),
-            *map(ctypes.c_uint32, (part.start, part.stop) if part else (0, grid[0])),
+            (ctypes.c_uint32 * 4)(*grid, begin, end),
             (ctypes.c_uint64 * len(words))(*words),
             ctypes.c_uint32(shared),
             (ctypes.c_uint64 * max(len(ends), 1))(*ends),

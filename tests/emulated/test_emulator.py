@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-
 from emulated.program import FaultError, Program
 from emulated.translate import UnknownPtxError
 
@@ -60,8 +59,9 @@ def test_load_and_store_with_a_guard(given, out):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_shared_memory_behind_a_barrier(given, out, reverse):
-    body = f"""{LOADED} mov.u32 %r4, global_smem; shl.b32 %r3, %r0, 2; add.s32 %r4, %r4, %r3; st.shared.b32 [%r4], %r1;
-        bar.sync 0; xor.b32 %r5, %r3, 252; ld.shared.b32 %r6, [%r5]; st.global.b32 [%rd3], %r6;"""
+    body = f"""{LOADED} mov.u32 %r4, global_smem; shl.b32 %r3, %r0, 2; add.s32 %r4, %r4, %r3;
+        st.shared.b32 [%r4], %r1; bar.sync 0; xor.b32 %r5, %r3, 252; ld.shared.b32 %r6, [%r5];
+        st.global.b32 [%rd3], %r6;"""
     run(body, given, out, reverse=reverse)
     assert out.equal(given.flip(0))
 
@@ -81,9 +81,18 @@ OPERATIONS = [
     ("shfl.sync.idx.b32 %r6, %r1, 5, 31, -1;", lambda x: x.view(2, 32)[:, 5:6].expand(2, 32).flatten()),
     ("shfl.sync.down.b32 %r6, %r1, 1, 31, -1;", lambda x: x[(LANES + 1) - LANES % 32 // 31]),
     ("shfl.sync.up.b32 %r6, %r1, 1, 0, -1;", lambda x: x[(LANES - 1) + (LANES % 32 == 0)]),
-    ("redux.sync.min.s32 %r6, %r1, -1;", lambda x: x.view(2, 32).amin(1, keepdim=True).expand(2, 32).flatten()),
-    ("redux.sync.max.s32 %r6, %r1, -1;", lambda x: x.view(2, 32).amax(1, keepdim=True).expand(2, 32).flatten()),
-    ("redux.sync.add.s32 %r6, %r1, -1;", lambda x: x.view(2, 32).sum(1, keepdim=True).int().expand(2, 32).flatten()),
+    (
+        "redux.sync.min.s32 %r6, %r1, -1;",
+        lambda x: x.view(2, 32).amin(1, keepdim=True).expand(2, 32).flatten(),
+    ),
+    (
+        "redux.sync.max.s32 %r6, %r1, -1;",
+        lambda x: x.view(2, 32).amax(1, keepdim=True).expand(2, 32).flatten(),
+    ),
+    (
+        "redux.sync.add.s32 %r6, %r1, -1;",
+        lambda x: x.view(2, 32).sum(1, keepdim=True).int().expand(2, 32).flatten(),
+    ),
     ("redux.sync.max.u32 %r6, %r1, -1;", lambda x: torch.tensor([[-1], [119]]).int().expand(2, 32).flatten()),
     ("shr.s32 %r6, %r1, 40;", lambda x: x >> 31),
     ("shl.b32 %r6, %r1, 40;", lambda x: x * 0),
@@ -152,7 +161,10 @@ $L__BB0_1:
         ("ld.shared.b32 %r1, [%r2+256];", "outside of shared memory"),
         ("setp.eq.s32 %p1, %r0, 3; @%p1 trap;", "a failed assertion"),
         ("setp.eq.s32 %p1, %r0, 3; @%p1 bra $L__BB0_1; bar.sync 0;\n$L__BB0_1:", "done or elsewhere"),
-        ("setp.lt.s32 %p1, %r0, 32; @%p1 bra $L__BB0_1; bar.sync 0;\n$L__BB0_1:\nbar.sync 0;", "different barriers"),
+        (
+            "setp.lt.s32 %p1, %r0, 32; @%p1 bra $L__BB0_1; bar.sync 0;\n$L__BB0_1:\nbar.sync 0;",
+            "different barriers",
+        ),
     ],
 )
 def test_faults(body, problem, given, out):
@@ -160,7 +172,9 @@ def test_faults(body, problem, given, out):
         run(body, given, out)
 
 
-@pytest.mark.parametrize("body", ["wgmma.fence.sync;", "add.rn.ftz.f32 %r1, %r0, %r0;", "atom.global.add.f32 %r1, [%rd1], %r0;"])
+@pytest.mark.parametrize(
+    "body", ["wgmma.fence.sync;", "add.rn.ftz.f32 %r1, %r0, %r0;", "atom.global.add.f32 %r1, [%rd1], %r0;"]
+)
 def test_unknown_forms_are_named(body, given, out):
     with pytest.raises(UnknownPtxError, match=body.split()[0].rstrip(";").replace(".", r"\.")):
         run(body, given, out)

@@ -1,4 +1,4 @@
-"""The assembly of the Triton kernels, emulated: the bits of the reference, and no access outside of tensors."""
+"""The assembly of the Triton kernels, emulated: bits of the reference, and no access outside of tensors."""
 
 import functools
 import os
@@ -94,7 +94,9 @@ def wrong(values, least, most):
     values = values.clone()
     for _ in range(int(torch.randint(1, 4, ()))):
         place = int(torch.randint(len(values), ()))
-        values[place] = [-1, most, least - 7, most + 1000, int(values[place]) - 3, 2**40][int(torch.randint(6, ()))]
+        values[place] = [-1, most, least - 7, most + 1000, int(values[place]) - 3, 2**40][
+            int(torch.randint(6, ()))
+        ]
     return values
 
 

@@ -18,8 +18,28 @@ SPECIAL = {
     "%nctaid.x": "p.width",
     "%nctaid.y": "p.height",
 }
-SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "min": "<", "max": ">"}
-COMPARED = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=", "hi": ">"}
+SIGNS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "min": "<",
+    "max": ">",
+}
+COMPARED = {
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "lo": "<",
+    "ls": "<=",
+    "hi": ">",
+}
 COMPARED |= {"hs": ">="}
 SHUFFLES = {"bfly": "BUTTERFLY", "idx": "INDEXED", "up": "UP", "down": "DOWN"}
 IGNORED = ("membar", "fence", "prefetch", "nanosleep", "griddepcontrol", "pragma")
@@ -131,11 +151,7 @@ class Translator:
                 "}",
                 "t.wait = DONE;",
                 "}",
-                'extern "C" void run(u32 width, u32 height, u32 begin, u32 end, const u64* parameters, u32 shared,',
-                "    const Range* ranges, int count, int reverse, Report* report, u64* blocks) {",
-                "    run_programs<Thread>(step, width, height, begin, end, parameters, shared, ranges, count, reverse,",
-                "        report, blocks);",
-                "}",
+                "DEFINE_RUN",
             ]
         )
 
@@ -396,9 +412,12 @@ class Translator:
             value = f"{a} {SIGNS[name]} {rest[0]}"
         elif name in ("mul", "mad"):
             value = f"({wide})({kind}){a} * ({wide})({kind}){rest[0]}"
-            value = {"lo": f"({bits})({value})", "wide": value, "hi": f"({value}) >> {width_of(s.kind)}"}[s.parts[1]]
+            value = {"lo": f"({bits})({value})", "wide": value, "hi": f"({value}) >> {width_of(s.kind)}"}[
+                s.parts[1]
+            ]
             if name == "mad":
-                value = f"(u{wide[1:]})({value}) + {self._value(operands[2], f'b{wide[1:]}' if s.parts[1] == 'wide' else s.kind)}"
+                added = self._value(operands[2], f"b{wide[1:]}" if s.parts[1] == "wide" else s.kind)
+                value = f"(u{wide[1:]})({value}) + {added}"
         elif name in ("div", "rem"):
             value = f"{'quotient' if name == 'div' else 'remainder_of'}<{kind}>({a}, {rest[0]})"
         elif name in ("min", "max"):
@@ -411,7 +430,9 @@ class Translator:
             raise UnknownPtxError(s.text)
         self._assign(s, target, value)
 
-    _add = _sub = _mul = _mad = _div = _rem = _min = _max = _neg = _abs = _sqrt = _fma = _copysign = _arithmetic
+    _add = _sub = _mul = _mad = _div = _rem = _min = _max = _neg = _abs = _sqrt = _fma = _copysign = (
+        _arithmetic
+    )
 
     def _of_floats(self, s: Statement, a: list[str]) -> str:
         name = s.parts[0]
@@ -453,7 +474,9 @@ class Translator:
         value, steps = f"({kind}){self._value(a, s.kind)}", f"(u32){self._value(by, 'b32')}"
         beyond = f"{value} >> {bits - 1}" if kind[0] == "s" else "0"
         sign = "<<" if s.parts[0] == "shl" else ">>"
-        self._assign(s, target, f"{steps} >= {bits}u ? (u{bits})({beyond}) : (u{bits})({value} {sign} {steps})")
+        self._assign(
+            s, target, f"{steps} >= {bits}u ? (u{bits})({beyond}) : (u{bits})({value} {sign} {steps})"
+        )
 
     _shl = _shr = _shift
 
