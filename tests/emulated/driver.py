@@ -24,13 +24,14 @@ _numbers = itertools.count(90)  # one for each driver, for Triton keeps what it 
 
 @dataclass(frozen=True)
 class Launch:
-    """What Triton starts: a kernel, its grid, its arguments without constants, and the assembly."""
+    """What Triton starts: a kernel, its grid, its arguments without constants, assembly and binary."""
 
     name: str
     grid: tuple[int, int]
     arguments: tuple[Any, ...]
     shared: int
     text: str
+    binary: bytes
 
     @property
     def parameters(self) -> list[int]:
@@ -60,17 +61,17 @@ class EmulatedDriver:
 
     def _load(self, name: str, binary: bytes, shared: int, device: int) -> tuple[Any, ...]:
         self.compiled.append(name)
-        return 1, self._text, 0, 0, 1024
+        return 1, (self._text, binary), 0, 0, 1024
 
     def launcher_cls(self, source: Any, metadata: Any) -> Callable[..., None]:
         """Make what Triton calls to start a compiled kernel."""
         kinds = list(source.signature.values())
 
-        def launch(width: int, height: int, depth: int, stream: int, text: str, *rest: Any) -> None:
+        def launch(width: int, height: int, depth: int, stream: int, code: Any, *rest: Any) -> None:
             assert depth == 1
             pairs = zip(rest[-len(kinds) :], kinds, strict=True)
-            arguments = tuple(argument for argument, kind in pairs if kind != "constexpr")
-            driver.active.begin(Launch(source.fn.__name__, (width, height), arguments, metadata.shared, text))
+            given = tuple(argument for argument, kind in pairs if kind != "constexpr")
+            driver.active.begin(Launch(source.fn.__name__, (width, height), given, metadata.shared, *code))
 
         return launch
 

@@ -1,6 +1,6 @@
 // What the C++ made of a PTX kernel stands on: registers as bits, checked memory, and threads that wait.
 //
-// The generated source defines THREADS, PARAMETERS, BLOCKS and STATEMENTS, includes this file, and defines
+// The generated source defines THREADS, PARAMETERS and BLOCKS, includes this file, and defines
 // `Thread` (its registers), `step` (runs a thread until it waits or ends) and DEFINE_RUN.
 #pragma once
 #include <math.h>
@@ -111,6 +111,7 @@ template <class T> static inline void put(u8* place, T value) { memcpy(place, &v
 
 struct Range { u64 begin, end; };
 enum Fault { NONE, OUTSIDE, MISALIGNED, SHARED, ASSERTION, APART, STUCK };
+enum { SECTOR = 32, LOADED = 1, STORED = 2 };  // bytes that memory moves at once
 struct Report { u64 programs, loaded, stored, fault, address, statement; };
 
 struct Launch {
@@ -119,30 +120,25 @@ struct Launch {
     u8* shared;
     u32 shared_size;
     Report* report;
-    u64 last[(THREADS + 31) / 32][STATEMENTS];  // the last address that a warp loaded from by a statement
-    u64 blocks[BLOCKS];                         // how often a first lane entered a basic block
+    u8** touched;        // of each range, whether its sectors were loaded or stored
+    u64 blocks[BLOCKS];  // how often a first lane entered a basic block
 
     [[noreturn]] void fault(Fault kind, u64 address, int statement) {
         report->fault = kind, report->address = address, report->statement = statement;
         throw kind;
     }
-    u8* global(u64 address, int bytes, int statement) {
+    u8* global(u64 address, int bytes, int statement, int how) {
         if (address % bytes) fault(MISALIGNED, address, statement);
         for (int k = 0; k < count; k++)
-            if (address >= ranges[k].begin && address + bytes <= ranges[k].end) return (u8*)address;
+            if (address >= ranges[k].begin && address + bytes <= ranges[k].end) {
+                u8& sector = touched[k][address / SECTOR - ranges[k].begin / SECTOR];
+                if (~sector & how) sector |= how, (how == LOADED ? report->loaded : report->stored) += SECTOR;
+                return (u8*)address;
+            }
         fault(OUTSIDE, address, statement);
     }
-    u8* load(u32 thread, u64 address, int bytes, int statement) {
-        u8* place = global(address, bytes, statement);
-        u64& before = last[thread >> 5][statement];
-        if (before != address) report->loaded += bytes, before = address;  // once for all lanes
-        return place;
-    }
-    u8* store(u64 address, int bytes, int statement) {
-        u8* place = global(address, bytes, statement);
-        report->stored += bytes;
-        return place;
-    }
+    u8* load(u64 address, int bytes, int statement) { return global(address, bytes, statement, LOADED); }
+    u8* store(u64 address, int bytes, int statement) { return global(address, bytes, statement, STORED); }
     u8* local(u32 address, int bytes, int statement) {
         if (address % bytes || (u64)address + bytes > shared_size) fault(SHARED, address, statement);
         return shared + address;
@@ -264,12 +260,15 @@ template <class Thread, class Step> static void run_program(
 
 // Run the programs (x, y) of a grid, begin <= x < end, one after the other, up to the first fault.
 template <class Thread, class Step> static void run_programs(
-    Step step, const Grid& grid, const u64* parameters, u32 shared, const Range* ranges, int count, int reverse,
-    Report* report, u64* blocks) {
+    Step step, const Grid& grid, const u64* parameters, u32 shared, const Range* ranges, int count,
+    int reverse, Report* report, u64* blocks) {
     Launch& launch = *(Launch*)calloc(1, sizeof(Launch));
     Thread* threads = (Thread*)malloc(sizeof(Thread) * THREADS);
     launch.ranges = ranges, launch.count = count, launch.report = report;
     launch.shared = (u8*)malloc(shared + 16), launch.shared_size = shared;
+    launch.touched = (u8**)malloc((count + 1) * sizeof(u8*));
+    for (int k = 0; k < count; k++)
+        launch.touched[k] = (u8*)calloc((ranges[k].end - ranges[k].begin) / SECTOR + 2, 1);
     Program program = {0, 0, grid.width, grid.height, {}};
     memcpy(program.parameters, parameters, sizeof program.parameters);
     try {
@@ -279,14 +278,16 @@ template <class Thread, class Step> static void run_programs(
     } catch (Fault) {
     }
     for (int k = 0; k < BLOCKS; k++) blocks[k] += launch.blocks[k];
+    for (int k = 0; k < count; k++) free(launch.touched[k]);
+    free(launch.touched);
     free(launch.shared);
     free(threads);
     free(&launch);
 }
 
 // The end of a generated source.
-#define DEFINE_RUN                                                                                            \
-    extern "C" void run(const Grid* grid, const u64* parameters, u32 shared, const Range* ranges, int count,  \
-                        int reverse, Report* report, u64* blocks) {                                           \
-        run_programs<Thread>(step, *grid, parameters, shared, ranges, count, reverse, report, blocks);        \
+#define DEFINE_RUN                                                                                          \
+    extern "C" void run(const Grid* grid, const u64* parameters, u32 shared, const Range* ranges,           \
+                        int count, int reverse, Report* report, u64* blocks) {                              \
+        run_programs<Thread>(step, *grid, parameters, shared, ranges, count, reverse, report, blocks);      \
     }

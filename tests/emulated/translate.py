@@ -137,7 +137,6 @@ class Translator:
             "THREADS": self.ptx.threads,
             "PARAMETERS": len(self.ptx.parameters) + 1,
             "BLOCKS": len(self.counts),
-            "STATEMENTS": len(self.ptx.statements) + 1,
         }
         return "\n".join(
             [
@@ -313,7 +312,7 @@ class Translator:
         """The checked place of an access."""
         address = self._address(operand)
         if s.parts[1] == "global" or (s.parts[0] in ("atom", "red") and "shared" not in s.parts):
-            call = f"load(t.tid, {address}," if s.parts[0] == "ld" else f"store({address},"
+            call = f"load({address}," if s.parts[0] == "ld" else f"store({address},"
             return f"g.{call} {size}, {s.number})"
         if "shared" in s.parts:
             return f"g.local((u32)({address}), {size}, {s.number})"
