@@ -1,27 +1,27 @@
-"""The elementary reductions on CUDA devices: one launch forward and one backward, in Triton.
+"""The elementary reductions on CUDA devices, in Triton.
 
-A program has one graph and a block of features, and reads its rows tile by tile. If there are more than
-LONG nodes, large graphs are split into pieces of a fixed number of nodes, so that a large graph occupies
-many programs; a second launch merges the partial states of the pieces. The grid depends only on the numbers
-of nodes, graphs and features, and programs find their rows from `ptr` on the device. So no value is copied to
-the CPU, and there are no atomics. Offsets that lead outside of x give wrong results, but no access outside
-of the tensors.
+A program has one graph and a block of features. A graph of more than 2**9 to 2**13 nodes, in a batch where
+that occurs, is cut into pieces, so that a large graph occupies many programs; a second launch merges the
+states of the pieces. The grid depends only on the numbers of nodes, graphs and features, and programs find
+their rows from `ptr` on the device. So no value is copied to the CPU, and there are no atomics. Offsets that
+lead outside of x give wrong results, but no access outside of the tensors.
 
-Exact sums are computed as on the CPU (`docs/exactness.md`). float32, float16 and bfloat16 numbers are
-added in float64, tile by tile, if the largest and the least magnitude prove that this is exact. Other tiles,
-float64 numbers and squared deviations are pre-rounded to grids, from the largest magnitude down until
-nothing is left. Sums of tiles and pieces are kept as three float64 numbers, with the error of every
-addition. If the third addition has an error, or if the numbers are so large or so small that a division might
-not be exact, the same program recomputes the column in integer limbs of 32 bits, as many as the dtype
-needs. Infinities and NaN are detected from the greatest and the least number.
+Sums are exact, and rounded once. `loops.forward` adds float32, float16 and bfloat16 numbers in float64, and
+the largest and the smallest magnitude of every 128 rows prove that this is exact. Each thread keeps its own
+columns, so that threads do not wait for each other. If the sum is one float64 number it is rounded at once,
+for narrow dtypes to odd first. If not, or where the proof fails, the program sets a flag, and a second
+launch, `loops.repair`, does its work again; where no flag is set, it returns at once. It keeps three float64
+numbers with the errors of all additions, as float64 numbers and squared deviations always do. If three
+numbers are too few, or so large or so small that a division might not be exact, the sum is made of integer
+limbs of 32 bits (`limbs`): for whole graphs in the same program, for cut graphs by many programs at once.
 
-A kernel is compiled, or loaded, in its first call, which must not happen while a CUDA graph is captured: before
-a capture, run a batch of the same dtype, features, reductions and order of magnitude of nodes, forward and
-backward, on the same device.
+Shapes of tiles depend on dtype and number of features alone, and the first call of a kind compiles all
+kernels of the kind (`_Batch`). This must not happen while a CUDA graph is captured: before a capture, run one
+batch of the same dtype, features and reductions on the same device, forward and backward, sorted or not as in
+the capture.
 
-Everything is rounded once: for narrow results, the float64 is rounded to odd first. Numbers are passed
-as their bits, so that no hardware mode can flush subnormal numbers, and the kernels are compiled without
-fused multiply-add, which would round differently from the reference.
+Numbers are passed as their bits, so that no hardware mode can flush subnormal numbers, and the kernels are
+compiled without fused multiply-add, which would round differently from the reference.
 """
 
 from __future__ import annotations
@@ -39,24 +39,21 @@ from readouts.kernels.portable import elementary as portable
 from readouts.reductions import (
     ELEMENTARY,
     needs_out,
-    tracks_extremes,
     tracks_squares,
     tracks_sums,
 )
 
-LONG = 4096  # up to so many nodes, no graph is split
+LONG = 4096  # up to so many nodes, of at most MEAN nodes a graph, no graph is cut
+MEAN = 256
 PROGRAMS = 2048  # number of programs that keeps a device busy
-TILE = 2048  # elements of a tile
-BLOCK = 64  # features of a tile
-PARTS = 4  # log2 of the number of pieces merged at once
+PIECES = 9, 13  # log2 of the least and the most rows of a piece
+BLOCK = 128  # features of a program, at most, four a thread; half as many in float64
+REGISTERS = 104  # of a thread of the fast kernel; it needs no more
+PARTS, COLUMNS = 64, 4  # pieces merged at once, and features of a program that merges
+MERGES, GROUP = 1024, 128  # about the number of programs that merge, and the most chunks of one of them
 _MANTISSA = {torch.float64: 52, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
-_ONLY_SQUARES: dict[str, Any] = {
-    "SUMS": False,
-    "EXTREMES": False,
-    "TIES": False,
-    "MAX_BLOCK": -1,
-    "MIN_BLOCK": -1,
-}
+_started: set[tuple[Any, ...]] = set()
+_ONLY_SQUARES: dict[str, Any] = {"SUMS": False, "MAXIMA": False, "MINIMA": False}
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 NAMES = frozenset(("sum", "mean", "max", "min", "var", "std"))
@@ -77,20 +74,18 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
     `order` is None if the nodes are sorted by graph; `index` is ignored.
     """
-    from readouts.kernels.triton import loops  # loads Triton
-
-    out = x.new_empty(len(ptr) - 1, len(names), x.shape[1])
-    if out.numel() == 0 or len(x) == 0:
+    out = x.new_empty(ptr.shape[0] - 1, len(names), x.shape[1])
+    if out.numel() == 0 or x.shape[0] == 0:
         return out.zero_()
     sums, squares = tracks_sums(names), tracks_squares(names)
-    flags = {"SUMS": sums, "EXTREMES": sums or tracks_extremes(names)}
-    batch = _Batch(x, ptr, order, names)
+    flags = {"SUMS": sums, "MAXIMA": "max" in names, "MINIMA": "min" in names}
+    batch = _Batch(x, ptr, order, names, "forward")
     inputs = _bits(x), batch.order, batch.ptr, _bits(out)
-    batch.launch(loops.forward, *inputs, batch.states, batch.keys, **flags, SQUARES=squares)
-    if batch.split:
+    batch.forward(*inputs, **flags, SQUARES=squares)
+    if batch.merges:
         batch.merge(*inputs, write=True, **flags, SQUARES=False, TIES=False)
         if squares:
-            batch.survey(*inputs, write=True, SQUARES=True, **_ONLY_SQUARES)
+            batch.survey(*inputs, write=True, **_ONLY_SQUARES, SQUARES=True)
     return out
 
 
@@ -108,83 +103,141 @@ def reduce_backward(
     x may be None for sum and mean. `out` may be None unless max or min are among the names. A program keeps
     one maximum and one minimum, so if max or min occur twice the portable kernel is used.
     """
-    from readouts.kernels.triton import loops  # loads Triton
-
     if any(names.count(name) > 1 for name in names if needs_out((name,))):
         return portable.reduce_backward(grad, x, out, index, ptr, order, names)
-    result = grad.new_empty(len(index), grad.shape[2])
+    result = grad.new_empty(index.shape[0], grad.shape[2])
     if result.numel() == 0:
         return result
-    sums, ties = tracks_squares(names), needs_out(names)
-    squares = "std" in names
-    batch = _Batch(result, ptr, order, names)
+    batch = _Batch(result, ptr, order, names, "backward")
     slopes = _bits(grad)
     rows, results = (slopes if tensor is None else _bits(tensor) for tensor in (x, out))
-    flags: dict[str, Any] = {"SUMS": sums, "EXTREMES": sums, "TIES": ties}
-    flags |= {"MAX_BLOCK": _find("max", names), "MIN_BLOCK": _find("min", names)}
+    flags = {"SUMS": tracks_squares(names), "MAXIMA": "max" in names, "MINIMA": "min" in names}
     inputs = rows, batch.order, batch.ptr, results
-    if batch.split and (sums or ties):
+    if batch.merges and any(flags.values()):
         batch.survey(*inputs, **flags, SQUARES=False)
-        if squares:
-            batch.survey(*inputs, SQUARES=True, **_ONLY_SQUARES)
-    tensors = slopes, rows, results, batch.order, batch.ptr, _bits(result), batch.stats
-    batch.launch(loops.backward, *tensors, **flags, SQUARES=squares)
+        if "std" in names:
+            batch.survey(*inputs, **_ONLY_SQUARES, SQUARES=True)
+    batch.backward(slopes, rows, results, _bits(result), **flags, SQUARES="std" in names)
     return result
 
 
 class _Batch:
-    """The assignment of rows to programs, and the memory for the states of pieces."""
+    """The assignment of rows to programs, and the memory for the states of pieces.
 
-    def __init__(self, x: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> None:
-        (nodes, self.features), self.size, self.device = x.shape, len(ptr) - 1, x.device
-        self.nodes = nodes
+    The first call of a kind starts the kernels for cut graphs, too, with no programs if no graph can be cut:
+    so all kernels of the kind are compiled, and no later batch waits for a compiler.
+    """
+
+    def __init__(
+        self, x: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str], direction: str
+    ) -> None:
+        (self.nodes, self.features), self.size, self.x = x.shape, ptr.shape[0] - 1, x
         self.ptr, self.order = ptr.contiguous(), ptr if order is None else order.contiguous()
-        width = min(BLOCK, _power_of_two(self.features))
-        self.columns = -(-self.features // width)
-        self.split = nodes > LONG
-        self.piece = max(LONG // 8, _power_of_two(nodes * self.columns // PROGRAMS)) if self.split else nodes
-        self.chunks = nodes // self.piece + 1 if self.split else 0
-        self.states = x.new_empty(2 * self.chunks, 3, self.features, dtype=torch.float64)
-        self.keys = x.new_empty(2 * self.chunks, 4, self.features, dtype=torch.int64)
+        layout = _layout(x.dtype, self.features)
+        self.blocks = -(-self.features // layout["FEATURES"])
+        self.is_cut = self.nodes > min(LONG, MEAN * self.size)
+        kind = x.device, x.dtype, self.features, order is None, tuple(names), direction
+        self.merges = self.is_cut or kind not in _started
+        _started.add(kind)
+        wanted = max(self.nodes * self.blocks // PROGRAMS - 1, 0).bit_length()
+        self.shift = min(max(wanted, PIECES[0]), PIECES[1]) if self.is_cut else self.nodes.bit_length()
+        self.chunks = (self.nodes >> self.shift) + 1 if self.is_cut else 0
+        self.states = (
+            x.new_empty(2 * self.chunks, 3, self.features, dtype=torch.float64),
+            x.new_empty(2 * self.chunks, 2, self.features, dtype=torch.int64),
+            x.new_empty(2 * self.chunks, dtype=torch.int64),
+        )
+        self.lost = x.new_empty(self.chunks * self.features + 1, dtype=torch.int32)
         self.stats = x.new_empty(self.chunks, 4, self.features, dtype=torch.float64)
-        rows = min(TILE // width, max(16, _power_of_two(nodes // self.size)))
-        self.rows = {"POWER": rows.bit_length() - 1}
         self.codes = {"CODES": _codes(names), "BLOCKS": len(names)}
-        self.common = {
-            "MANTISSA": _MANTISSA[x.dtype],
-            "FEATURES": width,
-            "ORDERED": order is not None,
-            "num_warps": max(1, min(4, rows * width // 512)),
-            "enable_fp_fusion": False,
-        }
+        self.find = {"MAX_BLOCK": _find("max", names), "MIN_BLOCK": _find("min", names)}
+        self.common = {"MANTISSA": _MANTISSA[x.dtype], "enable_fp_fusion": False}
+        self.rows = {name: layout.pop(name) for name in ("ROWS", "POWER")}
+        self.tiles = layout | {"ORDERED": order is not None, "num_warps": 1}
+        self.sizes = self.nodes, self.size, self.features, self.shift
 
-    def launch(self, kernel: Any, *tensors: Tensor, **flags: Any) -> None:
-        """Start a program for every graph, or for every piece of a graph."""
-        programs = self.chunks - 1 + self.size if self.split else self.size
-        self._start(kernel, programs, *tensors, **self.codes, **self.rows, **flags, SPLIT=self.split)
-
-    def survey(self, *inputs: Tensor, write: bool = False, **flags: Any) -> None:
-        """Read split graphs once more, for statistics that the next launch needs."""
+    def forward(self, *inputs: Tensor, SUMS: bool, SQUARES: bool, **flags: Any) -> None:
+        """Reduce whole graphs, and the pieces of others to states."""
         from readouts.kernels.triton import loops
 
-        tensors = *inputs, self.states, self.keys, self.stats
-        blocks = {"BLOCKS": self.codes["BLOCKS"], **self.rows}
-        self._start(loops.survey, self.chunks - 1 + self.size, *tensors, **blocks, **flags)
-        flags = {name: flag for name, flag in flags.items() if not name.endswith("_BLOCK")}
-        self.merge(*inputs, write=write, **flags)
+        programs = (self.size + 2 * self.chunks) * self.blocks
+        tensors, options = (*inputs, *self.states, self.lost), self.codes | self.tiles
+        if SQUARES or (SUMS and self.x.dtype == torch.float64):
+            self._start(
+                loops.forward_far, programs, *tensors, *self.sizes, **options, **flags, SQUARES=SQUARES
+            )
+            return
+        doubts = self.x.new_empty(programs if SUMS else 0, dtype=torch.int32)
+        near = options | self.rows | flags | {"SUMS": SUMS, "maxnreg": REGISTERS}
+        self._start(loops.forward, programs, *tensors, doubts, *self.sizes, **near)
+        if SUMS:
+            group = min(max(programs // PROGRAMS, 1), 32)
+            tensors, sizes = (*inputs, *self.states[:2], doubts), (*self.sizes, programs, group)
+            options |= {"num_warps": 4, "LANES": 4 * self.tiles["LANES"]}
+            self._start(loops.repair, -(-programs // group), *tensors, *sizes, **options)
+
+    def survey(self, *inputs: Tensor, write: bool = False, **flags: Any) -> None:
+        """Read cut graphs once more, for statistics that the next launch needs."""
+        from readouts.kernels.triton import pieces
+
+        options = {"BLOCKS": self.codes["BLOCKS"], **self.find, **self.tiles, **self.rows, **flags}
+        tensors = *inputs, *self.states, self.stats, self.lost
+        self._start(pieces.survey, 2 * self.chunks * self.blocks, *tensors, *self.sizes, **options)
+        self.merge(*inputs, write=write, **flags, TIES=True)
 
     def merge(self, *inputs: Tensor, write: bool, **flags: Any) -> None:
         """Merge the states of pieces; write the results to the output, or only to `stats`."""
+        from readouts.kernels.triton import limbs, pieces
+
+        x, order, ptr, out = inputs
+        columns = min(COLUMNS, self.tiles["FEATURES"])
+        blocks = -(-self.features // columns)
+        options = self.codes if write else {"CODES": 0, "BLOCKS": 0}
+        merging = options | flags | {"FEATURES": columns, "PARTS": PARTS, "GROUP": GROUP, "num_warps": 2}
+        group = min(max(self.chunks * blocks // MERGES, 1), GROUP)
+        programs = -(-self.chunks * blocks // group)
+        merged = ptr, out, *self.states, self.stats, self.lost, *self.sizes, group
+        self._start(pieces.merge, programs, *merged, **merging)
+        if not (flags["SUMS"] or flags["SQUARES"]):
+            return
+        slots = 2 * ((self.nodes >> PIECES[1]) + 1) if self.is_cut else 0
+        number = limbs.limbs_of(self.common["MANTISSA"], flags["SQUARES"])
+        digits = self.x.new_empty(slots, self.features, number, dtype=torch.int64)
+        common = {"SQUARES": flags["SQUARES"], "ORDERED": self.tiles["ORDERED"], "FEATURES": columns}
+        common |= {"SHIFT": PIECES[1], "num_warps": 1}
+        lost = self.stats, self.lost, digits, *self.sizes
+        self._start(pieces.limbs_of_pieces, slots * blocks, x, order, ptr, *lost, **common)
+        tensors = x, order, ptr, out, self.states[2]
+        self._start(pieces.round_limbs, self.chunks * blocks, *tensors, *lost, **options, **common)
+
+    def backward(self, grad: Tensor, x: Tensor, out: Tensor, result: Tensor, **flags: Any) -> None:
+        """Write the gradients of all nodes."""
         from readouts.kernels.triton import loops
 
-        tensors = *inputs, self.states, self.keys, self.stats
-        codes = self.codes if write else {"CODES": 0, "BLOCKS": 0}
-        self._start(loops.merge, self.chunks, *tensors, **codes, **flags, PARTS=PARTS)
+        tensors = grad, x, out, self.order, self.ptr, result, self.stats
+        programs = (self.size + 2 * self.chunks) * self.blocks
+        options = self.codes | self.find | self.tiles | self.rows | flags
+        self._start(loops.backward, programs, *tensors, *self.sizes, **options)
 
-    def _start(self, kernel: Any, programs: int, *tensors: Tensor, **flags: Any) -> None:
-        with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
-            sizes = self.nodes, self.size, self.features, self.piece
-            kernel[(programs * self.columns,)](*tensors, *sizes, **self.common, **flags)
+    def _start(self, kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
+        cuda = self.x.device.type == "cuda"
+        with torch.cuda.device(self.x.device) if cuda else contextlib.nullcontext():
+            kernel[(programs,)](*arguments, **self.common, **options)
+
+
+def _layout(dtype: torch.dtype, features: int) -> dict[str, Any]:
+    """Return the shape of tiles, which depends on dtype and number of features alone; see `rows`."""
+    most = BLOCK if dtype.itemsize < 8 else BLOCK // 2
+    width = min(most, _power_of_two(features))
+    lanes = most // width
+    rows = max(8, 2 * lanes)
+    return {
+        "FEATURES": width,
+        "LANES": lanes,
+        "ROWS": rows,
+        "POWER": max(7, (8 * rows).bit_length() - 1),
+        "WHOLE": features % width == 0,
+    }
 
 
 def _codes(names: Sequence[str]) -> int:

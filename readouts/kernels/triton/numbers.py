@@ -1,4 +1,4 @@
-"""Arithmetic for `readouts.kernels.triton.loops`: bits, exact additions, integer limbs (`digits`).
+"""Arithmetic for the Triton kernels: bits, exact additions, one rounding.
 
 Floats are passed as integers of the same bits. MANTISSA identifies the dtype by its number of stored
 fraction bits: 52 float64, 23 float32, 10 float16, 7 bfloat16. An exact sum is high + low + third, three
@@ -17,13 +17,7 @@ LOWEST_32 = tl.constexpr(-(2**31))
 LOWEST_64 = tl.constexpr(-(2**63))
 INFINITY_32 = tl.constexpr(0x7F800000)
 INFINITY_64 = tl.constexpr(0x7FF << 52)
-FRACTION_64 = tl.constexpr(2**52 - 1)
 DIGIT = tl.constexpr(2**32 - 1)
-
-LARGEST_EXPONENT = tl.constexpr(1023 + 990)  # biased; beyond it constants of pre-rounding might overflow
-LEVELS = tl.constexpr(4)  # grids of pre-rounding before the slow path
-STEP = tl.constexpr(16)  # rows per step of the slow path
-GUARDS = tl.constexpr(3)  # limbs of a quotient below those of the dividend
 
 
 # ---------------------------------------------------------------------------------------- bits and floats
@@ -43,7 +37,7 @@ def widened(bits, MANTISSA: tl.constexpr):
 
 @triton.jit
 def unwidened(word, MANTISSA: tl.constexpr):
-    """Invert `widened`; NaN becomes the default NaN of a CPU, which the conversion of a GPU does not return."""
+    """Invert `widened`; NaN becomes that of a CPU, which the conversion of a GPU does not return."""
     if MANTISSA == 10:
         word = word.to(tl.int32)
         bits = word.to(tl.float32, bitcast=True).to(tl.float16).to(tl.int16, bitcast=True)
@@ -78,8 +72,14 @@ def float_of(bits):
 
 
 @triton.jit
+def is_finite(value):
+    """Return which float64 numbers are neither infinite nor NaN."""
+    return (bits_of(value) & MAGNITUDE_64) < INFINITY_64
+
+
+@triton.jit
 def narrow(value, MANTISSA: tl.constexpr):
-    """Return the bits, as int64, of a float64 rounded once to the dtype; a zero is +0, NaN the default NaN."""
+    """Return the bits, as int64, of a float64 rounded once to the dtype; a zero is +0, NaN the default."""
     if MANTISSA == 52:
         bits = tl.where(value == 0.0, 0, bits_of(value))
         bits = tl.where(value != value, 0x7FF8 << 48, bits)
@@ -156,31 +156,45 @@ def add_part(high, low, third, broken, part):
 
 
 @triton.jit
-def add_tile(high, low, third, broken, values, POWER: tl.constexpr):
-    """Add the 2**POWER float64 rows of a tile by pre-rounding, grid by grid until nothing is left.
+def add_sum(high, low, third, broken, more, less, least, also_broken):
+    """Add two exact sums; if the result is not finite, it is that of IEEE 754, in `high`."""
+    high, low, third, broken = add_part(high, low, third, broken | also_broken, more)
+    high, low, third, broken = add_part(high, low, third, broken, less)
+    high, low, third, broken = add_part(high, low, third, broken, least)
+    finite = is_finite(high)
+    return high, tl.where(finite, low, 0.0), tl.where(finite, third, 0.0), broken
 
-    With |x| < 2**e and k = POWER + 1, C = 1.5 * 2**(e + k) makes (x + C) - C the multiple of
-    2**(e + k - 52) next to x: these add up exactly, and the rest is exact and below 2**(e + k - 52).
-    """
-    K: tl.constexpr = POWER + 1
-    size = tl.max(bits_of(values) & MAGNITUDE_64, 0)
-    far = (size >> 52) > LARGEST_EXPONENT
-    broken = broken | far.to(tl.int32)
-    values = tl.where(far[None, :], 0.0, values)
-    exponent = tl.maximum(size >> 52, 1) + 1 + K
-    left = tl.max(tl.where(far, 0, size), 0)
-    level = 0
-    while (left > 0) & (level < LEVELS):
-        constant = float_of((exponent << 52) | (1 << 51))[None, :]
-        multiples = (values + constant) - constant
-        values = values - multiples
-        high, low, third, broken = add_part(high, low, third, broken, tl.sum(multiples, 0))
-        exponent = tl.maximum(exponent - (52 - K), 1)
-        left = tl.max(tl.max(bits_of(values) & MAGNITUDE_64, 0), 0)
-        level += 1
-    if left > 0:
-        broken = broken | tl.max((values != 0.0).to(tl.int32), 0)
-    return high, low, third, broken
+
+@triton.jit
+def half_of(values, which, LANES: tl.constexpr, FEATURES: tl.constexpr):
+    """Return the first or the second half of the rows of integers [LANES, FEATURES]."""
+    pairs = tl.reshape(values, [2, LANES // 2, FEATURES])
+    return tl.sum(tl.where(tl.arange(0, 2)[:, None, None] == which, pairs, 0), 0)
+
+
+@triton.jit
+def fold_once(high, low, third, broken, LANES: tl.constexpr, FEATURES: tl.constexpr):
+    """Add the second half of the rows of exact sums, given as bits, to the first."""
+    high, low, third, broken = add_sum(
+        float_of(half_of(high, 0, LANES, FEATURES)), float_of(half_of(low, 0, LANES, FEATURES)),
+        float_of(half_of(third, 0, LANES, FEATURES)), half_of(broken, 0, LANES, FEATURES),
+        float_of(half_of(high, 1, LANES, FEATURES)), float_of(half_of(low, 1, LANES, FEATURES)),
+        float_of(half_of(third, 1, LANES, FEATURES)), half_of(broken, 1, LANES, FEATURES),
+    )  # fmt: skip
+    return bits_of(high), bits_of(low), bits_of(third), broken
+
+
+@triton.jit
+def fold(high, low, third, broken, LANES: tl.constexpr, FEATURES: tl.constexpr):
+    """Add exact sums [LANES, FEATURES] to [FEATURES]."""
+    finite = is_finite(high)
+    low, third = tl.where(finite, low, 0.0), tl.where(finite, third, 0.0)
+    high, low, third = bits_of(high), bits_of(low), bits_of(third)
+    for level in tl.static_range(8):
+        if LANES >> level > 1:
+            high, low, third, broken = fold_once(high, low, third, broken, LANES >> level, FEATURES)
+    high, low, third = tl.sum(high, 0), tl.sum(low, 0), tl.sum(third, 0)
+    return float_of(high), float_of(low), float_of(third), tl.sum(broken, 0)
 
 
 @triton.jit
@@ -241,154 +255,3 @@ def nearest_quotient(quotient, a, b, nodes):
     over = (side * a - tl.abs(beyond - quotient) * nodes) + side * b
     odd = (bits_of(quotient) & 1) == 1
     return tl.where((a != 0.0) & ((over > 0.0) | ((over == 0.0) & odd)), beyond, quotient)
-
-
-# -------------------------------------------------------------------------------------- the slow path
-
-
-@triton.jit
-def add_digits(digits, limbs, values, BASE: tl.constexpr):
-    """Add finite float64 values [STEP] to limbs of 32 bits [LIMBS], the lowest at 2**(32 * BASE - 1074)."""
-    bits = bits_of(values)
-    magnitude = bits & MAGNITUDE_64
-    exponent = magnitude >> 52
-    fraction = (magnitude & FRACTION_64) | (tl.minimum(exponent, 1) << 52)
-    place = tl.maximum(exponent, 1) - 1
-    offset = place & 31
-    limb = (place >> 5) - BASE
-    first = (fraction & DIGIT) << offset
-    second = (fraction >> 32) << offset
-    middle = (first >> 32) + (second & DIGIT)
-    sign = tl.where(bits < 0, -1, 1).to(tl.int64)
-    down = limbs[None, :] - limb[:, None]
-    parts = tl.where(down == 0, (sign * (first & DIGIT))[:, None], 0)
-    parts = tl.where(down == 1, (sign * (middle & DIGIT))[:, None], parts)
-    parts = tl.where(down == 2, (sign * ((second >> 32) + (middle >> 32)))[:, None], parts)
-    return digits + tl.sum(parts, 0)
-
-
-@triton.jit
-def carried(digits, limbs, lowest, highest):
-    """Carry the limbs in this range into 0 to 2**32 - 1; the last carry has the sign."""
-    carry = tl.sum(digits, 0) * 0
-    for limb in range(lowest, highest + 3):  # n < 2**31 carries into one more limb
-        total = tl.sum(tl.where(limbs == limb, digits, 0), 0) + carry
-        digits = tl.where(limbs == limb, total & DIGIT, digits)
-        carry = total >> 32
-    return digits, carry
-
-
-@triton.jit
-def quotient_digits(digits, limbs, lowest, highest, divisor):
-    """Return the three leading limbs of a quotient, the position of the first, and nonzero if bits follow."""
-    zero = divisor * 0
-    high, middle, low, top, below, remainder = zero, zero, zero, zero, zero, zero
-    for down in range(highest + 3 + GUARDS - lowest):
-        place = highest + 2 - down
-        dividend = (remainder << 32) | tl.sum(tl.where(limbs == place, digits, 0), 0)
-        digit = dividend // divisor
-        remainder = dividend - digit * divisor
-        below = tl.where((high != 0) & (place < top - 2), below | digit, below)
-        low = tl.where((high != 0) & (place == top - 2), digit, low)
-        middle = tl.where((high != 0) & (place == top - 1), digit, middle)
-        top = tl.where(high == 0, zero + place, top)
-        high = tl.where(high == 0, digit, high)
-    return high, middle, low, top, below | remainder
-
-
-@triton.jit
-def rounded(digits, limbs, lowest, highest, negative, divisor, BASE: tl.constexpr, MANTISSA: tl.constexpr):
-    """Return the bits of limbs / divisor, rounded once to the dtype, ties to even; a zero is +0."""
-    LEAST: tl.constexpr = -1022 if MANTISSA == 52 else -14 if MANTISSA == 10 else -126
-    GRID: tl.constexpr = LEAST - MANTISSA  # exponent of the least subnormal number
-    INFINITY: tl.constexpr = (31 if MANTISSA == 10 else 2047 if MANTISSA == 52 else 255) << MANTISSA
-    high, middle, low, top, below = quotient_digits(digits, limbs, lowest, highest, divisor)
-    length = (bits_of(high.to(tl.float64)) >> 52) - 1022  # bits of high, which is below 2**32
-    length = tl.where(high == 0, 1, length)
-    # (high, middle, low) has 64 + length bits; the last length + 2 are dropped
-    left, right = tl.maximum(30 - length, 0), tl.maximum(length - 30, 0)
-    leading = (high << (62 - length)) | ((middle << left) >> right) | (low >> (length + 2))
-    one = divisor * 0 + 1
-    lost = (low & ((one << (length + 2)) - 1)) | (middle & ((one << right) - 1))
-    sticky = (below | lost) != 0
-    exponent = 32 * (top + BASE) - 1074 + length - 62
-    drop = tl.minimum(tl.maximum(GRID - exponent, 61 - MANTISSA), 63)
-    kept, half = leading >> drop, one << (drop - 1)
-    rest = leading - (kept << drop)
-    up = (rest > half) | ((rest == half) & (sticky | ((kept & 1) == 1)))
-    kept += up.to(tl.int64)
-    scale = tl.minimum(tl.maximum(exponent + drop - GRID, 0), INFINITY >> MANTISSA)
-    scale = tl.where(kept == 0, 0, scale)
-    bits = tl.where(scale == INFINITY >> MANTISSA, INFINITY, (scale << MANTISSA) + kept)
-    bits = tl.minimum(bits, INFINITY)
-    if MANTISSA == 52:
-        signed = bits | LOWEST_64
-    elif MANTISSA == 23:
-        signed = bits | LOWEST_32
-    else:
-        signed = bits | 0x8000
-    return tl.where(negative & (bits != 0), signed, bits)
-
-
-@triton.jit
-def slow_column(
-    x, order, begin, end, column, features, centre,
-    MANTISSA: tl.constexpr, ORDERED: tl.constexpr, SQUARES: tl.constexpr,
-):  # fmt: skip
-    """Return the bits of a column's sum and mean, and its float64 mean, computed with integer limbs.
-
-    A column of squared deviations may contain infinities; then the results are their sum.
-    """
-    SMALL_RANGE: tl.constexpr = MANTISSA < 52 and not SQUARES
-    LIMBS: tl.constexpr = 16 if SMALL_RANGE else 128
-    BASE: tl.constexpr = 28 if SMALL_RANGE else 0  # 2**(32 * 28 - 1074) is below the least float32
-    limbs = tl.arange(0, LIMBS)
-    digits = tl.zeros([LIMBS], tl.int64)
-    special = tl.sum(tl.zeros([STEP], tl.float64), 0)
-    for start in range(begin, end, STEP):
-        rows = start + tl.arange(0, STEP)
-        inside = rows < end
-        nodes = tl.load(order + rows, inside, 0) if ORDERED else rows
-        values = number(widened(tl.load(x + nodes * features + column, inside, 0), MANTISSA), MANTISSA)
-        if SQUARES:
-            values = values - centre
-            values = tl.where(inside, values * values, 0.0)
-        finite = (bits_of(values) & MAGNITUDE_64) < INFINITY_64
-        special += tl.sum(tl.where(finite, 0.0, values), 0)
-        digits = add_digits(digits, limbs, tl.where(finite, values, 0.0), BASE)
-    one = tl.sum(digits, 0) * 0 + 1
-    lowest = tl.min(tl.where(digits != 0, limbs, LIMBS), 0)
-    highest = tl.max(tl.where(digits != 0, limbs, 0), 0)
-    unsigned, carry = carried(digits, limbs, lowest, highest)
-    negative = carry < 0
-    unsigned, carry = carried(tl.where(negative, -digits, digits), limbs, lowest, highest)
-    total = rounded(unsigned, limbs, lowest, highest, negative, one, BASE, MANTISSA)
-    nodes = one * (end - begin)
-    mean = rounded(unsigned, limbs, lowest, highest, negative, nodes, BASE, MANTISSA)
-    wide = mean
-    if MANTISSA < 52:
-        wide = rounded(unsigned, limbs, lowest, highest, negative, nodes, BASE, 52)
-    if special != 0.0:
-        total, mean, wide = narrow(special, MANTISSA), narrow(special, MANTISSA), bits_of(special)
-    return total, mean, float_of(wide)
-
-
-@triton.jit
-def patched(
-    x, order, begin, end, columns, features, centre, broken, total, mean, wide,
-    MANTISSA: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, SQUARES: tl.constexpr,
-):  # fmt: skip
-    """Return sums and means; recompute broken columns, one at a time, with integer limbs."""
-    places = tl.arange(0, FEATURES)
-    for place in range(FEATURES):
-        here = places == place
-        if tl.sum(tl.where(here, broken, 0), 0) != 0:
-            column = tl.sum(tl.where(here, columns, 0), 0)
-            middle = tl.sum(tl.where(here, centre, 0.0), 0)
-            slow_total, slow_mean, slow_wide = slow_column(
-                x, order, begin, end, column, features, middle, MANTISSA, ORDERED, SQUARES
-            )
-            total = tl.where(here, slow_total, total)
-            mean = tl.where(here, slow_mean, mean)
-            wide = tl.where(here, slow_wide, wide)
-    return total, mean, wide

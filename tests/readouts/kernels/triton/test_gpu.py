@@ -15,7 +15,7 @@ triton = pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 FUSED = ("sum", "mean", "max")
 POINTERS = {torch.float64: "*fp64", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64"}
-OPTIONS = ("num_warps", "enable_fp_fusion")
+OPTIONS = ("num_warps", "enable_fp_fusion", "maxnreg")
 
 
 @pytest.mark.timeout(1800)
@@ -33,17 +33,19 @@ def test_interpreted_kernels_return_the_bits_of_the_reference(dtypes):
 
 @pytest.fixture
 def launches(monkeypatch, tmp_path):
-    """Return what the launcher would start: pairs of a kernel and its tensors, sizes and flags."""
+    """Return what the launcher would start: triples of a kernel, its tensors and sizes, and its options."""
     if INTERPRETED:
         pytest.skip("nothing is compiled under TRITON_INTERPRET=1")
     from readouts.kernels.triton import elementary as gpu
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(gpu, "LONG", 32)
+    monkeypatch.setattr(gpu, "PIECES", (4, 5))
     started = []
 
-    def start(batch, kernel, programs, *tensors, **flags):
-        started.append((kernel, tensors, batch.common | flags))
+    def start(batch, kernel, programs, *arguments, **options):
+        if programs:
+            started.append((kernel, arguments, batch.common | options))
 
     monkeypatch.setattr(gpu._Batch, "_start", start)
 
@@ -58,14 +60,15 @@ def launches(monkeypatch, tmp_path):
     return launches
 
 
-def compiled(kernel, tensors, flags, architecture):
+def compiled(kernel, arguments, options, architecture):
     """Compile one launch for an NVIDIA GPU; return the assembly in text and in binary."""
-    types = iter([POINTERS[tensor.dtype] for tensor in tensors] + ["i32"] * 4)
-    constants = {name: flag for name, flag in flags.items() if name not in OPTIONS}
+    types = iter([POINTERS[a.dtype] if isinstance(a, torch.Tensor) else "i32" for a in arguments])
+    constants = {name: option for name, option in options.items() if name not in OPTIONS}
     signature = {name: "constexpr" if name in constants else next(types) for name in kernel.arg_names}
     source = triton.compiler.ASTSource(kernel, signature, constants)
     target = triton.backends.compiler.GPUTarget("cuda", architecture, 32)
-    return triton.compile(source, target=target, options={name: flags[name] for name in OPTIONS}).asm
+    chosen = {name: option for name, option in options.items() if name in OPTIONS}
+    return triton.compile(source, target=target, options=chosen).asm
 
 
 def assert_rounds_as_written(assembly):
@@ -75,26 +78,35 @@ def assert_rounds_as_written(assembly):
     assert len(assembly["cubin"]) > 0
 
 
+SUM = ["forward", "repair"]
+MERGE = ["merge", "limbs_of_pieces", "round_limbs"]
+
+
 def test_launches_whatever_is_asked_for(launches):
-    """One launch in each direction for ordinary batches; more only where graphs are cut."""
-    for names in ((name,) for name in ELEMENTARY):
-        assert [kernel.__name__ for kernel, *_ in launches(torch.float32, names, 20)] == [
-            "forward",
-            "backward",
-        ]
-    names = [kernel.__name__ for kernel, *_ in launches(torch.float32, FUSED, 40)]
-    assert names == ["forward", "merge", "survey", "merge", "backward"]
-    names = [kernel.__name__ for kernel, *_ in launches(torch.float32, ELEMENTARY, 40)]
-    assert names == ["forward", "merge", "survey", "merge", "survey", "merge", "survey", "merge", "backward"]
+    """Few launches in each direction for ordinary batches; more only where graphs are cut."""
+
+    def names_of(*arguments):
+        return [kernel.__name__ for kernel, *_ in launches(*arguments)]
+
+    for name in ("sum", "mean"):
+        assert names_of(torch.float32, (name,), 20) == [*SUM, "backward"]
+    for name in ("max", "min"):
+        assert names_of(torch.float32, (name,), 20) == ["forward", "backward"]
+    for name in ("var", "std"):
+        assert names_of(torch.float32, (name,), 20) == ["forward_far", "backward"]
+    assert names_of(torch.float64, FUSED, 20) == ["forward_far", "backward"]
+    assert names_of(torch.float32, FUSED, 40) == [*SUM, *MERGE, "survey", "merge", "backward"]
+    squares = ["survey", *MERGE]
+    assert names_of(torch.float32, ELEMENTARY, 40) == ["forward_far", *MERGE, *squares * 3, "backward"]
 
 
 @pytest.mark.thorough
 def test_all_kernels_compile_for_hopper(launches, dtype):
     nodes = 40 if dtype.itemsize > 2 else 20  # cut graphs or whole ones
-    for kernel, tensors, flags in launches(dtype, ELEMENTARY, nodes):
-        assert_rounds_as_written(compiled(kernel, tensors, flags, 90))
+    for launch in launches(dtype, ELEMENTARY, nodes):
+        assert_rounds_as_written(compiled(*launch, 90))
 
 
 def test_the_fused_kernels_compile_for_ampere(launches, dtype):
-    for kernel, tensors, flags in launches(dtype, FUSED, 20):
-        assert_rounds_as_written(compiled(kernel, tensors, flags, 80))
+    for launch in launches(dtype, FUSED, 20):
+        assert_rounds_as_written(compiled(*launch, 80))

@@ -6,7 +6,16 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     from triton.runtime import interpreter
 
     _patch = interpreter._patch_lang
-    _kernels = {"forward", "survey", "merge", "backward"}
+    _kernels = {
+        "forward",
+        "forward_far",
+        "repair",
+        "survey",
+        "merge",
+        "limbs_of_pieces",
+        "round_limbs",
+        "backward",
+    }
     _prepared = set()
 
     def _patch_once(function):
