@@ -122,7 +122,9 @@ def count(case: Case) -> dict[str, list[Counted]]:
 
 
 def observe(found: list[Counted], numbers: int, launch: Launch) -> None:
-    """Run a launch, and note what it did."""
+    """Run a launch, and note what it did; one of no programs only compiles."""
+    if 0 in launch.grid:
+        return
     program = program_of(launch.text)
     before = program.counts
     report = program.run(launch.grid, launch.parameters, launch.shared, launch.ranges)

@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "gpu.md"
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled then")
 def test_counts_of_a_small_batch():
-    case = counts.Case(8, 18, 64, 4)
+    case = counts.Case(8, 18, 70, 4, shuffled=True)
     found = counts.count(case)
     assert list(found) == ["forward", "backward"]
     numbers = case.run * case.nodes * case.features

@@ -27,11 +27,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # of numpy: overflow, inf - inf
     pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # in Triton 3.6
 ]
-F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
-TRIPLE, ALL = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "var", "std")
+F64, F32, F16 = torch.float64, torch.float32, torch.float16
+TRIPLE = ("sum", "mean", "max")
 SMALL = [1, 0, 7, 30, 3, 0, 64, 2]  # nodes of graphs
 LARGE = [4500, 0, 20, 700, 1, 0]  # more than a program reduces alone
-WRONG = 40  # inputs of the fuzz
+WRONG = 25  # inputs of the fuzz
 
 
 def make_features(nodes, features, dtype, kind):
@@ -50,13 +50,11 @@ def make_features(nodes, features, dtype, kind):
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize(
     ("sizes", "features", "dtype", "names"),
-    [
+    [  # few kinds, for to compile one takes ten seconds
         (SMALL, 70, F32, TRIPLE),
-        (SMALL, 3, F32, ALL),
-        (SMALL, 64, F64, TRIPLE),
-        (SMALL, 64, F16, TRIPLE),
-        (SMALL, 3, BF16, ("mean", "min")),
-        (LARGE, 3, F32, TRIPLE),
+        (LARGE, 70, F32, TRIPLE),
+        (SMALL, 3, F16, ("mean", "min")),
+        (SMALL, 3, F64, ("std", "max")),
         (LARGE, 3, F64, ("std", "max")),
     ],
 )
@@ -104,13 +102,13 @@ def wrong(values, least, most):
 @pytest.mark.parametrize("target", ["batch", "ptr", "index"])
 def test_nothing_outside_of_tensors_is_touched(sizes, target):
     """A wrong batch is grouped as on a GPU; a wrong ptr or index reaches the kernels as it is."""
-    nodes, size, names = sum(sizes), len(sizes), ("sum", "mean", "max")
-    x = make_features(nodes, 3, F32, "ordinary")
+    nodes, size, features = sum(sizes), len(sizes), 70
+    x = make_features(nodes, features, F32, "ordinary")
     right = torch.arange(size).repeat_interleave(torch.tensor(sizes))
     good = torch.nn.functional.pad(torch.tensor(sizes).cumsum(0), (1, 0))
     reached = 0
     for _ in range(WRONG):
-        index, ptr, order = right, good, None
+        index, ptr, order = right, good, torch.arange(nodes)
         if target == "ptr":
             ptr = wrong(good, 0, nodes)
         else:
@@ -118,12 +116,12 @@ def test_nothing_outside_of_tensors_is_touched(sizes, target):
             groups = attempt(functools.partial(grouping.group, index, size))
             if groups is None and target == "batch":
                 continue
-            ptr, order = (good, None) if groups is None or target == "index" else groups
+            ptr, order = (good, order) if groups is None or target == "index" else groups
         before = [tensor.clone() for tensor in (x, index, ptr)]
         with emulated() as driver:
-            out = attempt(functools.partial(gpu.reduce, x, index, ptr, order, names))
-            out = x.new_zeros(size, len(names), 3) if out is None else out
-            attempt(functools.partial(gpu.reduce_backward, out, x, out, index, ptr, order, names))
+            out = attempt(functools.partial(gpu.reduce, x, index, ptr, order, TRIPLE))
+            out = x.new_zeros(size, len(TRIPLE), features) if out is None else out
+            attempt(functools.partial(gpu.reduce_backward, out, x, out, index, ptr, order, TRIPLE))
         assert all(map(torch.equal, before, (x, index, ptr)))
         reached += len(driver.launches)
     assert reached or target == "batch"
