@@ -11,7 +11,7 @@ from readouts.kernels.triton import elementary as gpu
 
 TRIPLE, ALL = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "var", "std")
 GRAPHS, BATCHES = 128, 12
-KINDS = [  # each once in a process, for a kind that was started before does not start all of its kernels again
+KINDS = [  # each once in a process: only the first call of a kind starts all of its kernels
     *((nodes, TRIPLE, features) for nodes, features in ((18, 48), (30, 80), (100, 112), (30, 17))),
     *((nodes, ALL, features) for nodes, features in ((18, 48), (30, 80), (100, 112))),
     (30, ("max",), 1),
