@@ -5,6 +5,7 @@
 # make thorough  the tests that take long
 # make docs      the documentation site in build/site
 # make lint      ruff and mypy
+# make counts    what the GPU kernels execute, counted by an emulator, and predicted times, in docs/gpu.md
 # make sanitize  the tests of the core under the address, undefined behaviour and thread sanitizers
 # make arm       the tests of the core on 64-bit Arm, emulated
 MAKEFLAGS += --no-print-directory
@@ -18,7 +19,7 @@ CORE := readouts/kernels/native/libreadouts_core.so
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist worksteal
 CTEST := ctest --output-on-failure --test-dir
 
-.PHONY: venv core demo test thorough docs lint sanitize arm clean
+.PHONY: venv core demo test thorough docs lint counts sanitize arm clean
 
 venv: $(SETUP) $(CORE)
 
@@ -58,6 +59,9 @@ lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+counts: $(SETUP) $(CORE)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m emulated.counts docs/gpu.md
 
 sanitize:
 	cmake -S csrc -B build/address -DREADOUTS_TESTS=ON -DREADOUTS_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug

@@ -141,6 +141,13 @@ def make_report(given: Mapping[str, Any]) -> None:
         say(f"wrote {readme}")
 
 
+def measure_gpu(given: Mapping[str, Any]) -> None:
+    """Check and time readouts on a GPU."""
+    from experiments.gpu.command import command
+
+    command(given)
+
+
 ALL_DATA = Annotated[
     list[str],
     typer.Option(
@@ -176,6 +183,11 @@ OTHERS: dict[str, tuple[str, Mapping[str, Option], Callable[[Any], object]]] = {
         "Make one page of everything that experiments left in a folder: report.html, report.md and tables.",
         {"out": COMMON["out"], "readme": Option(README, None)},
         make_report,
+    ),
+    "gpu": (
+        "Check and time readouts on a CUDA device, the most important first, within some minutes.",
+        {"out": COMMON["out"], "budget": number(420, 1, "Seconds for everything.")},
+        measure_gpu,
     ),
 }
 

@@ -21,13 +21,23 @@ ROOT = Path(__file__).parents[2]
 
 def test_commands_are_the_experiments():
     assert [experiment.name for experiment in load_all()] == list(MODULES)
-    assert Commands().list_commands(None) == [*COMMANDS, "report"]
+    assert Commands().list_commands(None) == [*COMMANDS, "report", "gpu"]
 
 
 def test_report_has_help(capsys):
     """It takes no data and measures nothing."""
     assert main(["report", "--help"]) == 0
     assert "--readme" in capsys.readouterr().out
+
+
+def test_gpu_has_help_and_wants_a_device(capsys, tmp_path, monkeypatch):
+    assert main(["gpu", "--help"]) == 0
+    assert "--budget" in capsys.readouterr().out
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["gpu", "--out", str(tmp_path / "out")]) == BAD_INPUT
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "gpu: expected a CUDA device, and PyTorch finds none.\n")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
