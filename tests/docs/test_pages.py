@@ -129,7 +129,7 @@ def outcome(code):
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            exec(code, {})
+            exec(code, {"__name__": "__main__"})
     except Exception as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0]
     return printed.getvalue().strip()
