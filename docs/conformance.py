@@ -95,8 +95,9 @@ def page(sections: Sequence[Section], rows: Sequence[Row] = ROWS) -> str:
     """Examine the readouts of all sections and write the page; progress goes to the standard error."""
     subjects = [subject for section in sections for subject in section.subjects.values()]
     conformances = check_each(subjects, rows)
-    packages = ["torch", *(section.title for section in sections)]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    others = ["torch", *(section.title for section in sections if section.title != "readouts")]
+    named = [f"readouts {readouts.__version__}"]  # of the clone, whatever is installed
+    versions = ", ".join([*named, *(f"{name} {importlib.metadata.version(name)}" for name in others)])
     parts = [HEAD.format(versions=versions)]
     everything: list[Conformance] = []
     for section in sections:

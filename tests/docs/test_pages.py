@@ -18,6 +18,7 @@ from readouts.testing import (
     assert_edge_order_invariant,
     assert_permutation_invariant,
 )
+from readouts.testing.conformance.snippets import CRASHED, run_isolated
 from readouts.testing.conformance.suite import assert_conformance
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -128,7 +129,7 @@ def outcome(code):
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            exec(code, {})
+            exec(code, {"__name__": "__main__"})
     except Exception as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0]
     return printed.getvalue().strip()
@@ -140,6 +141,11 @@ def test_examples_of_failures(row, target, expected, got, code):
     """In "conformance.md", what is named as got is what comes out, and not what is expected."""
     if "torch_scatter" in code and not importlib.util.find_spec("torch_scatter"):
         pytest.skip("needs torch-scatter")
+    if got == CRASHED:
+        setup, given, shows = code.splitlines()
+        ((came,),) = run_isolated([[(setup, given, shows.removeprefix("print(").removesuffix(")"))]])
+        assert came.error == CRASHED
+        return
     found = outcome(code)
     with contextlib.suppress(ValueError):
         assert float(found) == pytest.approx(float(got), rel=1e-3, abs=ROUNDING)
