@@ -108,12 +108,12 @@ def check_empty(empty: float) -> None:
 def check_fits(empty: float, dtype: torch.dtype) -> None:
     """Raise unless this dtype can hold `empty`; a float may be rounded."""
     if dtype.is_floating_point:
-        fits = not math.isfinite(empty) or abs(empty) <= torch.finfo(dtype).max
+        fits = not is_finite(empty) or abs(empty) <= torch.finfo(dtype).max
     elif dtype == torch.bool:
         fits = empty in (0, 1)
     else:
         limits = torch.iinfo(dtype)
-        fits = math.isfinite(empty) and empty == int(empty) and limits.min <= empty <= limits.max
+        fits = is_finite(empty) and empty == int(empty) and limits.min <= empty <= limits.max
     if not fits:
         raise ValueError(f"empty: expected a value of dtype {dtype}, got {empty}")
 
@@ -163,11 +163,16 @@ def check_clamps(clamp_min: float, clamp_max: float | None) -> None:
             raise ValueError(f"clamp_max: expected at least clamp_min, {clamp_min}, got {clamp_max}")
 
 
+def is_finite(number: float) -> bool:
+    """Return whether a number is finite; torch.compile may ask about a symbolic one."""
+    return -math.inf < number < math.inf
+
+
 def check_power(p: float | Tensor, x: Tensor | None = None) -> None:
     """Raise unless a power is finite, or a tensor that broadcasts to the features of x; not its entries."""
     if not isinstance(p, Tensor):
         check_number("p", p)
-        if not math.isfinite(p):
+        if not is_finite(p):
             raise ValueError(f"p: expected a finite number, got {p}; max and min are readouts of their own")
     elif x is not None and p.numel() != 1:
         features = tuple(x.shape[1:])
@@ -183,7 +188,7 @@ def check_power(p: float | Tensor, x: Tensor | None = None) -> None:
 
 def check_features(x: Tensor, features: int | None = None) -> None:
     """Raise unless x has a dimension of features, of size `features` if given."""
-    if x.dim() < 2 or features not in (None, x.shape[-1]):
+    if x.dim() < 2 or (features is not None and x.shape[-1] != features):  # a size may be symbolic
         wanted = "F" if features is None else features
         raise ValueError(f"x: expected node features [N, {wanted}], got shape {tuple(x.shape)}")
 

@@ -85,7 +85,7 @@ class Core:
             names = ", ".join((*INSTRUCTION_SETS, "none"))
             self.reason = f"READOUTS_ISA: expected one of {names}, got {wanted!r}"
         elif not file.exists():
-            self.reason = "this installation has no native core (no C++ compiler was found, or `make core`)"
+            self.reason = "no native core: run `make core` in a clone, or install again with a C++ compiler"
         elif file.is_file() and not _is_whole(file):
             self.reason = f"the native core cannot be loaded ({file} is damaged)"
         else:

@@ -14,7 +14,8 @@ def supports(dtype: torch.dtype) -> bool:
 def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
     """Return ptr [B + 1] and order [N], int64; see `readouts.ops.group`.
 
-    On CUDA, `scatter_add_` asserts on the device that no index is negative or above `size`.
+    On CUDA, `scatter_add_` asserts on the device that no index is negative or above `size`, but not with
+    deterministic algorithms, where -1 would be the last graph.
     """
     is_sorted = False
     if index.device.type == "cpu":
@@ -22,6 +23,8 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
         if least < 0 or largest >= size:
             raise index_error(least, largest, size)
         is_sorted = bool((index[1:] >= index[:-1]).all())
+    elif index.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        torch._assert_async(((index >= 0) & (index < size)).all(), f"batch: expected graphs below {size}")
     ptr = index.new_zeros(size + 1)
     ptr[1:].scatter_add_(0, index, torch.ones_like(index))
     return ptr.cumsum_(0), None if is_sorted else index.argsort(stable=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bits import assert_same_bits
 from torch.nn import Linear, Sequential, Sigmoid
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -56,6 +57,18 @@ def x():
 
 def test_every_readout_has_a_row():
     assert set(TABLE) == set(nn.__all__) - NOT_IN_THE_TABLE
+
+
+def test_compile_with_symbolic_sizes(name, x):
+    """Sizes, and numbers such as `empty`, are symbolic from the first call on."""
+    options = ARGUMENTS.get(name, dict)()
+    if name != "DeepSetsReadout":  # its value of an empty graph is that of its network
+        options["empty"] = 0.5
+    module = getattr(nn, name)(**options)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="eager", dynamic=True)
+    index = torch.arange(NODES) % 3
+    assert_same_bits(compiled(x, index, dim_size=4), module(x, index, dim_size=4))
 
 
 def test_copies(name, read, x):
