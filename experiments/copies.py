@@ -258,7 +258,7 @@ def numbers(rows: Sequence[Row]) -> str:
     """The accuracies of all sets."""
     of_sets = {
         readout: span(100 * mean(of(rows, data, readout, "accuracy")) for data in present(rows, "data"))
-        for readout in READOUTS
+        for readout in (*READOUTS, "size only")  # the number of nodes alone tells copies apart
     }
     return f"held-out accuracy: {', '.join(f'{readout} {found} %' for readout, found in of_sets.items())}"
 

@@ -185,11 +185,12 @@ def numbers(rows: Sequence[Row]) -> str:
     found = [
         100 * one.difference
         for data, network in pairs(rows)
+        if not objections_to(rows, data, network)
         for reference, compared in [comparisons_of(rows, data, network)]
         for one in compared
         if (reference, one.method) == CONTRAST
     ]
-    return f"sum minus mean: {span(found, '+.1f') if found else 'no'} points"
+    return f"sum minus mean: {span(found, '+.1f') + ' points' if found else 'not compared'}"
 
 
 def comparisons_of(rows: Sequence[Row], data: str, network: str) -> tuple[str, list[Comparison]]:
@@ -231,11 +232,12 @@ def answers(tasks: Sequence[GraphSet], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def together(rows: Sequence[Row], network: str) -> Iterator[str]:
-    """What all sets with classes say together of the planned contrast."""
+    """What all sets with classes that may be compared say together of the planned contrast."""
     differences, errors = [], []
     for data in present(rows, "data", network=network):
         scores = scores_of(rows, data, network)
-        if score_of(rows, data) == ACCURACY and scores.keys() >= set(CONTRAST):
+        asked = score_of(rows, data) == ACCURACY and scores.keys() >= set(CONTRAST)
+        if asked and not objections_to(rows, data, network):
             apart = np.subtract(scores[CONTRAST[1]], scores[CONTRAST[0]])
             differences.append(float(apart.mean()))
             errors.append(corrected_error(apart, 1 / (folds_of(rows, data) - 1)))
