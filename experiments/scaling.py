@@ -7,7 +7,6 @@ not measured: messages for many ranks and nodes.
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +72,7 @@ def measure(tasks: Sequence[object], log: RowLog, seed: int, quick: bool) -> lis
 def run(processes: int, readout: str, seed: int, nodes: int) -> list[dict[str, float]]:
     """Start the processes, wait for them, and put together what they found."""
     with tempfile.TemporaryDirectory() as folder:
-        finish(processes, readout, seed, nodes, folder)
+        spawn(work, (processes, readout, seed, nodes, folder), processes)
         found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(processes)]
     limbs = [span([f["windows"][power] for f in found]) for power in (0, 1)]
     return [
@@ -86,22 +85,6 @@ def run(processes: int, readout: str, seed: int, nodes: int) -> list[dict[str, f
             "same bits": float(all(f["same"] for f in found)),
         }
     ]
-
-
-def finish(processes: int, *arguments: Any) -> None:
-    """Do the work in processes that leave Ctrl-C to this one, which then ends them."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as processes that start now have it
-    try:
-        started = spawn(work, (processes, *arguments), processes, join=False)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    try:
-        while not started.join():
-            pass
-    except KeyboardInterrupt:
-        for process in started.processes:
-            process.terminate()
-        raise
 
 
 def work(rank: int, processes: int, readout: str, seed: int, nodes: int, folder: str) -> None:
