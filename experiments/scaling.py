@@ -7,11 +7,13 @@ not measured: messages for many ranks and nodes.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,7 +74,7 @@ def measure(tasks: Sequence[object], log: RowLog, seed: int, quick: bool) -> lis
 def run(processes: int, readout: str, seed: int, nodes: int) -> list[dict[str, float]]:
     """Start the processes, wait for them, and put together what they found."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(work, (processes, readout, seed, nodes, folder), processes)
+        finish(processes, readout, seed, nodes, folder)
         found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(processes)]
     limbs = [span([f["windows"][power] for f in found]) for power in (0, 1)]
     return [
@@ -85,6 +87,27 @@ def run(processes: int, readout: str, seed: int, nodes: int) -> list[dict[str, f
             "same bits": float(all(f["same"] for f in found)),
         }
     ]
+
+
+def finish(processes: int, *arguments: Any) -> None:
+    """Do the work in processes that leave Ctrl-C to this one, which then ends them.
+
+    Processes inherit that a signal is blocked; here it waits until all of them have started.
+    """
+    ensure_running()  # of multiprocessing, which would unblock the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        started = spawn(work, (processes, *arguments), processes, join=False)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            while not started.join():
+                pass
+        except KeyboardInterrupt:
+            for process in started.processes:
+                process.terminate()
+            raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def work(rank: int, processes: int, readout: str, seed: int, nodes: int, folder: str) -> None:

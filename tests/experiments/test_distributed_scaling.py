@@ -1,7 +1,18 @@
 """The experiment `scaling`: rows of a small run, and verdicts that follow from rows."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from interrupts import heed_interrupts
+
 from experiments import scaling
-from experiments.records import RowLog
+from experiments.__main__ import INTERRUPTED
+from experiments.records import ROOT, RowLog
 
 
 def test_a_run_counts_what_is_computed(tmp_path, monkeypatch):
@@ -35,3 +46,21 @@ def test_messages_grow_with_graphs_and_features_alone():
     assert sum(scaling.messages("std", 10, 3, 4, 6)) == scaling.HEAD + 10 + 2 * scaling.SPAN + 30 * (4 + 6)
     assert len(list(scaling.messages("median", 10, 3, 4, 6))) == 4 + scaling.BISECTIONS
     assert scaling.ring_bytes("sum", 1, 10) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc, to see children start")
+def test_ctrl_c_ends_the_processes_without_their_tracebacks(tmp_path):
+    command = [sys.executable, "-m", "experiments", "scaling", "--out", str(tmp_path)]
+    options = {"start_new_session": True, "preexec_fn": heed_interrupts}
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not children.read_text():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED
+    assert "Traceback" not in said
+    assert said.endswith("Interrupted; rows so far are kept, and a rerun continues.\n")

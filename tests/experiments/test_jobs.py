@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupts import heed_interrupts
 from rich.console import Console
 
 from experiments import collisions, console, run
@@ -134,11 +135,6 @@ def test_no_process_outlives_a_run_that_is_stopped(how, tmp_path):
     assert not alive(process.pid)
     assert sorted(row["value"] for row in read_rows(rows)) == [0, 1]
     assert said.count("KeyboardInterrupt\n") == said.count("Traceback") == (how == "Ctrl-C"), said
-
-
-def heed_interrupts():
-    """Processes that a shell runs in the background ignore SIGINT, and so do their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def alive(session):
