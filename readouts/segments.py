@@ -65,7 +65,7 @@ class Segments:
         """Make segments as `from_batch` does; without a copy if only the current call uses them."""
         _check_index("batch", batch)
         check_size(size)
-        index = _copied(batch) if copied or not ops.is_plain(batch) else batch.resolve_neg().long()
+        index = _copied(batch) if copied or not ops.is_direct(batch) else batch.resolve_neg().long()
         if size is None:  # at least 1 if there are nodes: the operator reports a negative index
             size = torch.sym_max(ops.greatest(index) + 1, 1) if index.shape[0] else 0
             ops.check_greatest(size - 1, index.shape[0])

@@ -72,6 +72,7 @@ def reduce_backward(
     ptr: Tensor,
     order: Tensor | None,
     names: Sequence[str],
+    kept: Tensor | None = None,
 ) -> Tensor:
     """Copy the rows of graphs to their nodes, which is the gradient of a sum; there are no others in ONNX."""
     if tuple(names) != ("sum",):

@@ -7,7 +7,7 @@ from readouts.kernels.portable.weighted import product
 from readouts.ops.elementary import reduce, reduce_backward, reduce_batch, reduce_flat
 from readouts.ops.grouping import check_greatest, expand_ptr, greatest, group, ranks
 from readouts.ops.order import midpoint, select, trimmed_mean
-from readouts.ops.registry import is_eager, is_plain, is_transforming, kernel_for
+from readouts.ops.registry import is_direct, is_eager, is_plain, is_transforming, kernel_for
 from readouts.ops.scatter import (
     embedding_backward,
     groupings,
@@ -31,6 +31,7 @@ __all__ = [
     "index_put",
     "index_put_",
     "index_reduce_",
+    "is_direct",
     "is_eager",
     "is_plain",
     "is_transforming",

@@ -15,13 +15,15 @@ from readouts.kernels.native import elementary as native
 from readouts.kernels.native import grouping as native_grouping
 from readouts.kernels.native.library import DTYPES, core
 from readouts.kernels.portable import elementary as portable
+from readouts.kernels.triton import elementary as triton
 from readouts.ops.grouping import MANY, group
-from readouts.ops.registry import Operator, is_plain, kernel_for, needs_grad
-from readouts.reductions import ELEMENTARY, needs_out, needs_x, result_dtype
+from readouts.ops.registry import Operator, is_plain, is_transforming, kernel_for, needs_grad
+from readouts.reductions import ELEMENTARY, FLOATS, needs_out, needs_x, result_dtype
 
 _BATCHES = frozenset(  # dtypes of x and batch for which the core reduces directly from the batch vector
     (x, batch) for x in DTYPES for batch in (torch.int64, torch.int32) if core.isa is not None
 )
+_KEEPING = {"cuda"} if triton.supports(torch.float32) else set()  # devices whose kernels keep statistics
 
 
 def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]) -> Tensor:
@@ -29,6 +31,15 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
     An empty graph gives 0. The values are defined by `readouts.kernels.reference`.
     """
+    if (
+        x.device.type in _KEEPING
+        and x.dtype in FLOATS
+        and needs_x(names)
+        and triton.keeps(names)
+        and needs_grad(x)
+        and not is_transforming()
+    ):
+        return _REDUCE_KEEPING(x, index, ptr, order, names)[0]
     return _REDUCE(x, index, ptr, order, names)
 
 
@@ -131,12 +142,14 @@ def reduce_backward(
     ptr: Tensor,
     order: Tensor | None,
     names: Sequence[str],
+    kept: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x, given that of its output, and `out` [B, R, F] itself.
 
-    x may be None for sum and mean. `out` may be None unless max or min are among the names.
+    x may be None for sum and mean. `out` may be None unless max or min are among the names. `kept` is what
+    the kernel of the forward pass has kept, if it does.
     """
-    return _REDUCE_BACKWARD(grad, x, out, index, ptr, order, names)
+    return _REDUCE_BACKWARD(grad, x, out, index, ptr, order, names, kept)
 
 
 def share_among_ties(
@@ -283,22 +296,49 @@ def _reduce_backward(
     ptr: Tensor,
     order: Tensor | None,
     names: Sequence[str],
+    kept: Tensor | None = None,
 ) -> Tensor:
     if grad.numel() == 0 or len(index) == 0:
         return _reduce_backward_shape(grad, x, out, index, ptr, order, names)
-    return _kernel(grad.device, grad.dtype, names).reduce_backward(grad, x, out, index, ptr, order, names)
+    kernel = _kernel(grad.device, grad.dtype, names)
+    if kept is not None and kernel is triton:
+        return triton.reduce_backward(grad, x, out, index, ptr, order, names, kept)
+    return kernel.reduce_backward(grad, x, out, index, ptr, order, names)
 
 
 def _reduce_backward_shape(
-    grad: Tensor,
-    x: Tensor | None,
-    out: Tensor | None,
-    index: Tensor,
-    ptr: Tensor,
-    order: Tensor | None,
-    names: Sequence[str],
+    grad: Tensor, x: Tensor | None, out: Tensor | None, index: Tensor, *rest: Any
 ) -> Tensor:
     return grad.new_empty(index.shape[0], grad.shape[2])
+
+
+def _reduce_keeping(x: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
+    return triton.reduce_keeping(x, *batch)
+
+
+def _reduce_keeping_shape(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    size, features = ptr.shape[0] - 1, x.shape[1]
+    kept = x.new_empty(size, triton.kept_blocks(names), features, dtype=torch.int64)
+    return x.new_empty(size, len(names), features), kept
+
+
+def _save_kept(
+    inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]
+) -> tuple[tuple[Tensor | None, ...], tuple[Any]]:
+    tensors, constants = _save(inputs, output[0])
+    return (output[1], *tensors), constants
+
+
+def _backward_from_kept(
+    grad: Tensor | None, grad_of_kept: None, kept: Tensor, x: Tensor, out: Tensor | None, *batch: Any
+) -> tuple[Tensor | None]:
+    if grad is None:
+        return (None,)
+    index, ptr, order, names = batch
+    out = None if out is None else out.detach()
+    return (reduce_backward(grad, x, out, index, ptr, order, names, kept),)
 
 
 def _double_backward(
@@ -329,14 +369,23 @@ _REDUCE = Operator(
     backward=_backward,
     jvp=_jvp,
 )
+_REDUCE_KEEPING = Operator(
+    "reduce_keeping(Tensor x, Tensor index, Tensor ptr, Tensor? order, str[] reduce) -> (Tensor, Tensor)",
+    _reduce_keeping,
+    _reduce_keeping_shape,
+    onnx=lambda *arguments: (onnx.reduce(*arguments), _reduce_keeping_shape(*arguments)[1]),
+    features=1,
+    save=_save_kept,
+    backward=_backward_from_kept,
+)
 _REDUCE_BACKWARD = Operator(
     "reduce_backward(Tensor grad, Tensor? x, Tensor? out, Tensor index, Tensor ptr, Tensor? order, "
-    "str[] reduce) -> Tensor",
+    "str[] reduce, Tensor? kept=None) -> Tensor",
     _reduce_backward,
     _reduce_backward_shape,
     onnx=onnx.reduce_backward,
     features=3,
-    save=lambda inputs, output: (inputs[:-1], inputs[-1:]),
+    save=lambda inputs, output: (inputs[:6], inputs[6:7]),
     backward=_double_backward,
     jvp=_backward_jvp,
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 from readouts.kernels import onnx
 from readouts.kernels.native import grouping as native
 from readouts.kernels.portable import grouping
-from readouts.ops.registry import Operator, is_plain, kernel_for
+from readouts.ops.registry import Operator, is_direct, is_plain, kernel_for
 
 MANY = 2**28  # graphs whose offsets take 2 GB
 
@@ -26,7 +26,7 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
     """
     if type(size) is int and not torch.compiler.is_compiling() and size > MANY:
         _check_memory(size)
-    if is_plain(index):
+    if is_direct(index):
         return kernel_for(index.device, index.dtype, "grouping").group(index, size)
     return _GROUP(index, size)
 

@@ -100,7 +100,7 @@ class Operator:
     def __call__(self, *arguments: Any) -> Any:
         """Compute the result."""
         watched = arguments[: self._watched]
-        if is_plain(*watched):
+        if is_direct(*watched):
             return self._eager(*arguments) if needs_grad(*watched) else self._kernel(*arguments)
         if not is_transforming():
             return self._overload(*arguments)
@@ -285,14 +285,26 @@ def is_eager(*tensors: Tensor | None) -> bool:
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether the dispatcher can be skipped: `is_eager`, and all tensors are on the CPU.
+    """Return whether the native core can be called: `is_eager`, and all tensors are on the CPU."""
+    if _is_watched():
+        return False
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in _PLAIN or not tensor.is_cpu or _is_batched(tensor)):
+            return False
+    return True
+
+
+def is_direct(*tensors: Tensor | None) -> bool:
+    """Return whether the dispatcher can be skipped: `is_eager`, and all tensors are on the CPU or a GPU.
 
     The dispatcher takes longer than a small batch.
     """
     if _is_watched():
         return False
     for tensor in tensors:
-        if tensor is not None and (type(tensor) not in _PLAIN or not tensor.is_cpu or _is_batched(tensor)):
+        if tensor is not None and (
+            type(tensor) not in _PLAIN or not (tensor.is_cpu or tensor.is_cuda) or _is_batched(tensor)
+        ):
             return False
     return True
 

@@ -7,6 +7,7 @@ shapes fewer graphs of the same sizes are run, and counted per number.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import re
@@ -111,14 +112,22 @@ class Counted:
 
 
 def count(case: Case) -> dict[str, list[Counted]]:
-    """The launches of forward and backward."""
-    x, index, ptr, order = case.make()
-    found: dict[str, list[Counted]] = {"forward": [], "backward": []}
-    with emulated(functools.partial(observe, found["forward"], x.numel())):
-        out = elementary.reduce(x, index, ptr, order, case.names)
-    with emulated(functools.partial(observe, found["backward"], x.numel())):
-        elementary.reduce_backward(torch.ones_like(out), x, out, index, ptr, order, case.names)
-    return found
+    """The launches of forward, of forward in training where that keeps more, and of backward."""
+    groups = *case.make(), case.names
+    x, *batch = groups
+    found: dict[str, list[Counted]] = {"forward": [], "forward in training": [], "backward": []}
+
+    def watch(direction: str) -> contextlib.AbstractContextManager[object]:
+        return emulated(functools.partial(observe, found[direction], x.numel()))
+
+    with watch("forward"):
+        out, kept = elementary.reduce(*groups), None
+    if elementary.kept_blocks(case.names):
+        with watch("forward in training"):
+            out, kept = elementary.reduce_keeping(*groups)
+    with watch("backward"):
+        elementary.reduce_backward(torch.ones_like(out), x, out, *batch, kept)
+    return {direction: launches for direction, launches in found.items() if launches}
 
 
 def observe(found: list[Counted], numbers: int, launch: Launch) -> None:

@@ -74,8 +74,12 @@ def test_bits_of_the_reference(sizes, features, dtype, names, reverse):
             assert_same_bits(expected, reference.reduce(x, index, count, names))
             assert_same_bits(slope, reference.reduce_backward(grad, x, index, count, names))
         with emulated(functools.partial(run, reverse=reverse)) as driver:
-            assert_same_bits(gpu.reduce(x, *arguments), expected)
-            assert_same_bits(gpu.reduce_backward(grad, x, expected, *arguments), slope)
+            out, kept = gpu.reduce_keeping(x, *arguments)
+            assert_same_bits(out, expected)
+            assert_same_bits(gpu.reduce_backward(grad, x, expected, *arguments, kept), slope)
+            if sizes == LARGE and not reverse:  # compiles more
+                assert_same_bits(gpu.reduce(x, *arguments), expected)
+                assert_same_bits(gpu.reduce_backward(grad, x, expected, *arguments), slope)
         assert len(driver.launches) >= 2
 
 
@@ -119,9 +123,11 @@ def test_nothing_outside_of_tensors_is_touched(sizes, target):
             ptr, order = (good, order) if groups is None or target == "index" else groups
         before = [tensor.clone() for tensor in (x, index, ptr)]
         with emulated() as driver:
-            out = attempt(functools.partial(gpu.reduce, x, index, ptr, order, TRIPLE))
+            batch = index, ptr, order, TRIPLE
+            out, kept = attempt(functools.partial(gpu.reduce_keeping, x, *batch)) or (None, None)
             out = x.new_zeros(size, len(TRIPLE), features) if out is None else out
-            attempt(functools.partial(gpu.reduce_backward, out, x, out, index, ptr, order, TRIPLE))
+            for statistics in (kept, None):
+                attempt(functools.partial(gpu.reduce_backward, out, x, out, *batch, statistics))
         assert all(map(torch.equal, before, (x, index, ptr)))
         reached += len(driver.launches)
     assert reached or target == "batch"

@@ -25,8 +25,10 @@ def train_on(nodes_of_a_graph, names, features):
     ptr = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
     index = torch.arange(GRAPHS).repeat_interleave(sizes)
     x = torch.randn(len(index), features)
-    out = gpu.reduce(x, index, ptr, None, names)
-    gpu.reduce_backward(torch.ones_like(out), x, out, index, ptr, None, names)
+    batch = index, ptr, None, names
+    out, kept = gpu.reduce_keeping(x, *batch)
+    for statistics in (kept, None):
+        gpu.reduce_backward(torch.ones_like(out), x, out, *batch, statistics)
 
 
 @pytest.mark.parametrize(("nodes_of_a_graph", "names", "features"), KINDS, ids=str)

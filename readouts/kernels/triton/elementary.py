@@ -74,19 +74,42 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
 
     `order` is None if the nodes are sorted by graph; `index` is ignored.
     """
+    return _reduce(x, ptr, order, names, 0)[0]
+
+
+def reduce_keeping(
+    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Reduce as `reduce` does; also return what `reduce_backward` would compute again, int64 [B, K, F]."""
+    return _reduce(x, ptr, order, names, kept_blocks(names))
+
+
+def kept_blocks(names: Sequence[str]) -> int:
+    """Return the number K of blocks that are kept of every graph.
+
+    They are the bits of the float64 mean and standard deviation, for var and std, and how many nodes tie with
+    the maximum and the minimum, 32 bits each.
+    """
+    return 2 * tracks_squares(names) + needs_out(names)
+
+
+def _reduce(
+    x: Tensor, ptr: Tensor, order: Tensor | None, names: Sequence[str], blocks: int
+) -> tuple[Tensor, Tensor]:
     out = x.new_empty(ptr.shape[0] - 1, len(names), x.shape[1])
+    kept = x.new_empty(ptr.shape[0] - 1, blocks, x.shape[1], dtype=torch.int64)
     if out.numel() == 0 or x.shape[0] == 0:
-        return out.zero_()
+        return out.zero_(), kept.zero_()
     sums, squares = tracks_sums(names), tracks_squares(names)
     flags = {"SUMS": sums, "MAXIMA": "max" in names, "MINIMA": "min" in names}
-    batch = _Batch(x, ptr, order, names, "forward")
-    inputs = _bits(x), batch.order, batch.ptr, _bits(out)
+    batch = _Batch(x, ptr, order, names, f"forward {blocks}")
+    inputs = _bits(x), batch.order, batch.ptr, _bits(out), kept
     batch.forward(*inputs, **flags, SQUARES=squares)
     if batch.merges:
-        batch.merge(*inputs, write=True, **flags, SQUARES=False, TIES=False)
+        batch.merge(*inputs, write=True, **flags, SQUARES=False)
         if squares:
             batch.survey(*inputs, write=True, **_ONLY_SQUARES, SQUARES=True)
-    return out
+    return out, kept
 
 
 def reduce_backward(
@@ -97,28 +120,34 @@ def reduce_backward(
     ptr: Tensor,
     order: Tensor | None,
     names: Sequence[str],
+    kept: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient [N, F] of `reduce` for x, given that of its output, and `out` [B, R, F] itself.
 
-    x may be None for sum and mean. `out` may be None unless max or min are among the names. A program keeps
-    one maximum and one minimum, so if max or min occur twice the portable kernel is used.
+    x may be None for sum and mean. `out` may be None unless max or min are among the names. `kept` is that of
+    `reduce_keeping`; without it, x is read once more, and with std three times more. A program keeps one
+    maximum and one minimum, so if max or min occur twice the portable kernel is used.
     """
-    if any(names.count(name) > 1 for name in names if needs_out((name,))):
+    if not keeps(names):
         return portable.reduce_backward(grad, x, out, index, ptr, order, names)
     result = grad.new_empty(index.shape[0], grad.shape[2])
     if result.numel() == 0:
         return result
-    batch = _Batch(result, ptr, order, names, "backward")
+    batch = _Batch(result, ptr, order, names, f"backward {kept is None}")
     slopes = _bits(grad)
     rows, results = (slopes if tensor is None else _bits(tensor) for tensor in (x, out))
     flags = {"SUMS": tracks_squares(names), "MAXIMA": "max" in names, "MINIMA": "min" in names}
-    inputs = rows, batch.order, batch.ptr, results
-    if batch.merges and any(flags.values()):
-        batch.survey(*inputs, **flags, SQUARES=False)
-        if "std" in names:
-            batch.survey(*inputs, **_ONLY_SQUARES, SQUARES=True)
-    batch.backward(slopes, rows, results, _bits(result), **flags, SQUARES="std" in names)
+    if kept is None:
+        kept = grad.new_empty(batch.size, kept_blocks(names), batch.features, dtype=torch.int64)
+        if any(flags.values()):
+            batch.keep(rows, batch.order, batch.ptr, results, kept, **flags, SQUARES="std" in names)
+    batch.backward(slopes, rows, results, kept, _bits(result), **flags, SQUARES="std" in names)
     return result
+
+
+def keeps(names: Sequence[str]) -> bool:
+    """Return whether max and min occur at most once."""
+    return all(names.count(name) <= 1 for name in names if needs_out((name,)))
 
 
 class _Batch:
@@ -144,11 +173,11 @@ class _Batch:
         self.chunks = (self.nodes >> self.shift) + 1 if self.is_cut else 0
         self.states = (
             x.new_empty(2 * self.chunks, 3, self.features, dtype=torch.float64),
-            x.new_empty(2 * self.chunks, 2, self.features, dtype=torch.int64),
+            x.new_empty(2 * self.chunks, 4, self.features, dtype=torch.int64),
             x.new_empty(2 * self.chunks, dtype=torch.int64),
         )
         self.lost = x.new_empty(self.chunks * self.features + 1, dtype=torch.int32)
-        self.stats = x.new_empty(self.chunks, 4, self.features, dtype=torch.float64)
+        self.centres = x.new_empty(self.chunks, self.features, dtype=torch.float64)
         self.codes = {"CODES": _codes(names), "BLOCKS": len(names)}
         self.find = {"MAX_BLOCK": _find("max", names), "MIN_BLOCK": _find("min", names)}
         self.common = {"MANTISSA": _MANTISSA[x.dtype], "enable_fp_fusion": False}
@@ -161,18 +190,28 @@ class _Batch:
         from readouts.kernels.triton import loops
 
         programs = (self.size + 2 * self.chunks) * self.blocks
+        x, order, ptr, out, kept = inputs
         tensors, options = (*inputs, *self.states, self.lost), self.codes | self.tiles
+        keeping = {"KEPT": kept.shape[1]}
         if SQUARES or (SUMS and self.x.dtype == torch.float64):
             self._start(
-                loops.forward_far, programs, *tensors, *self.sizes, **options, **flags, SQUARES=SQUARES
+                loops.forward_far,
+                programs,
+                *tensors,
+                *self.sizes,
+                **options,
+                **keeping,
+                **flags,
+                SQUARES=SQUARES,
             )
             return
         doubts = self.x.new_empty(programs if SUMS else 0, dtype=torch.int32)
-        near = options | self.rows | flags | {"SUMS": SUMS, "maxnreg": REGISTERS}
+        near = options | keeping | self.rows | flags | {"SUMS": SUMS, "maxnreg": REGISTERS}
         self._start(loops.forward, programs, *tensors, doubts, *self.sizes, **near)
         if SUMS:
             group = min(max(programs // PROGRAMS, 1), 32)
-            tensors, sizes = (*inputs, *self.states[:2], doubts), (*self.sizes, programs, group)
+            tensors = x, order, ptr, out, *self.states[:2], doubts
+            sizes = *self.sizes, programs, group
             options |= {"num_warps": 4, "LANES": 4 * self.tiles["LANES"]}
             self._start(loops.repair, -(-programs // group), *tensors, *sizes, **options)
 
@@ -180,23 +219,36 @@ class _Batch:
         """Read cut graphs once more, for statistics that the next launch needs."""
         from readouts.kernels.triton import pieces
 
+        x, order, ptr, out, _ = inputs
         options = {"BLOCKS": self.codes["BLOCKS"], **self.find, **self.tiles, **self.rows, **flags}
-        tensors = *inputs, *self.states, self.stats, self.lost
+        tensors = x, order, ptr, out, *self.states, self.centres, self.lost
         self._start(pieces.survey, 2 * self.chunks * self.blocks, *tensors, *self.sizes, **options)
-        self.merge(*inputs, write=write, **flags, TIES=True)
+        self.merge(*inputs, write=write, **flags)
+
+    def keep(self, *inputs: Tensor, SQUARES: bool, **flags: Any) -> None:
+        """Compute what `reduce_keeping` keeps, from x and the output."""
+        from readouts.kernels.triton import loops
+
+        options = {"BLOCKS": self.codes["BLOCKS"], "KEPT": inputs[-1].shape[1]}
+        options |= self.find | self.tiles | self.rows | flags
+        self._start(loops.keep, self.size * self.blocks, *inputs, *self.sizes, SQUARES=SQUARES, **options)
+        if self.merges:
+            self.survey(*inputs, **flags, SQUARES=False)
+            if SQUARES:
+                self.survey(*inputs, **_ONLY_SQUARES, SQUARES=True)
 
     def merge(self, *inputs: Tensor, write: bool, **flags: Any) -> None:
-        """Merge the states of pieces; write the results to the output, or only to `stats`."""
+        """Merge the states of pieces; write the results to the output, or only what is kept."""
         from readouts.kernels.triton import limbs, pieces
 
-        x, order, ptr, out = inputs
+        x, order, ptr, out, kept = inputs
         columns = min(COLUMNS, self.tiles["FEATURES"])
         blocks = -(-self.features // columns)
-        options = self.codes if write else {"CODES": 0, "BLOCKS": 0}
+        options = (self.codes if write else {"CODES": 0, "BLOCKS": 0}) | {"KEPT": kept.shape[1]}
         merging = options | flags | {"FEATURES": columns, "PARTS": PARTS, "GROUP": GROUP, "num_warps": 2}
         group = min(max(self.chunks * blocks // MERGES, 1), GROUP)
         programs = -(-self.chunks * blocks // group)
-        merged = ptr, out, *self.states, self.stats, self.lost, *self.sizes, group
+        merged = ptr, out, kept, *self.states, self.centres, self.lost, *self.sizes, group
         self._start(pieces.merge, programs, *merged, **merging)
         if not (flags["SUMS"] or flags["SQUARES"]):
             return
@@ -205,18 +257,22 @@ class _Batch:
         digits = self.x.new_empty(slots, self.features, number, dtype=torch.int64)
         common = {"SQUARES": flags["SQUARES"], "ORDERED": self.tiles["ORDERED"], "FEATURES": columns}
         common |= {"SHIFT": PIECES[1], "num_warps": 1}
-        lost = self.stats, self.lost, digits, *self.sizes
+        lost = self.centres, self.lost, digits, *self.sizes
         self._start(pieces.limbs_of_pieces, slots * blocks, x, order, ptr, *lost, **common)
-        tensors = x, order, ptr, out, self.states[2]
+        tensors = x, order, ptr, out, kept, self.states[2]
         self._start(pieces.round_limbs, self.chunks * blocks, *tensors, *lost, **options, **common)
 
-    def backward(self, grad: Tensor, x: Tensor, out: Tensor, result: Tensor, **flags: Any) -> None:
+    def backward(
+        self, grad: Tensor, x: Tensor, out: Tensor, kept: Tensor, result: Tensor, **flags: Any
+    ) -> None:
         """Write the gradients of all nodes."""
         from readouts.kernels.triton import loops
 
-        tensors = grad, x, out, self.order, self.ptr, result, self.stats
+        tensors = grad, x, out, kept, self.order, self.ptr, result
         programs = (self.size + 2 * self.chunks) * self.blocks
-        options = self.codes | self.find | self.tiles | self.rows | flags
+        options = self.codes | self.find | self.tiles | flags | {"KEPT": kept.shape[1]}
+        options |= {"ROWS": self.rows["ROWS"]}
+        del options["LANES"]
         self._start(loops.backward, programs, *tensors, *self.sizes, **options)
 
     def _start(self, kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from readouts.kernels.triton.numbers import narrow, number
+from readouts.kernels.triton.numbers import DIGIT, float_of, narrow, number
 from readouts.kernels.triton.pieces import store_mark, store_state
 from readouts.kernels.triton.results import (
     MAX,
@@ -23,9 +23,13 @@ from readouts.kernels.triton.results import (
     squared,
     store_direct,
     store_extremes,
+    store_moment,
     store_sums,
+    store_ties,
 )
 from readouts.kernels.triton.rows import (
+    FOUND,
+    NONE,
     add_far,
     add_near,
     columns_at,
@@ -45,10 +49,11 @@ GROUP = tl.constexpr(32)  # number of flags that a program of `repair` looks at
 
 @triton.jit(do_not_specialize=["nodes", "size", "shift"])
 def forward(
-    x, order, ptr, out, states, keys, marks, lost, flags, nodes, size, features, shift,
-    CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr, ROWS: tl.constexpr,
-    LANES: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
-    WHOLE: tl.constexpr, SUMS: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
+    x, order, ptr, out, kept, states, keys, marks, lost, flags, nodes, size, features, shift,
+    CODES: tl.constexpr, BLOCKS: tl.constexpr, KEPT: tl.constexpr, MANTISSA: tl.constexpr,
+    ROWS: tl.constexpr, LANES: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr,
+    ORDERED: tl.constexpr, WHOLE: tl.constexpr,
+    SUMS: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
 ):  # fmt: skip
     """Reduce one graph, or store the state of one piece of a graph of more than 2**shift nodes.
 
@@ -64,16 +69,17 @@ def forward(
         tl.store(flag, 0)
     if has_work:
         nothing = value_of(tl.zeros([FEATURES], tl.int64 if MANTISSA == 52 else tl.int32))
-        high, low, broken, top, bottom = add_near(
+        TIES: tl.constexpr = FOUND if KEPT % 2 == 1 else NONE
+        high, low, broken, top, bottom, tops, bottoms = add_near(
             x, order, begin, end, columns, features, nothing, nothing,
-            MANTISSA, ROWS, LANES, POWER, FEATURES, ORDERED, WHOLE, SUMS, MAXIMA, MINIMA, False,
+            MANTISSA, ROWS, LANES, POWER, FEATURES, ORDERED, WHOLE, SUMS, MAXIMA, MINIMA, TIES,
         )  # fmt: skip
         if program >= size:
             if SUMS:
                 tl.store(flag, tl.max(broken, 0))
             store_state(
-                states, keys, program - size, columns, features, high, low, low * 0.0, broken, top, bottom,
-                SUMS, MAXIMA, MINIMA,
+                states, keys, program - size, columns, features, high, low, low * 0.0, broken,
+                top, bottom, tops, bottoms, SUMS, MAXIMA, MINIMA, TIES == FOUND,
             )  # fmt: skip
         else:
             if SUMS:
@@ -85,22 +91,25 @@ def forward(
                 out, graph, columns, features, top, bottom, first < last,
                 CODES, BLOCKS, MANTISSA, MAXIMA, MINIMA,
             )  # fmt: skip
+            if TIES == FOUND:
+                store_ties(kept, graph, columns, features, tops, bottoms, KEPT)
 
 
 @triton.jit
 def far_sum(
-    x, order, ptr, out, states, keys, program, columns, nodes, size, features, shift,
-    CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr, LANES: tl.constexpr,
-    FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
+    x, order, ptr, out, kept, states, keys, program, columns, nodes, size, features, shift,
+    CODES: tl.constexpr, BLOCKS: tl.constexpr, KEPT: tl.constexpr, MANTISSA: tl.constexpr,
+    LANES: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
     SQUARES: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
 ):  # fmt: skip
     """Do the work of one program of `forward`, for sums of any magnitudes."""
     graph, first, last, begin, end, has_work = role_of(ptr, program, nodes, size, shift)
     if has_work:
         nothing = tl.zeros([FEATURES], tl.float64)
-        high, low, third, broken, top, bottom = add_far(
+        TIES: tl.constexpr = FOUND if KEPT % 2 == 1 else NONE
+        high, low, third, broken, top, bottom, tops, bottoms = add_far(
             x, order, begin, end, columns, features, nothing, nothing, nothing,
-            MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False, MAXIMA, MINIMA, False,
+            MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False, MAXIMA, MINIMA, TIES,
         )  # fmt: skip
         high, broken, special = special_of(
             x, order, begin, end, columns, features, high, high, broken,
@@ -109,25 +118,27 @@ def far_sum(
         if program >= size:
             high = tl.where(special == 0.0, high, special)
             store_state(
-                states, keys, program - size, columns, features, high, low, third, broken, top, bottom,
-                True, MAXIMA, MINIMA,
+                states, keys, program - size, columns, features, high, low, third, broken,
+                top, bottom, tops, bottoms, True, MAXIMA, MINIMA, TIES == FOUND,
             )  # fmt: skip
         else:
             store_sums(
-                x, order, out, graph, first, last, columns, features, high, low, third, broken, special,
-                CODES, BLOCKS, MANTISSA, LANES, FEATURES, ORDERED, WHOLE, SQUARES,
+                x, order, out, kept, graph, first, last, columns, features, high, low, third, broken, special,
+                CODES, BLOCKS, KEPT, MANTISSA, LANES, FEATURES, ORDERED, WHOLE, SQUARES,
             )  # fmt: skip
             store_extremes(
                 out, graph, columns, features, top, bottom, first < last,
                 CODES, BLOCKS, MANTISSA, MAXIMA, MINIMA,
             )  # fmt: skip
+            if TIES == FOUND:
+                store_ties(kept, graph, columns, features, tops, bottoms, KEPT)
 
 
 @triton.jit(do_not_specialize=["nodes", "size", "shift"])
 def forward_far(
-    x, order, ptr, out, states, keys, marks, lost, nodes, size, features, shift,
-    CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr, LANES: tl.constexpr,
-    FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
+    x, order, ptr, out, kept, states, keys, marks, lost, nodes, size, features, shift,
+    CODES: tl.constexpr, BLOCKS: tl.constexpr, KEPT: tl.constexpr, MANTISSA: tl.constexpr,
+    LANES: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
     SQUARES: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
 ):  # fmt: skip
     """Reduce one graph, or store the state of one piece, as `forward` does, where most sums are not near."""
@@ -136,8 +147,8 @@ def forward_far(
         graph, _, _, _, _, has_work = role_of(ptr, program, nodes, size, shift)
         store_mark(marks, lost, program - size, graph, has_work, nodes, features, shift)
     far_sum(
-        x, order, ptr, out, states, keys, program, columns, nodes, size, features, shift,
-        CODES, BLOCKS, MANTISSA, LANES, FEATURES, ORDERED, WHOLE, SQUARES, MAXIMA, MINIMA,
+        x, order, ptr, out, kept, states, keys, program, columns, nodes, size, features, shift,
+        CODES, BLOCKS, KEPT, MANTISSA, LANES, FEATURES, ORDERED, WHOLE, SQUARES, MAXIMA, MINIMA,
     )  # fmt: skip
 
 
@@ -157,56 +168,57 @@ def repair(
                 blocks = (features + FEATURES - 1) // FEATURES
                 columns = columns_at(place % blocks, FEATURES)
                 far_sum(
-                    x, order, ptr, out, states, keys, place // blocks, columns, nodes, size, features,
-                    shift, CODES, BLOCKS, MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False, False, False,
+                    x, order, ptr, out, keys, states, keys, place // blocks, columns, nodes, size, features,
+                    shift, CODES, BLOCKS, 0, MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False, False, False,
                 )  # fmt: skip
 
 
-@triton.jit
-def statistics(
-    x, order, first, last, columns, features, winner, loser,
+@triton.jit(do_not_specialize=["nodes", "size", "shift"])
+def keep(
+    x, order, ptr, out, kept, nodes, size, features, shift,
+    BLOCKS: tl.constexpr, KEPT: tl.constexpr, MAX_BLOCK: tl.constexpr, MIN_BLOCK: tl.constexpr,
     MANTISSA: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, POWER: tl.constexpr,
     FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
 ):  # fmt: skip
-    """Return mean, standard deviation and numbers of ties of a graph, computed from its rows."""
-    mean = tl.zeros([FEATURES], tl.float64)
-    std = mean
-    high, low, third, broken, special, equal, equal_least = read_again(
-        x, order, first, last, columns, features, mean, winner, loser,
-        MANTISSA, ROWS, LANES, POWER, FEATURES, ORDERED, WHOLE, SUMS, False, MAXIMA, MINIMA,
-    )  # fmt: skip
-    if SUMS:
-        _, _, mean = averaged(
-            x, order, first, last, columns, features, mean, high, low, third, broken, special,
-            MANTISSA, FEATURES, ORDERED, False,
+    """Compute what `forward` would have kept of a whole graph, for any values in the place of max and min."""
+    graph, columns = place_of(features, FEATURES)
+    graph, first, last, _begin, _end, has_work = role_of(ptr, graph, nodes, size, shift)
+    if has_work:
+        mean = tl.zeros([FEATURES], tl.float64)
+        winner = words_of(out, graph, columns, features, MAX_BLOCK, BLOCKS, MANTISSA)
+        loser = words_of(out, graph, columns, features, MIN_BLOCK, BLOCKS, MANTISSA)
+        high, low, third, broken, special, tops, bottoms = read_again(
+            x, order, first, last, columns, features, mean, winner, loser,
+            MANTISSA, ROWS, LANES, POWER, FEATURES, ORDERED, WHOLE, SUMS, False, MAXIMA, MINIMA,
         )  # fmt: skip
-    if SQUARES:
-        _, wide = squared(
-            x, order, first, last, columns, features, mean, MANTISSA, LANES, FEATURES, ORDERED, WHOLE
-        )  # fmt: skip
-        std = tl.sqrt(wide)
-    return mean, std, equal.to(tl.float64), equal_least.to(tl.float64)
+        if SUMS:
+            _, _, mean = averaged(
+                x, order, first, last, columns, features, mean, high, low, third, broken, special,
+                MANTISSA, FEATURES, ORDERED, False,
+            )  # fmt: skip
+            store_moment(kept, graph, columns, features, mean, 0, KEPT, columns < features)
+        if SQUARES:
+            _, square = squared(
+                x, order, first, last, columns, features, mean, MANTISSA, LANES, FEATURES, ORDERED, WHOLE
+            )  # fmt: skip
+            store_moment(kept, graph, columns, features, tl.sqrt(square), 1, KEPT, columns < features)
+        if MAXIMA or MINIMA:
+            store_ties(kept, graph, columns, features, tops, bottoms, KEPT)
 
 
 @triton.jit
-def stored_statistics(
-    stats, chunk, columns, features,
-    SUMS: tl.constexpr, SQUARES: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
+def kept_of(
+    kept, graph, columns, features,
+    KEPT: tl.constexpr, SUMS: tl.constexpr, SQUARES: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Return mean, standard deviation and numbers of ties of a cut graph, as stored by `merge`."""
-    place, inside = stats + chunk * 4 * features + columns, columns < features
-    mean = (columns * 0).to(tl.float64)
-    std, equal, equal_least = mean, mean, mean
-    if SUMS:
-        mean = tl.load(place, inside, 0.0)
-    if SQUARES:
-        std = tl.load(place + features, inside, 0.0)
-    if MAXIMA:
-        equal = tl.load(place + 2 * features, inside, 0.0)
-    if MINIMA:
-        equal_least = tl.load(place + 3 * features, inside, 0.0)
-    return mean, std, equal, equal_least
+    """Return mean, standard deviation and numbers of ties of a graph, as kept by `forward`."""
+    place, inside = kept + graph * KEPT * features + columns, columns < features
+    nothing = (columns * 0).to(tl.int64)
+    mean = float_of(tl.load(place, inside, 0) if SUMS else nothing)
+    std = float_of(tl.load(place + features, inside, 0) if SQUARES else nothing)
+    ties = tl.load(place + (KEPT - 1) * features, inside, 0) if TIES else nothing
+    return mean, std, (ties & DIGIT).to(tl.float64), (ties >> 32).to(tl.float64)
 
 
 @triton.jit
@@ -242,10 +254,10 @@ def narrow_to(value, result, MANTISSA: tl.constexpr):
 
 @triton.jit(do_not_specialize=["nodes", "size", "shift"])
 def backward(
-    grad, x, out, order, ptr, result, stats, nodes, size, features, shift,
-    CODES: tl.constexpr, BLOCKS: tl.constexpr, MAX_BLOCK: tl.constexpr, MIN_BLOCK: tl.constexpr,
-    MANTISSA: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, POWER: tl.constexpr,
-    FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
+    grad, x, out, kept, order, ptr, result, nodes, size, features, shift,
+    CODES: tl.constexpr, BLOCKS: tl.constexpr, KEPT: tl.constexpr, MAX_BLOCK: tl.constexpr,
+    MIN_BLOCK: tl.constexpr, MANTISSA: tl.constexpr, ROWS: tl.constexpr, FEATURES: tl.constexpr,
+    ORDERED: tl.constexpr, WHOLE: tl.constexpr,
     SUMS: tl.constexpr, SQUARES: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of the nodes of one graph, or of one piece of a cut graph.
@@ -258,18 +270,9 @@ def backward(
     if has_work:
         winner = words_of(out, graph, columns, features, MAX_BLOCK, BLOCKS, MANTISSA)
         loser = words_of(out, graph, columns, features, MIN_BLOCK, BLOCKS, MANTISSA)
-        mean = tl.zeros([FEATURES], tl.float64)
-        std, equal, equal_least = mean, mean, mean
-        if SUMS or MAXIMA or MINIMA:
-            if program >= size:
-                mean, std, equal, equal_least = stored_statistics(
-                    stats, first >> shift, columns, features, SUMS, SQUARES, MAXIMA, MINIMA
-                )
-            else:
-                mean, std, equal, equal_least = statistics(
-                    x, order, first, last, columns, features, winner, loser, MANTISSA, ROWS, LANES, POWER,
-                    FEATURES, ORDERED, WHOLE, SUMS, SQUARES, MAXIMA, MINIMA,
-                )  # fmt: skip
+        mean, std, equal, equal_least = kept_of(
+            kept, graph, columns, features, KEPT, SUMS, SQUARES, MAXIMA or MINIMA
+        )
         count = (last - first).to(tl.float64)
         every = columns >= 0
         alike = tl.zeros([FEATURES], tl.float64)

@@ -15,6 +15,7 @@ from readouts.kernels.triton.numbers import (
     INFINITY_64,
     MAGNITUDE_32,
     MAGNITUDE_64,
+    bits_of,
     divide,
     is_finite,
     narrow,
@@ -25,7 +26,7 @@ from readouts.kernels.triton.numbers import (
     two_product,
     unwidened,
 )
-from readouts.kernels.triton.rows import add_far, special_of
+from readouts.kernels.triton.rows import NONE, add_far, special_of
 from readouts.reductions import ELEMENTARY
 
 SUM, MEAN, MAX, MIN, VAR, STD = (
@@ -103,6 +104,19 @@ def store_extremes(
 
 
 @triton.jit
+def store_ties(kept, graph, columns, features, tops, bottoms, KEPT: tl.constexpr):
+    """Keep how many numbers equal max and min, 32 bits each, as the last block of a graph."""
+    both = tops.to(tl.int64) | (bottoms.to(tl.int64) << 32)
+    tl.store(kept + (graph * KEPT + KEPT - 1) * features + columns, both, columns < features)
+
+
+@triton.jit
+def store_moment(kept, graph, columns, features, moment, BLOCK: tl.constexpr, KEPT: tl.constexpr, inside):
+    """Keep the float64 mean, as block 0 of a graph, or standard deviation, as block 1."""
+    tl.store(kept + (graph * KEPT + BLOCK) * features + columns, bits_of(moment), inside)
+
+
+@triton.jit
 def store_direct(
     out, flag, graph, columns, features, high, low, broken, count,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr,
@@ -128,9 +142,9 @@ def squared(
     WHOLE: tl.constexpr,
 ):  # fmt: skip
     """Return the bits of the variance of a whole graph, rounded once, and the float64 variance."""
-    high, low, third, broken, _, _ = add_far(
+    high, low, third, broken, _, _, _, _ = add_far(
         x, order, first, last, columns, features, centre, centre, centre,
-        MANTISSA, LANES, FEATURES, ORDERED, WHOLE, True, False, False, False,
+        MANTISSA, LANES, FEATURES, ORDERED, WHOLE, True, False, False, NONE,
     )  # fmt: skip
     high, broken, special = special_of(
         x, order, first, last, columns, features, centre, high, broken,
@@ -145,9 +159,10 @@ def squared(
 
 @triton.jit
 def store_sums(
-    x, order, out, graph, first, last, columns, features, high, low, third, broken, special,
-    CODES: tl.constexpr, BLOCKS: tl.constexpr, MANTISSA: tl.constexpr, LANES: tl.constexpr,
-    FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr, SQUARES: tl.constexpr,
+    x, order, out, kept, graph, first, last, columns, features, high, low, third, broken, special,
+    CODES: tl.constexpr, BLOCKS: tl.constexpr, KEPT: tl.constexpr, MANTISSA: tl.constexpr,
+    LANES: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
+    SQUARES: tl.constexpr,
 ):  # fmt: skip
     """Write sum and mean of a whole graph; with SQUARES read its rows once more, for var and std."""
     total, mean, wide = averaged(
@@ -157,9 +172,14 @@ def store_sums(
     store_block(out, graph, columns, features, total, SUM, CODES, BLOCKS, columns < features)
     store_block(out, graph, columns, features, mean, MEAN, CODES, BLOCKS, columns < features)
     if SQUARES:
-        var, wide = squared(
+        var, square = squared(
             x, order, first, last, columns, features, wide, MANTISSA, LANES, FEATURES, ORDERED, WHOLE
         )  # fmt: skip
-        std = narrow(tl.sqrt(wide), MANTISSA)
+        std = tl.sqrt(square)
         store_block(out, graph, columns, features, var, VAR, CODES, BLOCKS, columns < features)
-        store_block(out, graph, columns, features, std, STD, CODES, BLOCKS, columns < features)
+        store_block(
+            out, graph, columns, features, narrow(std, MANTISSA), STD, CODES, BLOCKS, columns < features
+        )
+        if KEPT >= 2:
+            store_moment(kept, graph, columns, features, wide, 0, KEPT, columns < features)
+            store_moment(kept, graph, columns, features, std, 1, KEPT, columns < features)

@@ -28,6 +28,7 @@ from readouts.kernels.triton.numbers import (
 )
 
 DEPTH = tl.constexpr(4)  # rows of a thread in a tile of `add_far`
+NONE, FOUND, GIVEN = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # ties that `compare` counts
 
 # ------------------------------------------------------------------------------------- programs and pieces
 
@@ -137,63 +138,115 @@ def tied(values, winner):
 
 
 @triton.jit
-def compare(
-    words, inside, top, bottom, winner, loser,
-    LANES: tl.constexpr, FULL: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr, TIES: tl.constexpr,
-):  # fmt: skip
-    """Update the greatest and the least keys [LANES, FEATURES] with a tile; with TIES, numbers of ties.
-
-    A key is an integer in the order of the numbers.
-    """
-    SHAPE: tl.constexpr = [words.shape[0] // LANES, LANES, words.shape[1]]
-    if TIES:
-        values = value_of(words)
-        if MAXIMA:
-            top += tl.sum(tl.reshape((tied(values, winner[None, :]) & inside).to(tl.int32), SHAPE), 0)
-        if MINIMA:
-            bottom += tl.sum(tl.reshape((tied(values, loser[None, :]) & inside).to(tl.int32), SHAPE), 0)
-    elif MAXIMA or MINIMA:
-        GREATEST: tl.constexpr = MAGNITUDE_64 if words.dtype == tl.int64 else MAGNITUDE_32
-        LOWEST: tl.constexpr = LOWEST_64 if words.dtype == tl.int64 else LOWEST_32
-        keys = words ^ ((words >> (63 if words.dtype == tl.int64 else 31)) & GREATEST)
-        if MAXIMA:
-            above = keys if FULL else tl.where(inside, keys, LOWEST)
-            top = tl.maximum(top, tl.max(tl.reshape(above, SHAPE), 0))
-        if MINIMA:
-            below = keys if FULL else tl.where(inside, keys, GREATEST)
-            bottom = tl.minimum(bottom, tl.min(tl.reshape(below, SHAPE), 0))
-    return top, bottom
+def flipped(bits):
+    """Return the key of these bits, an integer in the order of the numbers; also inverts itself."""
+    SIGN: tl.constexpr = 63 if bits.dtype == tl.int64 else 31
+    MAGNITUDE: tl.constexpr = MAGNITUDE_64 if bits.dtype == tl.int64 else MAGNITUDE_32
+    return bits ^ ((bits >> SIGN) & MAGNITUDE)
 
 
 @triton.jit
-def no_keys(LANES: tl.constexpr, FEATURES: tl.constexpr, MANTISSA: tl.constexpr, TIES: tl.constexpr):
-    """Return `top` and `bottom` of no rows at all."""
-    if MANTISSA == 52 and not TIES:
+def ties_of(count, key, best):
+    """Return `count`, which belongs to the number of key `key`, if that of key `best` is equal; else 0."""
+    return tl.where(tl.where(key == -1, 0, key) == tl.where(best == -1, 0, best), count, 0)  # -0 equals 0
+
+
+@triton.jit
+def count_ties(values, count, key, best):
+    """Return how many numbers equal that of key `best`: `count` with that of key `key`, and of `values`."""
+    winner = value_of(flipped(best))
+    return ties_of(count, key, best) + tl.sum((values == winner).to(tl.int32), 0)
+
+
+@triton.jit
+def compare(
+    words, inside, top, bottom, tops, bottoms, winner, loser,
+    LANES: tl.constexpr, FULL: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr, TIES: tl.constexpr,
+):  # fmt: skip
+    """Update the greatest and the least keys [LANES, FEATURES] with a tile, and the numbers of ties.
+
+    TIES is NONE; FOUND, which counts the numbers equal to the greatest and the least one, if these are not
+    NaN; or GIVEN, which counts those equal to `winner` and `loser`.
+    """
+    SHAPE: tl.constexpr = [words.shape[0] // LANES, LANES, words.shape[1]]
+    if TIES == GIVEN:
+        values = value_of(words)
+        if MAXIMA:
+            tops += tl.sum(tl.reshape((tied(values, winner[None, :]) & inside).to(tl.int32), SHAPE), 0)
+        if MINIMA:
+            bottoms += tl.sum(tl.reshape((tied(values, loser[None, :]) & inside).to(tl.int32), SHAPE), 0)
+    elif MAXIMA or MINIMA:
+        GREATEST: tl.constexpr = MAGNITUDE_64 if words.dtype == tl.int64 else MAGNITUDE_32
+        LOWEST: tl.constexpr = LOWEST_64 if words.dtype == tl.int64 else LOWEST_32
+        keys = flipped(words)
+        values = value_of(tl.reshape(words if FULL else tl.where(inside, words, -1), SHAPE))  # -1: NaN
+        if MAXIMA:
+            above = keys if FULL else tl.where(inside, keys, LOWEST)
+            best = tl.maximum(top, tl.max(tl.reshape(above, SHAPE), 0))
+            tops = count_ties(values, tops, top, best) if TIES == FOUND else tops
+            top = best
+        if MINIMA:
+            below = keys if FULL else tl.where(inside, keys, GREATEST)
+            best = tl.minimum(bottom, tl.min(tl.reshape(below, SHAPE), 0))
+            bottoms = count_ties(values, bottoms, bottom, best) if TIES == FOUND else bottoms
+            bottom = best
+    return top, bottom, tops, bottoms
+
+
+@triton.jit
+def no_keys(LANES: tl.constexpr, FEATURES: tl.constexpr, MANTISSA: tl.constexpr):
+    """Return `top` and `bottom` of no rows at all, and that none is tied."""
+    if MANTISSA == 52:
         top, bottom = (
             tl.full([LANES, FEATURES], LOWEST_64, tl.int64),
             tl.full([LANES, FEATURES], MAGNITUDE_64, tl.int64),
         )
-    elif not TIES:
+    else:
         top, bottom = (
             tl.full([LANES, FEATURES], LOWEST_32, tl.int32),
             tl.full([LANES, FEATURES], MAGNITUDE_32, tl.int32),
         )
-    else:
-        top, bottom = tl.zeros([LANES, FEATURES], tl.int32), tl.zeros([LANES, FEATURES], tl.int32)
-    return top, bottom
+    return top, bottom, tl.zeros([LANES, FEATURES], tl.int32), tl.zeros([LANES, FEATURES], tl.int32)
 
 
 @triton.jit
-def joined(top, bottom, nan, MANTISSA: tl.constexpr, TIES: tl.constexpr):
-    """Join `top` and `bottom` of all lanes; a NaN takes both keys beyond those of the infinities."""
-    if TIES:
-        top, bottom = tl.sum(top, 0), tl.sum(bottom, 0)
-    else:
-        INFINITY: tl.constexpr = INFINITY_64 if MANTISSA == 52 else INFINITY_32
-        top, bottom = tl.max(top, 0), tl.min(bottom, 0)
-        nan = nan | (top > INFINITY) | (bottom < ~INFINITY)
-        top, bottom = tl.where(nan, INFINITY + 1, top), tl.where(nan, ~INFINITY - 1, bottom)
-    return top.to(tl.int64), bottom.to(tl.int64)
+def joined(
+    x, order, begin, end, columns, features, top, bottom, tops, bottoms, nan,
+    MANTISSA: tl.constexpr, LANES: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
+    WHOLE: tl.constexpr, TIES: tl.constexpr,
+):  # fmt: skip
+    """Join keys and numbers of ties of all lanes; a NaN takes both keys beyond those of the infinities."""
+    INFINITY: tl.constexpr = INFINITY_64 if MANTISSA == 52 else INFINITY_32
+    greatest, least = tl.max(top, 0), tl.min(bottom, 0)
+    nan = nan | (greatest > INFINITY) | (least < ~INFINITY)
+    if TIES == FOUND:
+        tops = ties_of(tops, top, greatest[None, :])
+        bottoms = ties_of(bottoms, bottom, least[None, :])
+    tops, bottoms = tl.sum(tops, 0), tl.sum(bottoms, 0)
+    if TIES == FOUND:  # noqa: SIM102  # known when the kernel is compiled
+        if tl.max((nan & (columns < features)).to(tl.int32), 0) != 0:
+            count = count_nan(
+                x, order, begin, end, columns, features, MANTISSA, LANES, FEATURES, ORDERED, WHOLE
+            )
+            tops, bottoms = tl.where(nan, count, tops), tl.where(nan, count, bottoms)
+    greatest, least = tl.where(nan, INFINITY + 1, greatest), tl.where(nan, ~INFINITY - 1, least)
+    return greatest.to(tl.int64), least.to(tl.int64), tops, bottoms
+
+
+@triton.jit
+def count_nan(
+    x, order, begin, end, columns, features,
+    MANTISSA: tl.constexpr, LANES: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr,
+    WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Return how many numbers of every column are NaN."""
+    ROWS: tl.constexpr = DEPTH * LANES
+    count = tl.zeros([FEATURES], tl.int32)
+    for start in range(begin, end, ROWS):
+        places, inside = tile_at(order, start, end, columns, features, ROWS, ORDERED, False)
+        values = value_of(load_words(x, places, inside, columns, features, MANTISSA, False, WHOLE))
+        count += tl.sum((values != values).to(tl.int32), 0)  # absent numbers are 0
+    return count
 
 
 # ------------------------------------------------------------------------------------------- exact sums
@@ -212,17 +265,18 @@ def add_far(
     numbers, with the errors of all additions; the sum is broken if there is an error beyond the third.
     """
     ROWS: tl.constexpr = DEPTH * LANES
-    BOTH: tl.constexpr = (MAXIMA or MINIMA) and not TIES
+    BOTH: tl.constexpr = (MAXIMA or MINIMA) and TIES != GIVEN
     high = tl.zeros([LANES, FEATURES], tl.float64)
     low, third = high, high
     broken = tl.zeros([LANES, FEATURES], tl.int32)
-    top, bottom = no_keys(LANES, FEATURES, MANTISSA, TIES)
+    top, bottom, tops, bottoms = no_keys(LANES, FEATURES, MANTISSA)
     for start in range(begin, end, ROWS):
         places, inside = tile_at(order, start, end, columns, features, ROWS, ORDERED, False)
         words = load_words(x, places, inside, columns, features, MANTISSA, False, WHOLE)
-        top, bottom = compare(
-            words, inside, top, bottom, winner, loser, LANES, False, MAXIMA or BOTH, MINIMA or BOTH, TIES
-        )
+        top, bottom, tops, bottoms = compare(
+            words, inside, top, bottom, tops, bottoms, winner, loser,
+            LANES, False, MAXIMA or BOTH, MINIMA or BOTH, TIES,
+        )  # fmt: skip
         values = number(words, MANTISSA)
         if SQUARES:
             values = values - centre[None, :]
@@ -233,13 +287,16 @@ def add_far(
             part = float_of(tl.sum(tl.where(here, layers, 0), 0))
             high, low, third, broken = add_part(high, low, third, broken, part)
     high, low, third, broken = fold(high, low, third, broken, LANES, FEATURES)
-    top, bottom = joined(top, bottom, columns < 0, MANTISSA, TIES)
-    return high, low, third, broken, top, bottom
+    top, bottom, tops, bottoms = joined(
+        x, order, begin, end, columns, features, top, bottom, tops, bottoms, columns < 0,
+        MANTISSA, LANES, FEATURES, ORDERED, WHOLE, TIES,
+    )  # fmt: skip
+    return high, low, third, broken, top, bottom, tops, bottoms
 
 
 @triton.jit
 def add_segment(
-    x, order, begin, end, columns, features, winner, loser, top, bottom,
+    x, order, begin, end, columns, features, winner, loser, top, bottom, tops, bottoms,
     MANTISSA: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, FEATURES: tl.constexpr,
     ORDERED: tl.constexpr, WHOLE: tl.constexpr, SUMS: tl.constexpr,
     MAXIMA: tl.constexpr, MINIMA: tl.constexpr, TIES: tl.constexpr,
@@ -257,15 +314,16 @@ def add_segment(
         for start in range(begin if rest == 0 else middle, middle if rest == 0 else end, ROWS):
             places, inside = tile_at(order, start, end, columns, features, ROWS, ORDERED, rest == 0)
             words = load_words(x, places, inside, columns, features, MANTISSA, rest == 0, WHOLE)
-            top, bottom = compare(
-                words, inside, top, bottom, winner, loser, LANES, rest == 0, MAXIMA, MINIMA, TIES
-            )
+            top, bottom, tops, bottoms = compare(
+                words, inside, top, bottom, tops, bottoms, winner, loser,
+                LANES, rest == 0, MAXIMA, MINIMA, TIES,
+            )  # fmt: skip
             if SUMS:
                 magnitudes = tl.reshape(words & MAGNITUDE_32, SHAPE)
                 total += tl.sum(tl.reshape(number(words, MANTISSA), SHAPE), 0)
                 largest = tl.maximum(largest, tl.max(magnitudes, 0))
                 smallest = tl.minimum(smallest, tl.min((magnitudes - 1).to(tl.uint32, bitcast=True), 0))
-    return tl.sum(total, 0), tl.max(largest, 0), tl.min(smallest, 0), top, bottom
+    return tl.sum(total, 0), tl.max(largest, 0), tl.min(smallest, 0), top, bottom, tops, bottoms
 
 
 @triton.jit
@@ -283,19 +341,19 @@ def add_near(
     IEEE 754, in the first number.
 
     MAXIMA and MINIMA return keys of the greatest and the least number, both beyond those of the infinities
-    if there is a NaN; with TIES, how many numbers equal `winner` and `loser`.
+    if there is a NaN; and the numbers of ties that TIES asks for, see `compare`.
     """
-    BOTH: tl.constexpr = (MAXIMA or MINIMA) and not TIES and not SUMS  # sums know of NaN
+    BOTH: tl.constexpr = (MAXIMA or MINIMA) and TIES != GIVEN and not SUMS  # sums know of NaN
     high = tl.zeros([FEATURES], tl.float64)
     low = high
     most = tl.zeros([FEATURES], tl.int32)
     broken, widest = most, most
-    top, bottom = no_keys(LANES, FEATURES, MANTISSA, TIES)
+    top, bottom, tops, bottoms = no_keys(LANES, FEATURES, MANTISSA)
     for start in range(begin, end, 1 << POWER):
-        total, largest, smallest, top, bottom = add_segment(
+        total, largest, smallest, top, bottom, tops, bottoms = add_segment(
             x, order, start, tl.minimum(start + (1 << POWER), end), columns, features, winner, loser, top,
-            bottom, MANTISSA, ROWS, LANES, FEATURES, ORDERED, WHOLE, SUMS, MAXIMA or BOTH, MINIMA or BOTH,
-            TIES,
+            bottom, tops, bottoms, MANTISSA, ROWS, LANES, FEATURES, ORDERED, WHOLE, SUMS,
+            MAXIMA or BOTH, MINIMA or BOTH, TIES,
         )  # fmt: skip
         if SUMS:
             gap = (largest >> 23) - tl.maximum(((smallest + 1) >> 23).to(tl.int32), 1)
@@ -306,8 +364,11 @@ def add_near(
             broken = broken | (error != 0.0).to(tl.int32)
     finite = is_finite(high)
     broken = tl.where(finite, broken | (widest > 52 - MANTISSA - POWER).to(tl.int32), 0)
-    top, bottom = joined(top, bottom, most > INFINITY_32, MANTISSA, TIES)
-    return high, tl.where(finite, low, 0.0), broken, top, bottom
+    top, bottom, tops, bottoms = joined(
+        x, order, begin, end, columns, features, top, bottom, tops, bottoms, most > INFINITY_32,
+        MANTISSA, LANES, FEATURES, ORDERED, WHOLE, TIES,
+    )  # fmt: skip
+    return high, tl.where(finite, low, 0.0), broken, top, bottom, tops, bottoms
 
 
 @triton.jit
@@ -376,17 +437,17 @@ def read_again(
     low, third, special = high, high, high
     broken = tl.zeros([FEATURES], tl.int32)
     if SUMS or SQUARES:
-        high, low, third, broken, equal, equal_least = add_far(
+        high, low, third, broken, _, _, equal, equal_least = add_far(
             x, order, begin, end, columns, features, centre, winner, loser,
-            MANTISSA, LANES, FEATURES, ORDERED, WHOLE, SQUARES, MAXIMA, MINIMA, True,
+            MANTISSA, LANES, FEATURES, ORDERED, WHOLE, SQUARES, MAXIMA, MINIMA, GIVEN,
         )  # fmt: skip
         high, broken, special = special_of(
             x, order, begin, end, columns, features, centre, high, broken,
             MANTISSA, LANES, FEATURES, ORDERED, WHOLE, SQUARES,
         )  # fmt: skip
     else:
-        _, _, _, equal, equal_least = add_near(
+        _, _, _, _, _, equal, equal_least = add_near(
             x, order, begin, end, columns, features, winner, loser,
-            MANTISSA, ROWS, LANES, POWER, FEATURES, ORDERED, WHOLE, False, MAXIMA, MINIMA, True,
+            MANTISSA, ROWS, LANES, POWER, FEATURES, ORDERED, WHOLE, False, MAXIMA, MINIMA, GIVEN,
         )  # fmt: skip
     return high, low, third, broken, special, equal, equal_least

@@ -14,6 +14,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
         "merge",
         "limbs_of_pieces",
         "round_limbs",
+        "keep",
         "backward",
     }
     _prepared = set()

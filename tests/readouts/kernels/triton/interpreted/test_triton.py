@@ -15,9 +15,11 @@ from bits import AS_INTEGERS, assert_same_bits
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from readouts import ops
 from readouts.kernels import reference
 from readouts.kernels.portable import elementary as portable
 from readouts.kernels.triton import elementary as gpu
+from readouts.ops import elementary, registry
 from readouts.reductions import ELEMENTARY
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -33,6 +35,7 @@ SOME_EXAMPLES = settings(
     phases=[Phase.reuse, Phase.generate],  # shrinking takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+TRIPLE = ("sum", "mean", "max")
 SUMS = ("sum", "mean", "var", "std")
 
 pytestmark = [
@@ -74,28 +77,35 @@ def grouped(index, size, sort=True):
     return count, ptr, index.argsort(stable=True) if sort else None
 
 
-def reduce(x, index, size, names, sort=True):
+def reduce(x, index, size, names, sort=True, kept=None):
+    """Reduce; `kept` is a list that takes what is kept for the backward pass."""
     _, ptr, order = grouped(index, size, sort)
     moved = [None if t is None else t.to(DEVICE) for t in (x, index, ptr, order)]
     with poisoned():
-        return gpu.reduce(*moved, names).cpu()
+        if kept is None:
+            return gpu.reduce(*moved, names).cpu()
+        out, more = gpu.reduce_keeping(*moved, names)
+    kept.append(more)
+    return out.cpu()
 
 
-def reduce_backward(grad, x, out, index, names, sort=True):
+def reduce_backward(grad, x, out, index, names, sort=True, kept=(None,)):
     _, ptr, order = grouped(index, len(grad), sort)
     moved = [None if t is None else t.to(DEVICE) for t in (grad, x, out, index, ptr, order)]
     with poisoned():
-        return gpu.reduce_backward(*moved, names).cpu()
+        return gpu.reduce_backward(*moved, names, *kept).cpu()
 
 
 def assert_agrees(x, index, size, names=ELEMENTARY, sort=True):
     """Compare forward and, with a gradient of many magnitudes, backward."""
     count = torch.bincount(index, minlength=size)
     expected = reference.reduce(x, index, count, names)
-    assert_same_bits(reduce(x, index, size, names, sort=sort), expected)
+    kept = []
+    assert_same_bits(reduce(x, index, size, names, sort=sort, kept=kept), expected)
     grad = torch.randn(expected.shape, dtype=torch.float64).to(x.dtype)
-    actual = reduce_backward(grad, x, expected, index, names, sort=sort)
-    assert_same_bits(actual, reference.reduce_backward(grad, x, index, count, names))
+    slope = reference.reduce_backward(grad, x, index, count, names)
+    assert_same_bits(reduce_backward(grad, x, expected, index, names, sort=sort), slope)
+    assert_same_bits(reduce_backward(grad, x, expected, index, names, sort=sort, kept=kept), slope)
 
 
 def assert_columns_agree(columns, dtype, names=("sum", "mean", "max", "min")):
@@ -132,8 +142,9 @@ def test_backward(dtype, data):
     shape = len(count), len(names), x.shape[1]
     numbers = st.lists(floats(dtype), min_size=math.prod(shape), max_size=math.prod(shape))
     grad = torch.tensor(data.draw(numbers)).to(dtype).view(shape)
-    out = reference.reduce(x, index, count, names)
-    actual = reduce_backward(grad, x, out, index, names)
+    kept = [] if data.draw(st.booleans()) and gpu.keeps(names) else None
+    out = reduce(x, index, len(count), names, kept=kept)
+    actual = reduce_backward(grad, x, out, index, names, kept=kept or (None,))
     assert_same_bits(actual, reference.reduce_backward(grad, x, index, count, names))
 
 
@@ -144,6 +155,32 @@ def test_every_choice_of_reductions(names):
     x[::4] = x[1]
     index = torch.randint(0, 3, (60,)).sort().values + (torch.arange(60) > 50)
     assert_agrees(x, index, 6, names, sort=False)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="test_cuda.py runs the operators on a device")
+@pytest.mark.parametrize("names", [TRIPLE, ("min", "std"), ("var",)], ids="-".join)
+def test_operators_keep_what_backward_needs(names, monkeypatch):
+    """Gradients, second derivatives and fake tensors of the operator that keeps statistics."""
+    monkeypatch.setattr(elementary, "_KEEPING", {"cpu"})
+    for dtype in (torch.float32, torch.float64):
+        monkeypatch.setitem(registry._chosen, ("cpu", dtype, "elementary"), gpu)
+    monkeypatch.setattr(gpu._Batch, "keep", None)
+    index = torch.randint(0, 3, (12,))
+    count, ptr, order = grouped(index, 4)
+    x = torch.randn(12, 2).mul(4).round().requires_grad_()
+    out = ops.reduce(x, index, ptr, order, names)
+    grad = torch.randn(out.shape).requires_grad_()
+    (slope,) = torch.autograd.grad(out, x, grad, create_graph=True)
+    assert_same_bits(out.detach(), reference.reduce(x.detach(), index, count, names))
+    assert_same_bits(
+        slope.detach(), reference.reduce_backward(grad.detach(), x.detach(), index, count, names)
+    )
+    monkeypatch.undo()
+    along = torch.randn(x.shape)
+    again = torch.autograd.grad(ops.reduce(x, index, ptr, order, names), x, grad, create_graph=True)[0]
+    assert_same_bits(*(torch.autograd.grad(s, grad, along, retain_graph=True)[0] for s in (slope, again)))
+    operator = torch.ops.readouts.reduce_keeping.default
+    torch.library.opcheck(operator, (x.double().detach().requires_grad_(), index, ptr, order, list(names)))
 
 
 @pytest.mark.parametrize("names", [("sum",), ("mean",), ("mean", "sum", "mean")], ids="-".join)
