@@ -15,6 +15,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
         "limbs_of_pieces",
         "round_limbs",
         "backward",
+        "count_nodes",
+        "place_nodes",
     }
     _prepared = set()
 
