@@ -24,7 +24,7 @@ from torch import Tensor
 
 import readouts.kernels.triton as kernels
 from readouts import ops
-from readouts.kernels.triton import elementary
+from readouts.kernels.triton import elementary, grouping
 
 BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
 TRIPLE, FIVE = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "std")
@@ -111,9 +111,11 @@ class Counted:
 
 
 def count(case: Case) -> dict[str, list[Counted]]:
-    """The launches of forward and backward."""
+    """The launches of grouping, forward and backward."""
     x, index, ptr, order = case.make()
-    found: dict[str, list[Counted]] = {"forward": [], "backward": []}
+    found: dict[str, list[Counted]] = {"grouping": [], "forward": [], "backward": []}
+    with emulated(functools.partial(observe, found["grouping"], x.numel())):
+        grouping.group(index, case.run)
     with emulated(functools.partial(observe, found["forward"], x.numel())):
         out = elementary.reduce(x, index, ptr, order, case.names)
     with emulated(functools.partial(observe, found["backward"], x.numel())):

@@ -1,9 +1,9 @@
 """Grouping on CUDA devices, in Triton: nodes are counted and placed, not sorted.
 
 One launch counts the nodes of every graph, PyTorch adds the counts up to offsets, and a second launch gives
-every node the next free place of its graph. Both use integer atomics, so the order of the nodes of a graph may
-differ from call to call; exact results do not depend on it. Nodes that are sorted by graph keep their places:
-the first launch sets a flag if they are not, which the second reads on the device.
+every node the next free place of its graph. Both use integer atomics, so the order of the nodes of a graph
+may differ from call to call; exact results do not depend on it. Nodes that are sorted by graph keep their
+places: the first launch sets a flag if they are not, which the second reads on the device.
 
 An index that is out of range counts as graph `size`. So no access leaves the tensors, `order` has every node
 once, and all indices are right if the offset of graph `size` is the number of nodes.

@@ -7,6 +7,7 @@ import torch
 
 from readouts.kernels.portable import grouping as portable
 from readouts.kernels.triton import grouping as gpu
+from readouts.ops.registry import kernel_for
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
@@ -117,6 +118,7 @@ def test_wrong_graphs_leave_other_memory_alone(wrong, monkeypatch):
 
 def test_supports():
     assert [gpu.supports(dtype) for dtype in (torch.int64, torch.int32, torch.int16)] == [True, True, False]
+    assert kernel_for(torch.device("cuda"), torch.int64, "grouping") is gpu
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
