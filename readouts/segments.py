@@ -24,8 +24,9 @@ class Segments:
     Attributes:
         index: graph of every node, int64 [N].
         ptr: offsets of the graphs in `order` (CSR pointer), int64 [B + 1].
-        order: nodes sorted by graph, int64 [N]: graph b has the nodes order[ptr[b] : ptr[b + 1]]; None if
-            the nodes are known to be sorted.
+        order: nodes grouped by graph, int64 [N]: graph b has the nodes order[ptr[b] : ptr[b + 1]]; None if
+            the nodes are known to be sorted. On a GPU the nodes of a graph are in any order, which may
+            differ from call to call; `torch.use_deterministic_algorithms(True)` makes it ascending.
 
     Use `from_batch`, `from_ptr` or `single`; the constructor itself checks nothing.
 
@@ -45,6 +46,8 @@ class Segments:
     @explain_keywords
     def from_batch(cls, batch: Tensor, size: int | None = None) -> Segments:
         """Make segments from a batch vector, which is copied.
+
+        On a GPU the nodes of a graph are in no particular order inside `order`.
 
         Args:
             batch: graph of every node, int64 or int32 [N], in any order.

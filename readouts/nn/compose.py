@@ -357,7 +357,8 @@ class PartialReadout(Readout):
         index, ptr, size = segments.index, segments.ptr, segments.size
         nodes = torch.arange(len(index), device=index.device)
         shuffled = torch.randperm(len(index), device=index.device) if self.mode == "random" else nodes
-        order = shuffled[ops.group(index[shuffled], size)[1]]
+        graph = index[shuffled]  # on a GPU `ops.group` returns the nodes of a graph in any order
+        order = shuffled[ops.group(graph, size)[1] if graph.is_cpu else graph.argsort(stable=True)]
         graph = index[order]
         place, n, m = nodes - ptr[graph], segments.count[graph], self._numbers(segments.count)[graph]
         if self.mode == "random":

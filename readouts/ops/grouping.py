@@ -18,7 +18,8 @@ MANY = 2**28  # graphs whose offsets take 2 GB
 def group(index: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
     """Return ptr [B + 1] and order [N], int64: graph b has the nodes order[ptr[b] : ptr[b + 1]].
 
-    In eager mode on the CPU, order is None if the nodes are already sorted by graph.
+    On CUDA, unless PyTorch's deterministic algorithms are in use, the nodes of a graph are in any order;
+    elsewhere they ascend. In eager mode on the CPU, order is None if the nodes are already sorted by graph.
 
     Raises:
         IndexError: on the CPU, if an index is negative or not below `size`.

@@ -25,6 +25,7 @@ from readouts.kernels.native import weighted as native_weighted
 from readouts.kernels.onnx import refusal
 from readouts.kernels.portable import elementary, grouping, order, superaccumulator, weighted
 from readouts.kernels.triton import elementary as triton
+from readouts.kernels.triton import grouping as triton_grouping
 
 Family = Literal["grouping", "elementary", "order", "weighted", "superaccumulator"]
 Derivative = Callable[..., tuple[Tensor | None, ...]]
@@ -270,6 +271,8 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
             return native, portable
         case "cuda", "elementary":
             return triton, portable
+        case "cuda", "grouping":
+            return triton_grouping, portable
         case _:
             return (portable,)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import readouts.kernels.triton as kernels
 from readouts import ops
-from readouts.kernels.triton import elementary
+from readouts.kernels.triton import elementary, grouping
 
 BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
 TRIPLE, FIVE = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "std")
@@ -112,14 +112,21 @@ class Counted:
 
 
 def count(case: Case) -> dict[str, list[Counted]]:
-    """The launches of forward, of forward in training where that keeps more, and of backward."""
+    """The launches of grouping, forward, forward in training where that keeps more, and backward."""
     groups = *case.make(), case.names
     x, *batch = groups
-    found: dict[str, list[Counted]] = {"forward": [], "forward in training": [], "backward": []}
+    found: dict[str, list[Counted]] = {
+        "grouping": [],
+        "forward": [],
+        "forward in training": [],
+        "backward": [],
+    }
 
     def watch(direction: str) -> contextlib.AbstractContextManager[object]:
         return emulated(functools.partial(observe, found[direction], x.numel()))
 
+    with watch("grouping"):
+        grouping.group(batch[0], case.run)
     with watch("forward"):
         out, kept = elementary.reduce(*groups), None
     if elementary.kept_blocks(case.names):

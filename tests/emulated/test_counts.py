@@ -20,12 +20,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "gpu.md"
 def test_counts_of_a_small_batch():
     case = counts.Case(8, 18, 70, 4, shuffled=True)
     found = counts.count(case)
-    assert list(found) == ["forward", "backward"]
+    assert list(found) == ["grouping", "forward", "backward"]
     numbers = case.run * case.nodes * case.features
-    for launches in found.values():
+    for direction, launches in found.items():
         assert launches
         assert all(16 <= one.registers <= 255 for one in launches)
-        assert sum(one.moved for one in launches) >= 4
+        assert sum(one.moved for one in launches) >= (4 if direction != "grouping" else 24 / 70)
         assert all(sum(one.counts.values()) * numbers >= one.warps for one in launches)
     assert all(float(time) > 0 for time in counts.predicted(case, found["forward"]))
 
@@ -41,7 +41,9 @@ def test_the_page_has_the_tables_of_the_command():
     for columns in (counts.COLUMNS, counts.TIMES):
         assert f"| {' | '.join(columns)} |" in page
     for case in counts.CASES:
-        assert page.count(f"| *{case.name}, forward* |") == page.count(f"| {case.name}, backward |") == 1
+        for direction in ("grouping", "forward", "backward"):
+            found = page.count(f"| *{case.name}, {direction}* |"), page.count(f"| {case.name}, {direction} |")
+            assert found == (1, 1)
 
 
 def test_costs():

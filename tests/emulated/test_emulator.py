@@ -150,6 +150,19 @@ $L__BB0_1:
     assert out[0] == 2 * 5 * 64 * 2
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_atomics_return_what_was_there(given, out, reverse):
+    """Each thread takes the next place, where its guard allows, in the order in which threads run."""
+    given[0] = 0
+    body = """setp.lt.u32 %p1, %r0, 48;
+        @%p1 atom.global.gpu.relaxed.add.u32 %r4, [%rd0], 1; @%p1 st.global.b32 [%rd3], %r4;"""
+    run(body, given, out, reverse=reverse)
+    places = torch.arange(48, dtype=torch.int32)
+    assert out[:48].equal(places.flip(0) if reverse else places)
+    assert (out[48:] == -1).all()
+    assert given[0] == 48
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
@@ -158,6 +171,9 @@ $L__BB0_1:
         ("ld.global.b32 %r1, [%rd1+256];", "outside of all tensors"),
         ("ld.global.v2.b32 {%r1, %r3}, [%rd1+252];", "no multiple of its size"),
         ("atom.global.add.u32 %r1, [%rd1+256], 1;", "outside of all tensors"),
+        ("atom.global.add.u64 %rd5, [%rd1+-8], 1;", "outside of all tensors"),
+        ("atom.global.add.u64 %rd5, [%rd1+4], 1;", "no multiple of its size"),
+        ("red.global.add.u32 [%rd1+256], 1;", "outside of all tensors"),
         ("ld.shared.b32 %r1, [%r2+256];", "outside of shared memory"),
         ("setp.eq.s32 %p1, %r0, 3; @%p1 trap;", "a failed assertion"),
         ("setp.eq.s32 %p1, %r0, 3; @%p1 bra $L__BB0_1; bar.sync 0;\n$L__BB0_1:", "done or elsewhere"),

@@ -121,6 +121,46 @@ def test_groups(batch):
         assert there.order.sort().values.cpu().equal(torch.arange(len(batch)))
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32], ids=str)
+@pytest.mark.parametrize("graphs", [1, 5, 70_000])
+def test_groups_of_many_nodes(graphs, dtype):
+    batch = torch.randint(0, graphs, (100_000,), dtype=dtype, device=DEVICE)
+    for index in (batch, batch.sort().values):
+        groups = Segments.from_batch(index, graphs)
+        assert groups.ptr.diff().equal(torch.bincount(batch, minlength=graphs))
+        assert batch.sort().values.equal(index[groups.order])
+        assert groups.order.sort().values.equal(torch.arange(100_000, device=DEVICE))
+    assert groups.order.equal(torch.arange(100_000, device=DEVICE))
+
+
+def test_groups_are_always_the_same_with_deterministic_algorithms(batch):
+    torch.use_deterministic_algorithms(True)
+    try:
+        order = Segments.from_batch(batch.to(DEVICE), B).order
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert order.cpu().equal(batch.argsort(stable=True))
+
+
+def test_groups_in_a_cuda_graph():
+    batch = torch.randint(0, 9, (5000,), device=DEVICE)
+    other = torch.randint(0, 9, (5000,), device=DEVICE)
+    Segments.from_batch(batch, 9)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        groups = Segments.from_batch(batch, 9)
+    batch.copy_(other)
+    graph.replay()
+    assert groups.ptr.diff().equal(torch.bincount(other, minlength=9))
+    assert other[groups.order].equal(other.sort().values)
+
+
+def test_partial_readout_takes_the_same_nodes(batch):
+    module = nn.PartialReadout("sum", count=3, mode="strided")
+    x = torch.arange(len(batch), dtype=torch.float64).view(-1, 1)
+    assert_same_on_both(lambda x, batch: module(x, batch, dim_size=B), x, batch)
+
+
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_quantiles(interpolation, x, batch):
     call = lambda x, batch: readouts.quantile(  # noqa: E731

@@ -61,11 +61,12 @@ NAMES = frozenset(("sum", "mean", "max", "min", "var", "std"))
 
 def supports(dtype: torch.dtype) -> bool:
     """Return whether this module computes readouts of this dtype; requires Triton."""
-    return dtype in _MANTISSA and _has_triton()
+    return dtype in _MANTISSA and has_triton()
 
 
 @functools.cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Return whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 

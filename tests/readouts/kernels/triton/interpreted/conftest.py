@@ -16,6 +16,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
         "round_limbs",
         "keep",
         "backward",
+        "count_nodes",
+        "place_nodes",
     }
     _prepared = set()
 
