@@ -15,10 +15,14 @@ numbers with the errors of all additions, as float64 numbers and squared deviati
 numbers are too few, or so large or so small that a division might not be exact, the sum is made of integer
 limbs of 32 bits (`limbs`): for whole graphs in the same program, for cut graphs by many programs at once.
 
+For a backward pass, `reduce_keeping` also stores means, deviations and how many nodes tie with max and min,
+so that the gradient of a node is computed from its row alone. Without them, `loops.keep` and `pieces.survey`
+compute them from x again: for second derivatives, and for the values of order statistics.
+
 Shapes of tiles depend on dtype and number of features alone, and the first call of a kind compiles all
 kernels of the kind (`_Batch`). This must not happen while a CUDA graph is captured: before a capture, run one
-batch of the same dtype, features and reductions on the same device, forward and backward, sorted or not as in
-the capture.
+batch of the same dtype, features and reductions on the same device, forward and backward, sorted or not and
+with or without gradients as in the capture.
 
 Numbers are passed as their bits, so that no hardware mode can flush subnormal numbers, and the kernels are
 compiled without fused multiply-add, which would round differently from the reference.
@@ -190,25 +194,16 @@ class _Batch:
         """Reduce whole graphs, and the pieces of others to states."""
         from readouts.kernels.triton import loops
 
-        programs = (self.size + 2 * self.chunks) * self.blocks
         x, order, ptr, out, kept = inputs
+        programs = (self.size + 2 * self.chunks) * self.blocks
         tensors, options = (*inputs, *self.states, self.lost), self.codes | self.tiles
-        keeping = {"KEPT": kept.shape[1]}
+        more = options | self.rows | flags | {"KEPT": kept.shape[1]}
         if SQUARES or (SUMS and self.x.dtype == torch.float64):
-            self._start(
-                loops.forward_far,
-                programs,
-                *tensors,
-                *self.sizes,
-                **options,
-                **keeping,
-                **flags,
-                SQUARES=SQUARES,
-            )
+            self._start(loops.forward_far, programs, *tensors, *self.sizes, **more, SQUARES=SQUARES)
             return
         doubts = self.x.new_empty(programs if SUMS else 0, dtype=torch.int32)
-        near = options | keeping | self.rows | flags | {"SUMS": SUMS, "maxnreg": REGISTERS}
-        self._start(loops.forward, programs, *tensors, doubts, *self.sizes, **near)
+        more |= {"SUMS": SUMS, "maxnreg": REGISTERS}
+        self._start(loops.forward, programs, *tensors, doubts, *self.sizes, **more)
         if SUMS:
             group = min(max(programs // PROGRAMS, 1), 32)
             tensors = x, order, ptr, out, *self.states[:2], doubts

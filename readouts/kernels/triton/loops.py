@@ -99,18 +99,32 @@ def forward(
 def far_sum(
     x, order, ptr, out, kept, states, keys, program, columns, nodes, size, features, shift,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, KEPT: tl.constexpr, MANTISSA: tl.constexpr,
-    LANES: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
+    ROWS: tl.constexpr, LANES: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr,
+    ORDERED: tl.constexpr, WHOLE: tl.constexpr, NEAR: tl.constexpr,
     SQUARES: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
 ):  # fmt: skip
-    """Do the work of one program of `forward`, for sums of any magnitudes."""
+    """Do the work of one program of `forward`, for sums of any magnitudes; NEAR: try `add_near` before."""
     graph, first, last, begin, end, has_work = role_of(ptr, program, nodes, size, shift)
     if has_work:
         nothing = tl.zeros([FEATURES], tl.float64)
         TIES: tl.constexpr = FOUND if KEPT % 2 == 1 else NONE
-        high, low, third, broken, top, bottom, tops, bottoms = add_far(
-            x, order, begin, end, columns, features, nothing, nothing, nothing,
-            MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False, MAXIMA, MINIMA, TIES,
-        )  # fmt: skip
+        if NEAR:
+            none = value_of(tl.zeros([FEATURES], tl.int32))
+            high, low, broken, top, bottom, tops, bottoms = add_near(
+                x, order, begin, end, columns, features, none, none,
+                MANTISSA, ROWS, LANES, POWER, FEATURES, ORDERED, WHOLE, True, MAXIMA, MINIMA, TIES,
+            )  # fmt: skip
+            third = nothing
+            if tl.max(tl.where(columns < features, broken, 0), 0) != 0:
+                high, low, third, broken, _, _, _, _ = add_far(
+                    x, order, begin, end, columns, features, nothing, nothing, nothing,
+                    MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False, False, False, NONE,
+                )  # fmt: skip
+        else:
+            high, low, third, broken, top, bottom, tops, bottoms = add_far(
+                x, order, begin, end, columns, features, nothing, nothing, nothing,
+                MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False, MAXIMA, MINIMA, TIES,
+            )  # fmt: skip
         high, broken, special = special_of(
             x, order, begin, end, columns, features, high, high, broken,
             MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False,
@@ -138,7 +152,8 @@ def far_sum(
 def forward_far(
     x, order, ptr, out, kept, states, keys, marks, lost, nodes, size, features, shift,
     CODES: tl.constexpr, BLOCKS: tl.constexpr, KEPT: tl.constexpr, MANTISSA: tl.constexpr,
-    LANES: tl.constexpr, FEATURES: tl.constexpr, ORDERED: tl.constexpr, WHOLE: tl.constexpr,
+    ROWS: tl.constexpr, LANES: tl.constexpr, POWER: tl.constexpr, FEATURES: tl.constexpr,
+    ORDERED: tl.constexpr, WHOLE: tl.constexpr,
     SQUARES: tl.constexpr, MAXIMA: tl.constexpr, MINIMA: tl.constexpr,
 ):  # fmt: skip
     """Reduce one graph, or store the state of one piece, as `forward` does, where most sums are not near."""
@@ -148,7 +163,8 @@ def forward_far(
         store_mark(marks, lost, program - size, graph, has_work, nodes, features, shift)
     far_sum(
         x, order, ptr, out, kept, states, keys, program, columns, nodes, size, features, shift,
-        CODES, BLOCKS, KEPT, MANTISSA, LANES, FEATURES, ORDERED, WHOLE, SQUARES, MAXIMA, MINIMA,
+        CODES, BLOCKS, KEPT, MANTISSA, ROWS, LANES, POWER, FEATURES, ORDERED, WHOLE, MANTISSA < 52,
+        SQUARES, MAXIMA, MINIMA,
     )  # fmt: skip
 
 
@@ -169,7 +185,8 @@ def repair(
                 columns = columns_at(place % blocks, FEATURES)
                 far_sum(
                     x, order, ptr, out, keys, states, keys, place // blocks, columns, nodes, size, features,
-                    shift, CODES, BLOCKS, 0, MANTISSA, LANES, FEATURES, ORDERED, WHOLE, False, False, False,
+                    shift, CODES, BLOCKS, 0, MANTISSA, 0, LANES, 0, FEATURES, ORDERED, WHOLE,
+                    False, False, False, False,
                 )  # fmt: skip
 
 
