@@ -73,8 +73,13 @@ def test_every_stage(tmp_path):
 
 @pytest.mark.usefixtures("_few")
 def test_wrong_kernels_are_reported(tmp_path, monkeypatch):
-    true = correctness.elementary.reduce
-    monkeypatch.setattr(correctness.elementary, "reduce", lambda *arguments: true(*arguments).add_(1))
+    true = correctness.elementary.reduce_keeping
+
+    def wrong(*arguments):
+        out, kept = true(*arguments)
+        return out.add_(1), kept
+
+    monkeypatch.setattr(correctness.elementary, "reduce_keeping", wrong)
     with emulated():
         command.run_all(tmp_path, EVER, "cpu")
     case, total, _ = rows_of(tmp_path, "correctness")
