@@ -27,7 +27,7 @@ COLUMNS = 2048  # columns for each rank that occupy a device sufficiently
 
 def select(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor) -> Tensor:
     """Return the order statistics [B, K, F] with these ranks [B, K]; see `readouts.ops.select`."""
-    if _has_few_columns(x, ranks):
+    if _is_for_portable(x, ranks):
         return portable.select(x, index, ptr, order, ranks)
     out = x.new_empty(ptr.shape[0] - 1, ranks.shape[1], x.shape[1])
     _launch(x, ptr, order, ranks, out, None)
@@ -38,7 +38,7 @@ def midpoint(
     x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, ranks: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the means [B, F] of the order statistics with two ranks [B, 2], and the statistics [B, 2, F]."""
-    if _has_few_columns(x, ranks):
+    if _is_for_portable(x, ranks):
         return portable.midpoint(x, index, ptr, order, ranks)
     out = x.new_empty(ptr.shape[0] - 1, 2, x.shape[1])
     means = torch.empty_like(out[:, 0])
@@ -46,8 +46,10 @@ def midpoint(
     return means, out
 
 
-def _has_few_columns(x: Tensor, ranks: Tensor) -> bool:
-    return x.shape[0] > LONG and ranks.shape[0] * x.shape[1] < COLUMNS * ranks.shape[1]
+def _is_for_portable(x: Tensor, ranks: Tensor) -> bool:
+    """Return whether columns are too few for so many nodes, or too long to be counted in 32 bits."""
+    nodes, columns = x.shape[0], ranks.shape[0] * x.shape[1]
+    return nodes >= 2**31 or (nodes > LONG and columns < COLUMNS * ranks.shape[1])
 
 
 def _launch(

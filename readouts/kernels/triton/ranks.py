@@ -31,13 +31,15 @@ def keys_at(
     MANTISSA: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Return the keys of ROWS rows of every column, that of infinity beyond its last row."""
-    rows = (start + tl.arange(0, ROWS)).to(tl.int64)[:, None]
-    inside = rows < count[None, :]
+    rows = tl.arange(0, ROWS)[:, None]
+    inside = tl.reshape(rows < (count - start)[None, :], [ROWS * count.shape[0]])
+    begin, rows = first + start, rows.to(tl.int64)
     if ORDERED:
-        places = tl.load(order + (first[None, :] + rows), inside, 0) * features + feature[None, :]
+        nodes = tl.load(order + tl.reshape(begin[None, :] + rows, inside.shape), inside, 0)
+        places = nodes * features + tl.reshape(feature[None, :] + rows * 0, inside.shape)
     else:
-        places = (first * features + feature)[None, :] + rows * features
-    bits = tl.load(x + places, inside, 2 ** (BITS - 1) - (1 << MANTISSA))
+        places = tl.reshape((begin * features + feature)[None, :] + rows * features, inside.shape)
+    bits = tl.reshape(tl.load(x + places, inside, 2 ** (BITS - 1) - (1 << MANTISSA)), [ROWS, count.shape[0]])
     return flipped(bits.to(tl.int64 if BITS == 64 else tl.int32), BITS)
 
 
@@ -51,7 +53,8 @@ def is_nan(least, greatest, MANTISSA: tl.constexpr, BITS: tl.constexpr):
 @triton.jit
 def rank_at(ranks, graph, k, number_of_ranks, count):
     """Load rank k of every column, clamped to the rows that it has."""
-    return tl.maximum(tl.minimum(tl.load(ranks + graph * number_of_ranks + k), count - 1), 0)
+    rank = tl.load(ranks + graph * number_of_ranks + k)
+    return tl.maximum(tl.minimum(rank, count - 1), 0).to(tl.int32)
 
 
 @triton.jit
@@ -66,11 +69,10 @@ def store(
     NAN: tl.constexpr = 2 ** (BITS - 1) - (1 << (MANTISSA - 1))
     bits = tl.where(count == 0, 0, tl.where(nan, NAN, flipped(key, BITS))).to(out.dtype.element_ty)
     tl.store(out + (graph * number_of_ranks + k) * features + feature, bits)
-    if MEANS:
-        if k == 1:
-            a, b = number(widened(before, MANTISSA), MANTISSA), number(widened(bits, MANTISSA), MANTISSA)
-            mean = tl.where(is_finite(a + b), (a + b) * 0.5, a * 0.5 + b * 0.5)
-            tl.store(means + graph * features + feature, narrow(mean, MANTISSA).to(bits.dtype))
+    if MEANS and k == 1:
+        a, b = number(widened(before, MANTISSA), MANTISSA), number(widened(bits, MANTISSA), MANTISSA)
+        mean = tl.where(is_finite(a + b), (a + b) * 0.5, a * 0.5 + b * 0.5)
+        tl.store(means + graph * features + feature, narrow(mean, MANTISSA).to(bits.dtype))
     return bits
 
 
@@ -105,7 +107,7 @@ def sort(
     nan = is_nan(least, greatest, MANTISSA, BITS)
     bits = tl.zeros(graph.shape, out.dtype.element_ty)
     for k in range(number_of_ranks):
-        rank = rank_at(ranks, graph, k, number_of_ranks, count).to(tl.int32)
+        rank = rank_at(ranks, graph, k, number_of_ranks, count)
         key = tl.sum(tl.where(rows == rank[None, :], keys, 0), 0)
         bits = store(
             out, means, k, graph, feature, features, number_of_ranks, count, key, nan, bits,
@@ -122,7 +124,7 @@ def count_below(
     MANTISSA: tl.constexpr, BITS: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Return how many keys of every column are below low + step, low + 2 step and low + 3 step."""
-    one = tl.zeros(count.shape, tl.int64)
+    one = tl.zeros(count.shape, tl.int32)
     two, three = one, one
     for start in range(0, most, TILE):
         keys = keys_at(x, order, start, first, count, feature, features, MANTISSA, BITS, TILE, ORDERED)
@@ -142,16 +144,15 @@ def search(
     A read over the rows finds two bits of the statistic; the search ends when all are known, or earlier.
     """
     low = tl.full(count.shape, -(2 ** (BITS - 1)), tl.int64 if BITS == 64 else tl.int32)
-    below = tl.zeros(count.shape, tl.int64)
+    below = tl.zeros(count.shape, tl.int32)
     step = tl.full([], 2 ** (BITS - 2), low.dtype)
     while (step > 0) & (tl.max((below != rank).to(tl.int32), 0) != 0):
         one, two, three = count_below(
             x, order, most, first, count, feature, features, low, step, MANTISSA, BITS, ORDERED
         )
-        low += step * ((one <= rank).to(low.dtype) + (two <= rank).to(low.dtype) + (three <= rank).to(low.dtype))
-        below = tl.where(one <= rank, one, below)
-        below = tl.where(two <= rank, two, below)
-        below = tl.where(three <= rank, three, below)
+        digit = (one <= rank).to(tl.int32) + (two <= rank).to(tl.int32) + (three <= rank).to(tl.int32)
+        low += digit.to(low.dtype) * step
+        below = tl.where(digit == 3, three, tl.where(digit == 2, two, tl.where(digit == 1, one, below)))
         step = step >> 2
     return low
 
@@ -161,18 +162,18 @@ def read_from(
     x, order, most, first, count, feature, features, low,
     MANTISSA: tl.constexpr, BITS: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
-    """Return the least key from `low` on, how many keys are below it, and the least and greatest of all."""
+    """Return the least key from `low` on, how many keys are below `low`, and whether there is a NaN."""
     GREATEST: tl.constexpr = 2 ** (BITS - 1) - 1
     least = tl.full(count.shape, GREATEST, low.dtype)
     found, greatest = least, ~least
-    below = tl.zeros(count.shape, tl.int64)
+    below = tl.zeros(count.shape, tl.int32)
     for start in range(0, most, TILE):
         keys = keys_at(x, order, start, first, count, feature, features, MANTISSA, BITS, TILE, ORDERED)
         is_below = keys < low[None, :]
         least, greatest = tl.minimum(least, tl.min(keys, 0)), tl.maximum(greatest, tl.max(keys, 0))
         found = tl.minimum(found, tl.min(tl.where(is_below, GREATEST, keys), 0))
         below += tl.sum(is_below.to(tl.int32), 0)
-    return found, below, least, greatest
+    return found, below, is_nan(least, greatest, MANTISSA, BITS)
 
 
 @triton.jit
@@ -192,12 +193,12 @@ def search_columns(
         rank = rank_at(ranks, graph, k, number_of_ranks, count)
         if tl.max(((rank < start) | (rank > stop)).to(tl.int32), 0) != 0:
             low = search(x, order, most, first, count, feature, features, rank, MANTISSA, BITS, ORDERED)
-            key, _, least, greatest = read_from(
+            key, stop, nan = read_from(
                 x, order, most, first, count, feature, features, low, MANTISSA, BITS, ORDERED
             )
-            nan, start, stop, after = is_nan(least, greatest, MANTISSA, BITS), rank, rank + 1, key
+            start, stop, after = rank, rank + 1, key
             if k + 1 < number_of_ranks:
-                after, stop, _, _ = read_from(
+                after, stop, nan = read_from(
                     x, order, most, first, count, feature, features, key + 1, MANTISSA, BITS, ORDERED
                 )
         bits = store(
@@ -220,7 +221,7 @@ def select(
     column = tl.minimum(column, size.to(tl.int64) * features - 1)
     graph, feature = column // features, column % features
     first, last = offsets_of(ptr, graph, nodes)
-    count = last - first
+    count = (last - first).to(tl.int32)
     most = tl.max(count, 0)
     if most <= 16:
         sort(
@@ -239,6 +240,6 @@ def select(
         )  # fmt: skip
     else:
         search_columns(
-            x, order, ranks, out, means, graph, feature, features, number_of_ranks, first, count, most,
-            MANTISSA, BITS, ORDERED, MEANS,
+            x, order, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
+            most, MANTISSA, BITS, ORDERED, MEANS,
         )  # fmt: skip

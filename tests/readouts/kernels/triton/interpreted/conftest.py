@@ -15,6 +15,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
         "limbs_of_pieces",
         "round_limbs",
         "backward",
+        "select",
     }
     _prepared = set()
 
