@@ -25,9 +25,10 @@ from torch import Tensor
 import readouts.kernels.triton as kernels
 from readouts import ops
 from readouts.kernels.triton import elementary
+from readouts.kernels.triton import order as order_statistics
 
 BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
-TRIPLE, FIVE = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "std")
+TRIPLE, FIVE, MEDIAN = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "std"), ("median",)
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 COLUMNS = (
     "launch",
@@ -63,6 +64,11 @@ class Case:
         return f"{self.graphs}x{self.nodes}x{self.features}{order}, {'+'.join(self.names)}, {dtype}"
 
     @property
+    def directions(self) -> tuple[str, ...]:
+        """What is counted; the gradient of a median is that of an extreme."""
+        return ("forward",) if self.names == MEDIAN else ("forward", "backward")
+
+    @property
     def numbers(self) -> int:
         """Entries of x."""
         return self.graphs * self.nodes * self.features
@@ -86,6 +92,8 @@ CASES = (
     Case(4096, 30, 256, 256, dtype=torch.float16),
     Case(4096, 30, 256, 256, dtype=torch.float64),
     Case(4096, 30, 256, 256, FIVE),
+    Case(4096, 30, 256, 256, MEDIAN),
+    Case(4096, 300, 64, 64, MEDIAN),
 )
 
 
@@ -111,10 +119,14 @@ class Counted:
 
 
 def count(case: Case) -> dict[str, list[Counted]]:
-    """The launches of forward and backward."""
+    """The launches of each direction."""
     x, index, ptr, order = case.make()
-    found: dict[str, list[Counted]] = {"forward": [], "backward": []}
+    found: dict[str, list[Counted]] = {direction: [] for direction in case.directions}
     with emulated(functools.partial(observe, found["forward"], x.numel())):
+        if case.names == MEDIAN:
+            middle = torch.tensor([(case.nodes - 1) // 2, case.nodes // 2])
+            order_statistics.midpoint(x, index, ptr, order, middle.expand(case.run, 2))
+            return found
         out = elementary.reduce(x, index, ptr, order, case.names)
     with emulated(functools.partial(observe, found["backward"], x.numel())):
         elementary.reduce_backward(torch.ones_like(out), x, out, index, ptr, order, case.names)

@@ -14,7 +14,7 @@ import triton.language as tl
 from readouts.kernels.triton.numbers import is_finite, narrow, number, widened
 from readouts.kernels.triton.rows import offsets_of
 
-TILE = tl.constexpr(16)  # rows of a column that are read at once to compare keys
+TILE = tl.constexpr(32)  # rows of a column that are read at once to compare keys
 
 # ------------------------------------------------------------------------------------- keys, ranks, results
 
@@ -54,7 +54,7 @@ def is_nan(least, greatest, MANTISSA: tl.constexpr, BITS: tl.constexpr):
 def rank_at(ranks, graph, k, number_of_ranks, count):
     """Load rank k of every column, clamped to the rows that it has."""
     rank = tl.load(ranks + graph * number_of_ranks + k)
-    return tl.maximum(tl.minimum(rank, count - 1), 0).to(tl.int32)
+    return tl.where(rank < 0, 0, tl.where(rank < count, rank.to(tl.int32), tl.maximum(count - 1, 0)))
 
 
 @triton.jit
