@@ -65,11 +65,16 @@ def test_bits_of_the_portable_kernel(dtype, sort, reverse):
 
 @pytest.mark.parametrize("ptr", WRONG, ids=str)
 def test_nothing_outside_of_tensors_is_touched(ptr):
-    """An access outside of all tensors is a fault of the emulator; a graph with wrong offsets is empty."""
+    """An access outside of all tensors is a fault of the emulator; a graph with wrong offsets is empty.
+
+    Where `order` names no row of x, another row is read.
+    """
     x, ptr, ranks = torch.rand(60, 70) + 1, torch.tensor(ptr), torch.tensor([[2**50, -(2**50), 7]] * 2)
     sound = (ptr[:-1] >= 0) & (ptr[:-1] <= ptr[1:]) & (ptr[1:] <= 60)
     before = x.clone(), ptr.clone(), ranks.clone()
-    for order in (None, torch.randperm(60)):
+    outside = torch.randperm(60)
+    outside[::9] = torch.tensor([-1, 60, 2**40, -(2**62), 61, 2**57, 2**63 - 1])
+    for order in (None, torch.randperm(60), outside):
         with emulated() as driver:
             out = gpu.select(x, ptr, ptr, order, ranks)
         assert len(driver.launches) == 1

@@ -5,13 +5,15 @@ graph has at most 64 nodes (32 in float64), its thread reads the column once, an
 more nodes the statistic is searched: a read over the column counts the numbers below three others, which
 finds two bits. The median's two middle values need one search.
 
+The kernel is compiled once for a dtype, for medians and for other statistics, with `order` and without it,
+whatever the sizes are. This must not happen while a CUDA graph is captured.
+
 Few columns in a batch with many nodes would occupy few threads, for a long time. Then `portable` sorts: this
 is decided by the sizes of tensors, so that nothing waits for the device. It also computes trimmed means.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from readouts.kernels.portable import order as portable
@@ -41,7 +43,7 @@ def midpoint(
     if _is_for_portable(x, ranks):
         return portable.midpoint(x, index, ptr, order, ranks)
     out = x.new_empty(ptr.shape[0] - 1, 2, x.shape[1])
-    means = torch.empty_like(out[:, 0])
+    means = x.new_empty(ptr.shape[0] - 1, x.shape[1])
     _launch(x, ptr, order, ranks, out, means)
     return means, out
 
@@ -65,7 +67,7 @@ def _launch(
         kernels.select,
         -(-size * features // WIDTH),
         bits_of(x),
-        ptr if order is None else order.contiguous(),
+        ptr if order is None else order.expand(nodes).contiguous(),
         ptr,
         ranks,
         results,

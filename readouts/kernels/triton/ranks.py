@@ -14,7 +14,7 @@ import triton.language as tl
 from readouts.kernels.triton.numbers import is_finite, narrow, number, widened
 from readouts.kernels.triton.rows import offsets_of
 
-TILE = tl.constexpr(32)  # rows of a column that are read at once to compare keys
+TILE = tl.constexpr(32)  # rows that a search reads at once
 
 # ------------------------------------------------------------------------------------- keys, ranks, results
 
@@ -27,16 +27,21 @@ def flipped(bits, BITS: tl.constexpr):
 
 @triton.jit
 def keys_at(
-    x, order, start, first, count, feature, features,
+    x, order, nodes, start, first, count, feature, features,
     MANTISSA: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
-    """Return the keys of ROWS rows of every column, that of infinity beyond its last row."""
+    """Return the keys of ROWS rows of every column, that of infinity beyond its last row.
+
+    The tile is loaded as a vector, so that in any version of Triton a thread loads what it has to keep. Where
+    `order` names no row of x, another row is read.
+    """
     rows = tl.arange(0, ROWS)[:, None]
     inside = tl.reshape(rows < (count - start)[None, :], [ROWS * count.shape[0]])
     begin, rows = first + start, rows.to(tl.int64)
     if ORDERED:
-        nodes = tl.load(order + tl.reshape(begin[None, :] + rows, inside.shape), inside, 0)
-        places = nodes * features + tl.reshape(feature[None, :] + rows * 0, inside.shape)
+        node = tl.load(order + tl.reshape(begin[None, :] + rows, inside.shape), inside, 0).to(tl.uint32)
+        node = tl.minimum(node, (nodes - 1).to(tl.uint32)).to(tl.int64)
+        places = node * features + tl.reshape(feature[None, :] + rows * 0, inside.shape)
     else:
         places = tl.reshape((begin * features + feature)[None, :] + rows * features, inside.shape)
     bits = tl.reshape(tl.load(x + places, inside, 2 ** (BITS - 1) - (1 << MANTISSA)), [ROWS, count.shape[0]])
@@ -92,13 +97,13 @@ def swapped(keys, LENGTH: tl.constexpr, STEP: tl.constexpr):
 
 @triton.jit
 def sort(
-    x, order, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
+    x, order, nodes, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
     MANTISSA: tl.constexpr, BITS: tl.constexpr, LEVELS: tl.constexpr, ORDERED: tl.constexpr,
     MEANS: tl.constexpr,
 ):  # fmt: skip
     """Store the statistics of columns of at most 2**LEVELS rows, sorted in registers (bitonic sort)."""
     ROWS: tl.constexpr = 1 << LEVELS
-    keys = keys_at(x, order, 0, first, count, feature, features, MANTISSA, BITS, ROWS, ORDERED)
+    keys = keys_at(x, order, nodes, 0, first, count, feature, features, MANTISSA, BITS, ROWS, ORDERED)
     for level in tl.static_range(LEVELS):
         for step in tl.static_range(level + 1):
             keys = swapped(keys, 2 << level, 1 << (level - step))
@@ -120,14 +125,14 @@ def sort(
 
 @triton.jit
 def count_below(
-    x, order, most, first, count, feature, features, low, step,
+    x, order, nodes, most, first, count, feature, features, low, step,
     MANTISSA: tl.constexpr, BITS: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Return how many keys of every column are below low + step, low + 2 step and low + 3 step."""
     one = tl.zeros(count.shape, tl.int32)
     two, three = one, one
     for start in range(0, most, TILE):
-        keys = keys_at(x, order, start, first, count, feature, features, MANTISSA, BITS, TILE, ORDERED)
+        keys = keys_at(x, order, nodes, start, first, count, feature, features, MANTISSA, BITS, TILE, ORDERED)
         one += tl.sum((keys < (low + step)[None, :]).to(tl.int32), 0)
         two += tl.sum((keys < (low + 2 * step)[None, :]).to(tl.int32), 0)
         three += tl.sum((keys < (low + 3 * step)[None, :]).to(tl.int32), 0)
@@ -136,7 +141,7 @@ def count_below(
 
 @triton.jit
 def search(
-    x, order, most, first, count, feature, features, rank,
+    x, order, nodes, most, first, count, feature, features, rank,
     MANTISSA: tl.constexpr, BITS: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Return a key `low` of every column: the statistic of this rank is its least key from `low` on.
@@ -148,7 +153,7 @@ def search(
     step = tl.full([], 2 ** (BITS - 2), low.dtype)
     while (step > 0) & (tl.max((below != rank).to(tl.int32), 0) != 0):
         one, two, three = count_below(
-            x, order, most, first, count, feature, features, low, step, MANTISSA, BITS, ORDERED
+            x, order, nodes, most, first, count, feature, features, low, step, MANTISSA, BITS, ORDERED
         )
         digit = (one <= rank).to(tl.int32) + (two <= rank).to(tl.int32) + (three <= rank).to(tl.int32)
         low += digit.to(low.dtype) * step
@@ -159,7 +164,7 @@ def search(
 
 @triton.jit
 def read_from(
-    x, order, most, first, count, feature, features, low,
+    x, order, nodes, most, first, count, feature, features, low,
     MANTISSA: tl.constexpr, BITS: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     """Return the least key from `low` on, how many keys are below `low`, and whether there is a NaN."""
@@ -168,7 +173,7 @@ def read_from(
     found, greatest = least, ~least
     below = tl.zeros(count.shape, tl.int32)
     for start in range(0, most, TILE):
-        keys = keys_at(x, order, start, first, count, feature, features, MANTISSA, BITS, TILE, ORDERED)
+        keys = keys_at(x, order, nodes, start, first, count, feature, features, MANTISSA, BITS, TILE, ORDERED)
         is_below = keys < low[None, :]
         least, greatest = tl.minimum(least, tl.min(keys, 0)), tl.maximum(greatest, tl.max(keys, 0))
         found = tl.minimum(found, tl.min(tl.where(is_below, GREATEST, keys), 0))
@@ -178,7 +183,7 @@ def read_from(
 
 @triton.jit
 def search_columns(
-    x, order, ranks, out, means, graph, feature, features, number_of_ranks, first, count, most,
+    x, order, nodes, ranks, out, means, graph, feature, features, number_of_ranks, first, count, most,
     MANTISSA: tl.constexpr, BITS: tl.constexpr, ORDERED: tl.constexpr, MEANS: tl.constexpr,
 ):  # fmt: skip
     """Store the statistics of columns of any number of rows.
@@ -192,14 +197,16 @@ def search_columns(
     for k in range(number_of_ranks):
         rank = rank_at(ranks, graph, k, number_of_ranks, count)
         if tl.max(((rank < start) | (rank > stop)).to(tl.int32), 0) != 0:
-            low = search(x, order, most, first, count, feature, features, rank, MANTISSA, BITS, ORDERED)
+            low = search(
+                x, order, nodes, most, first, count, feature, features, rank, MANTISSA, BITS, ORDERED
+            )
             key, stop, nan = read_from(
-                x, order, most, first, count, feature, features, low, MANTISSA, BITS, ORDERED
+                x, order, nodes, most, first, count, feature, features, low, MANTISSA, BITS, ORDERED
             )
             start, stop, after = rank, rank + 1, key
             if k + 1 < number_of_ranks:
                 after, stop, nan = read_from(
-                    x, order, most, first, count, feature, features, key + 1, MANTISSA, BITS, ORDERED
+                    x, order, nodes, most, first, count, feature, features, key + 1, MANTISSA, BITS, ORDERED
                 )
         bits = store(
             out, means, k, graph, feature, features, number_of_ranks, count,
@@ -225,21 +232,21 @@ def select(
     most = tl.max(count, 0)
     if most <= 16:
         sort(
-            x, order, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
+            x, order, nodes, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
             MANTISSA, BITS, 4, ORDERED, MEANS,
         )  # fmt: skip
     elif most <= 32:
         sort(
-            x, order, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
+            x, order, nodes, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
             MANTISSA, BITS, 5, ORDERED, MEANS,
         )  # fmt: skip
-    elif most <= (32 if BITS == 64 else 64):
+    elif BITS < 64 and most <= 64:
         sort(
-            x, order, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
+            x, order, nodes, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
             MANTISSA, BITS, 6, ORDERED, MEANS,
         )  # fmt: skip
     else:
         search_columns(
-            x, order, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
+            x, order, nodes, ranks, out, means, graph, feature, features, number_of_ranks, first, count,
             most, MANTISSA, BITS, ORDERED, MEANS,
         )  # fmt: skip

@@ -73,7 +73,7 @@ def test_bits_of_the_portable_kernel(sizes, features, dtype):
     count = torch.tensor(SIZES[sizes])
     index = torch.arange(len(count)).repeat_interleave(count)
     ptr = torch.nn.functional.pad(count.cumsum(0), (1, 0))
-    ranks = torch.tensor([60, 60, 61, -3, 2**40]).expand(len(count), -1)
+    ranks = torch.tensor([59, 59, 60, 61, 62, -3, 2**40]).expand(len(count), -1)
     assert_agrees(make_features(len(index), features, dtype), index, ptr, ranks)
 
 
@@ -82,6 +82,19 @@ def test_graphs_of_5000_nodes_in_bf16():
     ptr, index = torch.tensor([0, 5000, 9999]), torch.arange(9999) // 5000
     x = make_features(9999, 3, torch.bfloat16)
     assert_agrees(x, index, ptr, torch.tensor([[17, 4000], [9999, 2400]]))
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="compiled kernels do not see another function")
+@pytest.mark.parametrize(
+    ("ranks", "searches"), [([30, 31], 1), ([31, 30], 2), ([3, 3, 4, 3], 1), ([3, 5], 2)]
+)
+def test_neighbouring_ranks_need_one_search(ranks, searches, monkeypatch):
+    calls, search = [], kernels.search
+    monkeypatch.setattr(kernels, "search", lambda *arguments: calls.append(1) or search(*arguments))
+    x, index, ptr = torch.randn(70, 2), torch.zeros(70, dtype=torch.int64), torch.tensor([0, 70])
+    given = x, index, ptr, None, torch.tensor([ranks])
+    assert_same_bits(gpu.select(*given), portable.select(*given))
+    assert len(calls) == searches
 
 
 @settings(max_examples=10 if INTERPRETED else 200, phases=[Phase.reuse, Phase.generate])
@@ -117,10 +130,12 @@ def test_graphs_with_wrong_offsets_are_empty(ptr):
     assert ((gpu.select(x, None, ptr, None, ranks) > 0).all(2).all(1) == sound).all()
 
 
-def test_ranks_of_too_few_graphs_are_refused():
+def test_ranks_of_too_few_graphs_or_an_order_of_too_few_nodes_are_refused():
     x, ptr = torch.randn(6, 2, device=DEVICE), torch.tensor([0, 1, 3, 6], device=DEVICE)
-    with pytest.raises(RuntimeError):
-        gpu.select(x, None, ptr, None, torch.zeros(2, 1, dtype=torch.int64, device=DEVICE))
+    for order, ranks in ((None, torch.zeros(2, 1)), (torch.arange(5), torch.zeros(3, 1))):
+        given = order if order is None else order.to(DEVICE)
+        with pytest.raises(RuntimeError):
+            gpu.select(x, None, ptr, given, ranks.long().to(DEVICE))
 
 
 def test_few_columns_of_many_nodes_are_sorted_by_the_portable_kernel(monkeypatch):
