@@ -24,8 +24,9 @@ from readouts.kernels.native import superaccumulator as native_superaccumulator
 from readouts.kernels.native import weighted as native_weighted
 from readouts.kernels.onnx import refusal
 from readouts.kernels.portable import elementary, grouping, order, superaccumulator, weighted
-from readouts.kernels.triton import elementary as triton
+from readouts.kernels.triton import elementary as triton_elementary
 from readouts.kernels.triton import grouping as triton_grouping
+from readouts.kernels.triton import order as triton_order
 
 Family = Literal["grouping", "elementary", "order", "weighted", "superaccumulator"]
 Derivative = Callable[..., tuple[Tensor | None, ...]]
@@ -270,9 +271,11 @@ def _kernels(device: str, family: Family) -> tuple[Any, ...]:
         case "cpu", _:
             return native, portable
         case "cuda", "elementary":
-            return triton, portable
+            return triton_elementary, portable
         case "cuda", "grouping":
             return triton_grouping, portable
+        case "cuda", "order":
+            return triton_order, portable
         case _:
             return (portable,)
 

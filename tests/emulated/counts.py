@@ -26,9 +26,12 @@ from torch import Tensor
 import readouts.kernels.triton as kernels
 from readouts import ops
 from readouts.kernels.triton import elementary, grouping
+from readouts.kernels.triton import order as order_statistics
+from readouts.reductions import needs_x
 
 BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
-TRIPLE, FIVE = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "std")
+TRIPLE, FIVE, MEDIAN = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "std"), ("median",)
+TRAINING = "forward in training"  # keeps more
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 COLUMNS = (
     "launch",
@@ -64,6 +67,13 @@ class Case:
         return f"{self.graphs}x{self.nodes}x{self.features}{order}, {'+'.join(self.names)}, {dtype}"
 
     @property
+    def directions(self) -> tuple[str, ...]:
+        """What is counted; the gradient of a median is that of an extreme."""
+        if self.names == MEDIAN:
+            return ("forward",)
+        return "grouping", "forward", *((TRAINING,) if needs_x(self.names) else ()), "backward"
+
+    @property
     def numbers(self) -> int:
         """Entries of x."""
         return self.graphs * self.nodes * self.features
@@ -87,6 +97,8 @@ CASES = (
     Case(4096, 30, 256, 256, dtype=torch.float16),
     Case(4096, 30, 256, 256, dtype=torch.float64),
     Case(4096, 30, 256, 256, FIVE),
+    Case(4096, 30, 256, 256, MEDIAN),
+    Case(4096, 300, 64, 64, MEDIAN),
 )
 
 
@@ -112,29 +124,29 @@ class Counted:
 
 
 def count(case: Case) -> dict[str, list[Counted]]:
-    """The launches of grouping, forward, forward in training where that keeps more, and backward."""
+    """The launches of each direction."""
     groups = *case.make(), case.names
     x, *batch = groups
-    found: dict[str, list[Counted]] = {
-        "grouping": [],
-        "forward": [],
-        "forward in training": [],
-        "backward": [],
-    }
+    found: dict[str, list[Counted]] = {direction: [] for direction in case.directions}
 
     def watch(direction: str) -> contextlib.AbstractContextManager[object]:
         return emulated(functools.partial(observe, found[direction], x.numel()))
 
+    if case.names == MEDIAN:
+        middle = torch.tensor([(case.nodes - 1) // 2, case.nodes // 2])
+        with watch("forward"):
+            order_statistics.midpoint(x, *batch[:-1], middle.expand(case.run, 2))
+        return found
     with watch("grouping"):
         grouping.group(batch[0], case.run)
     with watch("forward"):
         out, kept = elementary.reduce(*groups), None
-    if elementary.kept_blocks(case.names):
-        with watch("forward in training"):
+    if TRAINING in found:
+        with watch(TRAINING):
             out, kept = elementary.reduce_keeping(*groups)
     with watch("backward"):
         elementary.reduce_backward(torch.ones_like(out), x, out, *batch, kept)
-    return {direction: launches for direction, launches in found.items() if launches}
+    return found
 
 
 def observe(found: list[Counted], numbers: int, launch: Launch) -> None:

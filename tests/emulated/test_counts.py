@@ -40,10 +40,8 @@ def test_the_page_has_the_tables_of_the_command():
     assert counts.rewrite(counts.rewrite(page, "a"), "b") == counts.rewrite(page, "b")
     for columns in (counts.COLUMNS, counts.TIMES):
         assert f"| {' | '.join(columns)} |" in page
-    for case in counts.CASES:
-        for direction in ("grouping", "forward", "backward"):
-            found = page.count(f"| *{case.name}, {direction}* |"), page.count(f"| {case.name}, {direction} |")
-            assert found == (1, 1)
+    for name in (f"{case.name}, {direction}" for case in counts.CASES for direction in case.directions):
+        assert page.count(f"| *{name}* |") == page.count(f"| {name} |") == 1
 
 
 def test_costs():

@@ -8,6 +8,7 @@ pytest.importorskip("triton", reason="needs Triton")
 from emulated.driver import specialisations
 
 from readouts.kernels.triton import elementary as gpu
+from readouts.kernels.triton import order as order_statistics
 
 TRIPLE, ALL = ("sum", "mean", "max"), ("sum", "mean", "max", "min", "var", "std")
 GRAPHS, BATCHES = 128, 12
@@ -48,3 +49,13 @@ def test_other_numbers_of_features_are_compiled_for():
         first = len(found)
         train_on(18, TRIPLE, 3)
         assert len(found) > first
+
+
+def test_order_statistics_are_compiled_once_for_a_dtype():
+    """For any sizes, numbers of features and of ranks."""
+    with specialisations() as found:
+        for nodes, features, ranks in ((30, 17, 2), (30, 1, 1), (64, 256, 16), (5000, 3, 5)):
+            ptr = torch.arange(GRAPHS + 1) * (nodes // GRAPHS)
+            x = torch.randn(nodes, features)
+            order_statistics.select(x, ptr, ptr, None, torch.zeros(GRAPHS, ranks, dtype=torch.int64))
+    assert len(found) == 1

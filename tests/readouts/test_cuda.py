@@ -9,7 +9,7 @@ from bits import assert_same_bits
 from torch.nn import Linear, Sequential, Sigmoid
 
 import readouts
-from readouts import Accumulator, Segments, distributed, nn, readout
+from readouts import Accumulator, Segments, distributed, nn, ops, readout
 from readouts.functional.order import INTERPOLATIONS
 from readouts.reductions import ELEMENTARY
 
@@ -108,6 +108,7 @@ def test_special_numbers(x, batch):
     x[1::70, 1] = -torch.inf
     x[2::900] = torch.nan
     assert_same_on_both(lambda x, batch: readout(x, batch, ELEMENTARY, size=B), x, batch)
+    assert_same_on_both(lambda x, batch: readouts.median(x, batch, size=B), x, batch)
 
 
 def test_groups(batch):
@@ -172,6 +173,22 @@ def test_quantiles(interpolation, x, batch):
 def test_other_order_statistics(x, batch):
     assert_same_on_both(lambda x, batch: readouts.median(x, batch, size=B), x, batch)
     assert_same_on_both(lambda x, batch: readouts.trimmed_mean(x, batch, 0.2, size=B), x, batch)
+
+
+@pytest.mark.parametrize(
+    ("graphs", "nodes", "features"), [(64, 12, 70), (40, 30, 64), (300, 60, 33), (3, 20_000, 2)]
+)
+def test_medians_of_graphs_of_similar_sizes(graphs, nodes, features, dtype):
+    index = torch.randint(0, graphs, (graphs * nodes,))
+    x = torch.randn(len(index), features).to(dtype).relu()
+    assert_same_on_both(lambda x, batch: readouts.median(x, batch, size=graphs), x, index)
+
+
+@pytest.mark.parametrize("number", [1, 3, 40])
+def test_ranks_in_any_order_and_out_of_range(number, x, batch):
+    ranks = torch.randint(-9, 7000, (B, number))
+    call = lambda x, batch, ranks: ops.select(x, batch, *ops.group(batch, B), ranks)  # noqa: E731
+    assert_same_on_both(call, x, batch, ranks)
 
 
 def test_weighted_means(x, batch):

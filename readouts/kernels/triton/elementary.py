@@ -55,7 +55,7 @@ BLOCK = 128  # features of a program, at most, four a thread; half as many in fl
 REGISTERS = 104  # of a thread of the fast kernel; it needs no more
 PARTS, COLUMNS = 64, 4  # pieces merged at once, and features of a program that merges
 MERGES, GROUP = 1024, 128  # about the number of programs that merge, and the most chunks of one of them
-_MANTISSA = {torch.float64: 52, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
+MANTISSA = {torch.float64: 52, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
 _started: set[tuple[Any, ...]] = set()
 _ONLY_SQUARES: dict[str, Any] = {"SUMS": False, "MAXIMA": False, "MINIMA": False}
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -65,7 +65,7 @@ NAMES = frozenset(("sum", "mean", "max", "min", "var", "std"))
 
 def supports(dtype: torch.dtype) -> bool:
     """Return whether this module computes readouts of this dtype; requires Triton."""
-    return dtype in _MANTISSA and has_triton()
+    return dtype in MANTISSA and has_triton()
 
 
 @functools.cache
@@ -108,7 +108,7 @@ def _reduce(
     sums, squares = tracks_sums(names), tracks_squares(names)
     flags = {"SUMS": sums, "MAXIMA": "max" in names, "MINIMA": "min" in names}
     batch = _Batch(x, ptr, order, names, f"forward {blocks}")
-    inputs = _bits(x), batch.order, batch.ptr, _bits(out), kept
+    inputs = bits_of(x), batch.order, batch.ptr, bits_of(out), kept
     batch.forward(*inputs, **flags, SQUARES=squares)
     if batch.merges:
         batch.merge(*inputs, write=True, **flags, SQUARES=False)
@@ -139,14 +139,14 @@ def reduce_backward(
     if result.numel() == 0:
         return result
     batch = _Batch(result, ptr, order, names, f"backward {kept is None}")
-    slopes = _bits(grad)
-    rows, results = (slopes if tensor is None else _bits(tensor) for tensor in (x, out))
+    slopes = bits_of(grad)
+    rows, results = (slopes if tensor is None else bits_of(tensor) for tensor in (x, out))
     flags = {"SUMS": tracks_squares(names), "MAXIMA": "max" in names, "MINIMA": "min" in names}
     if kept is None:
         kept = grad.new_empty(batch.size, kept_blocks(names), batch.features, dtype=torch.int64)
         if any(flags.values()):
             batch.keep(rows, batch.order, batch.ptr, results, kept, **flags, SQUARES="std" in names)
-    batch.backward(slopes, rows, results, kept, _bits(result), **flags, SQUARES="std" in names)
+    batch.backward(slopes, rows, results, kept, bits_of(result), **flags, SQUARES="std" in names)
     return result
 
 
@@ -185,7 +185,7 @@ class _Batch:
         self.centres = x.new_empty(self.chunks, self.features, dtype=torch.float64)
         self.codes = {"CODES": _codes(names), "BLOCKS": len(names)}
         self.find = {"MAX_BLOCK": _find("max", names), "MIN_BLOCK": _find("min", names)}
-        self.common = {"MANTISSA": _MANTISSA[x.dtype], "enable_fp_fusion": False}
+        self.common = {"MANTISSA": MANTISSA[x.dtype], "enable_fp_fusion": False}
         self.rows = {name: layout.pop(name) for name in ("ROWS", "POWER")}
         self.tiles = layout | {"ORDERED": order is not None, "num_warps": 1}
         self.sizes = self.nodes, self.size, self.features, self.shift
@@ -272,9 +272,13 @@ class _Batch:
         self._start(loops.backward, programs, *tensors, *self.sizes, **options)
 
     def _start(self, kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
-        cuda = self.x.device.type == "cuda"
-        with torch.cuda.device(self.x.device) if cuda else contextlib.nullcontext():
-            kernel[(programs,)](*arguments, **self.common, **options)
+        launch(self.x.device, kernel, programs, *arguments, **self.common, **options)
+
+
+def launch(device: torch.device, kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
+    """Start the programs of a kernel on a device; the CPU is that of an interpreter or emulator."""
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        kernel[(programs,)](*arguments, **options)
 
 
 def _layout(dtype: torch.dtype, features: int) -> dict[str, Any]:
@@ -302,7 +306,7 @@ def _find(name: str, names: Sequence[str]) -> int:
     return names.index(name) if name in names else -1
 
 
-def _bits(x: Tensor) -> Tensor:
+def bits_of(x: Tensor) -> Tensor:
     """View the bits of floats as integers."""
     return x.detach().contiguous().resolve_neg().view(_BITS[x.element_size()])
 

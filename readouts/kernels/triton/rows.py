@@ -138,11 +138,10 @@ def tied(values, winner):
 
 
 @triton.jit
-def flipped(bits):
-    """Return the key of these bits, an integer in the order of the numbers; also inverts itself."""
-    SIGN: tl.constexpr = 63 if bits.dtype == tl.int64 else 31
-    MAGNITUDE: tl.constexpr = MAGNITUDE_64 if bits.dtype == tl.int64 else MAGNITUDE_32
-    return bits ^ ((bits >> SIGN) & MAGNITUDE)
+def flipped(bits, BITS: tl.constexpr):
+    """Return the key of a number of BITS bits, an integer in the order of the numbers; inverts itself."""
+    SIGN: tl.constexpr = 63 if BITS == 64 else 31
+    return bits ^ ((bits >> SIGN) & (2 ** (BITS - 1) - 1))
 
 
 @triton.jit
@@ -154,7 +153,7 @@ def ties_of(count, key, best):
 @triton.jit
 def count_ties(values, count, key, best):
     """Return how many numbers equal that of key `best`: `count` with that of key `key`, and of `values`."""
-    winner = value_of(flipped(best))
+    winner = value_of(flipped(best, best.dtype.primitive_bitwidth))
     return ties_of(count, key, best) + tl.sum((values == winner).to(tl.int32), 0)
 
 
@@ -178,7 +177,7 @@ def compare(
     elif MAXIMA or MINIMA:
         GREATEST: tl.constexpr = MAGNITUDE_64 if words.dtype == tl.int64 else MAGNITUDE_32
         LOWEST: tl.constexpr = LOWEST_64 if words.dtype == tl.int64 else LOWEST_32
-        keys = flipped(words)
+        keys = flipped(words, words.dtype.primitive_bitwidth)
         values = value_of(tl.reshape(words if FULL else tl.where(inside, words, -1), SHAPE))  # -1: NaN
         if MAXIMA:
             above = keys if FULL else tl.where(inside, keys, LOWEST)

@@ -224,3 +224,13 @@ def test_every_dtype_has_kernels_on_every_device(device, dtype):
     for family in ("elementary", "order"):
         assert kernel_for(torch.device(device), dtype, family).supports(dtype)
     assert kernel_for(torch.device(device), torch.int64, "grouping").supports(torch.int64)
+
+
+@pytest.mark.parametrize("family", ["elementary", "order"])
+def test_floats_have_triton_kernels_on_cuda(family):
+    pytest.importorskip("triton")
+    chosen = {
+        dtype: kernel_for(torch.device("cuda"), dtype, family) for dtype in (torch.float16, torch.int32)
+    }
+    assert chosen[torch.float16].__name__ == f"readouts.kernels.triton.{family}"
+    assert chosen[torch.int32].__name__ == f"readouts.kernels.portable.{family}"

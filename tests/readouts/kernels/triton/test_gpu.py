@@ -60,6 +60,28 @@ def launches(monkeypatch, tmp_path):
     return launches
 
 
+@pytest.fixture
+def order_launches(monkeypatch, tmp_path):
+    """Return what the launcher of order statistics would start, as `launches` does."""
+    if INTERPRETED:
+        pytest.skip("nothing is compiled under TRITON_INTERPRET=1")
+    from readouts.kernels.triton import order as gpu
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    started = []
+
+    def start(device, kernel, programs, *arguments, **options):
+        started.append((kernel, arguments, options))
+
+    def launches(dtype, sort):
+        x, index, ptr = torch.ones(40, 64, dtype=dtype), torch.arange(40) // 20, torch.arange(0, 41, 20)
+        monkeypatch.setattr(gpu, "launch", start)
+        gpu.midpoint(x, index, ptr, index if sort else None, torch.full((2, 2), 10))
+        return started
+
+    return launches
+
+
 def compiled(kernel, arguments, options, architecture):
     """Compile one launch for an NVIDIA GPU; return the assembly in text and in binary."""
     types = iter([POINTERS[a.dtype] if isinstance(a, torch.Tensor) else "i32" for a in arguments])
@@ -110,3 +132,21 @@ def test_all_kernels_compile_for_hopper(launches, dtype):
 def test_the_fused_kernels_compile_for_ampere(launches, dtype):
     for launch in launches(dtype, FUSED, 20):
         assert_rounds_as_written(compiled(*launch, 80))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sort"),
+    [
+        (torch.float32, False),
+        pytest.param(torch.float16, True, marks=pytest.mark.thorough),
+        pytest.param(torch.float64, True, marks=pytest.mark.thorough),
+    ],
+    ids=str,
+)
+def test_threads_of_order_statistics_share_nothing(kind, sort, order_launches):
+    """Each keeps its columns in registers: no barriers, no shared memory."""
+    (launch,) = order_launches(kind, sort)
+    assembly = compiled(*launch, 90)
+    assert_rounds_as_written(assembly)
+    for forbidden in ("bar.sync", "st.shared", "ld.shared"):
+        assert forbidden not in assembly["ptx"]

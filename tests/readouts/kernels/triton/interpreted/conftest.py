@@ -18,6 +18,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
         "backward",
         "count_nodes",
         "place_nodes",
+        "select",
     }
     _prepared = set()
 

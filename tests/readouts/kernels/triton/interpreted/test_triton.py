@@ -253,7 +253,7 @@ def test_float64_at_the_ends_of_its_range():
 @pytest.mark.usefixtures("_long")
 def test_stairs_that_three_numbers_do_not_hold(dtype):
     """Five numbers far apart, of which the first three cancel, together in a tile or each in its own."""
-    start = {10: 15, 7: 120, 23: 120, 52: 0}[gpu._MANTISSA[dtype]]
+    start = {10: 15, 7: 120, 23: 120, 52: 0}[gpu.MANTISSA[dtype]]
     stairs = [(1 + torch.finfo(dtype).eps) * 2.0 ** (start - 60 * step) for step in range(5)]
     columns = torch.zeros(3, 8 * 4, dtype=torch.float64)
     columns[0, : 5 * 4 : 4] = torch.tensor(stairs).double()
@@ -349,7 +349,7 @@ def test_segments_on_the_edge_of_what_a_float64_holds(dtype, monkeypatch):
     tiles = gpu._layout(dtype, 1) | {"LANES": 1, "ROWS": 8, "POWER": 5}
     monkeypatch.setattr(gpu, "_layout", lambda dtype, features: dict(tiles))
     eps = torch.finfo(dtype).eps
-    edge = 52 - gpu._MANTISSA[dtype] - 5
+    edge = 52 - gpu.MANTISSA[dtype] - 5
     columns = []
     for gap in range(edge - 1, edge + 6):
         large = (2 - eps * torch.randint(1, 8, (15,))).tolist()
@@ -495,7 +495,7 @@ def test_no_work(shape):
 
 
 def test_supports():
-    assert all(gpu.supports(dtype) for dtype in gpu._MANTISSA)
+    assert all(gpu.supports(dtype) for dtype in gpu.MANTISSA)
     assert not gpu.supports(torch.int64)
 
 
