@@ -489,30 +489,22 @@ EXPERIMENT = Experiment(
     title="Activation maps",
     question="Do networks trained on mutagenicity assign high scores to nitro groups?",
     claim="Activation maps of networks trained on mutagenicity highlight nitro groups",
-    theory=(
-        "After a mean readout and a linear head every atom has a score, and their mean is the logit. "
-        "Where a nitro group tells mutagens from other molecules, its atoms carry more than their share "
-        "of the positive score, and a network uses the atoms that its map points at."
-    ),
-    setup=(
-        "GINs of two rounds with batch norm, a mean or a max readout and a linear head are trained on each "
-        "fold (batches of 32, a learning rate of .01 that halves every 50 epochs, the last epoch), and only "
-        "molecules that were held out are mapped; untrained networks stand beside. The share of the "
-        "positive score that nitro groups carry, or any pattern that `--pattern` names in any set; whether "
-        "the best scored atom lies in the pattern, against chance; what is left of the prediction as atoms "
-        "are deleted or inserted in the order of the map, in its reverse, and at random."
-    ),
-    source=(
-        "Class activation maps: [Zhou et al. 2016](https://arxiv.org/abs/1512.04150). Deletion and "
-        "insertion: [Petsiuk et al. 2018](https://arxiv.org/abs/1806.07421). Nitro groups as "
-        "toxicophores: Kazius et al., *Derivation and validation of toxicophores for mutagenicity "
-        "prediction*, J. Med. Chem. 48, 2005."
-    ),
+    theory="""After a mean readout and a linear head every atom has a score, and their mean is the logit.
+    Where a nitro group tells mutagens from other molecules, its atoms carry more than their share of the
+    positive score, and a network uses the atoms that its map points at.""",
+    setup="""GINs of two rounds with batch norm, a mean or a max readout and a linear head are trained on each
+    fold (batches of 32, a learning rate of .01 that halves every 50 epochs, the last epoch), and only
+    molecules that were held out are mapped; untrained networks stand beside. The share of the positive score
+    that nitro groups carry, or any pattern that `--pattern` names in any set; whether the best scored atom
+    lies in the pattern, against chance; what is left of the prediction as atoms are deleted or inserted in
+    the order of the map, in its reverse, and at random.""",
+    source="""Class activation maps: [Zhou et al. 2016](https://arxiv.org/abs/1512.04150). Deletion and
+    insertion: [Petsiuk et al. 2018](https://arxiv.org/abs/1806.07421). Nitro groups as toxicophores: Kazius
+    et al., *Derivation and validation of toxicophores for mutagenicity prediction*, J. Med. Chem. 48,
+    2005.""",
     caveats=(
-        (
-            "In MUTAG every molecule has a nitro group, which then tells nothing about the class: do not "
-            "expect it to light up."
-        ),
+        """In MUTAG every molecule has a nitro group, which then tells nothing about the class: do not expect
+        it to light up.""",
         "Networks that did not converge or are not ahead of the best baseline decide nothing.",
         "Deleting atoms makes molecules that no network has seen.",
         "What is drawn was chosen by its place in the set, not by its map.",
@@ -525,14 +517,14 @@ EXPERIMENT = Experiment(
         ),
         Drawing(
             "gallery",
-            "A gallery of held-out molecules of both classes, some judged right and some wrong, mapped "
-            "after a mean and after a max readout.",
+            """A gallery of held-out molecules of both classes, some judged right and some wrong, mapped after
+            a mean and after a max readout.""",
             "Molecules judged right and wrong, after a mean and after a max.",
         ),
         Drawing(
             "activation_curves",
-            "The output of the network as atoms are removed from a molecule or put into it, in the "
-            "order of the map, against random order.",
+            """The output of the network as atoms are removed from a molecule or put into it, in the order of
+            the map, against random order.""",
             "Deletion and insertion: atoms in the order of the map, in the reverse, and at random.",
         ),
     ),

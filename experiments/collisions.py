@@ -220,44 +220,33 @@ EXPERIMENT = Experiment(
     name="collisions",
     title="Collisions",
     question="Which graphs can a readout not distinguish, and which accuracy is the upper bound?",
-    claim=(
-        "Without messages a mean confuses more graphs than a sum; one round of messages almost closes the gap"
-    ),
-    theory=(
-        "On bags of atoms the mean confuses graphs that the sum separates, for it cannot count, and the "
-        "max confuses more than either. One round of injective message passing almost closes the gap on "
-        "molecules, as node states then carry the structure."
-    ),
-    setup=(
-        "Weisfeiler-Leman colours of every graph at depth 0 to 3, with injective and with mean neighbour "
-        "aggregation. The *ceiling* is the best accuracy on the whole set of any classifier that sees "
-        "only the readout of these colours; *pairs* are pairs of graphs of different size with one mean. "
-        "Pairs of connected graphs are counted apart, for graphs in pieces may be copies of others. All of "
-        "it is counted, nothing is trained or drawn at random: a check."
-    ),
-    source=(
-        "Sum as multiset, mean as distribution, max as set: [Xu et al. "
-        "2019](https://arxiv.org/abs/1810.00826). The graphs that a mean confuses cover a common one: "
-        "[Bamberger 2022](https://arxiv.org/abs/2206.11876)."
-    ),
+    claim="""Without messages a mean confuses more graphs than a sum; one round of messages almost closes the
+    gap""",
+    theory="""On bags of atoms the mean confuses graphs that the sum separates, for it cannot count, and the
+    max confuses more than either. One round of injective message passing almost closes the gap on molecules,
+    as node states then carry the structure.""",
+    setup="""Weisfeiler-Leman colours of every graph at depth 0 to 3, with injective and with mean neighbour
+    aggregation. The *ceiling* is the best accuracy on the whole set of any classifier that sees only the
+    readout of these colours; *pairs* are pairs of graphs of different size with one mean. Pairs of connected
+    graphs are counted apart, for graphs in pieces may be copies of others. All of it is counted, nothing is
+    trained or drawn at random: a check.""",
+    source="""Sum as multiset, mean as distribution, max as set: [Xu et al.
+    2019](https://arxiv.org/abs/1810.00826). The graphs that a mean confuses cover a common one: [Bamberger
+    2022](https://arxiv.org/abs/2206.11876).""",
     caveats=(
         "A ceiling says what a readout allows, not what a network learns.",
-        (
-            "The rings are made to be confused: on them no number of rounds helps, and the claim of one "
-            "round does not hold. That is their purpose."
-        ),
-        (
-            "The ceiling of a set shrinks towards its true accuracy as the set grows: in a small set "
-            "nearly every graph is alone with its readout."
-        ),
+        """The rings are made to be confused: on them no number of rounds helps, and the claim of one round
+        does not hold. That is their purpose.""",
+        """The ceiling of a set shrinks towards its true accuracy as the set grows: in a small set nearly
+        every graph is alone with its readout.""",
     ),
     drawings=(
         Drawing(
             "collisions",
-            "For each data set, the accuracy ceiling of sum, mean and max readouts over the rounds of "
-            "message passing.",
-            "Accuracy ceilings over rounds of message passing; dashed with mean neighbour aggregation, "
-            "dotted the majority class.",
+            """For each data set, the accuracy ceiling of sum, mean and max readouts over the rounds of
+            message passing.""",
+            """Accuracy ceilings over rounds of message passing; dashed with mean neighbour aggregation,
+            dotted the majority class.""",
         ),
     ),
     measure=measure,

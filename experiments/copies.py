@@ -267,38 +267,27 @@ EXPERIMENT = Experiment(
     name="copies",
     title="Copies",
     question="Can a trained network distinguish a molecule from its copies?",
-    claim=(
-        "A trained network with a mean or max readout cannot tell a molecule from its copies; with a sum "
-        "it can"
-    ),
-    theory=(
-        "With a mean or max readout a molecule and k disjoint copies of it have the same logits, bit for "
-        "bit, however long one trains: one answer of each pair is right and the other wrong, 50.0 %. With "
-        "a sum readout a network learns it. That is a theorem, and this is its check."
-    ),
-    setup=(
-        "Each network is trained to say whether it sees a molecule or k copies of it, and asked about "
-        "molecules that were held out; both forms of a molecule are on the same side of a fold. k "
-        "outgrows the largest molecule, at most 12. GIN of two rounds with batch norm, batches of 32, a "
-        "learning rate of .01 that halves every 50 epochs, the last epoch. A single threshold on "
-        "the number of nodes stands beside."
-    ),
+    claim="""A trained network with a mean or max readout cannot tell a molecule from its copies; with a sum
+    it can""",
+    theory="""With a mean or max readout a molecule and k disjoint copies of it have the same logits, bit for
+    bit, however long one trains: one answer of each pair is right and the other wrong, 50.0 %. With a sum
+    readout a network learns it. That is a theorem, and this is its check.""",
+    setup="""Each network is trained to say whether it sees a molecule or k copies of it, and asked about
+    molecules that were held out; both forms of a molecule are on the same side of a fold. k outgrows the
+    largest molecule, at most 12. GIN of two rounds with batch norm, batches of 32, a learning rate of .01
+    that halves every 50 epochs, the last epoch. A single threshold on the number of nodes stands beside.""",
     source="[Xu et al. 2019](https://arxiv.org/abs/1810.00826), corollary 8: a mean sees proportions.",
     caveats=(
-        (
-            "The task is one of size alone, which the threshold shows: it tells what a readout can see, "
-            "not that counting is useful."
-        ),
-        (
-            "Every network sees the smallest and the largest molecule of each class in training, so that "
-            "none has to extrapolate."
-        ),
+        """The task is one of size alone, which the threshold shows: it tells what a readout can see, not that
+        counting is useful.""",
+        """Every network sees the smallest and the largest molecule of each class in training, so that none
+        has to extrapolate.""",
     ),
     drawings=(
         Drawing(
             "copies",
-            "Held-out accuracy of sum, mean and max readouts and of a threshold on size: a dot a fold, "
-            "and a bar for the mean.",
+            """Held-out accuracy of sum, mean and max readouts and of a threshold on size: a dot a fold, and a
+            bar for the mean.""",
             "Held-out accuracy: a dot a fold, a bar for their mean; dotted is guessing.",
         ),
     ),

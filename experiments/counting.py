@@ -348,23 +348,17 @@ EXPERIMENT = Experiment(
     title="Counting",
     question="What does a linear probe recover from a pooled vector: counts, proportions, presence?",
     claim="A linear probe reads counts best off a sum, proportions off a mean, and presence off a max",
-    theory=(
-        "Of one-hot atoms the sum holds the exact count of every kind, the mean the proportions and no "
-        "counts, the max which kinds are there and no more: that is algebra, and a check. Whether each "
-        "readout is still the best for its own of the states after message passing could come out "
-        "otherwise, and is a finding."
-    ),
-    setup=(
-        "Ridge and logistic regression from the pooled vector to the counts, the proportions and the "
-        "presence of every kind of atom, fitted on some graphs and judged on others: of the atoms "
-        "themselves, of a random network's states, and of a trained one's (GIN of two rounds with batch "
-        "norm, batches of 32, a learning rate of .01 that halves every 50 epochs, the last epoch). An error "
-        "of 0 is recovered, 1 a blind guess."
-    ),
-    source=(
-        "[Xu et al. 2019](https://arxiv.org/abs/1810.00826); probing by linear models: [Alain and Bengio "
-        "2016](https://arxiv.org/abs/1610.01644)."
-    ),
+    theory="""Of one-hot atoms the sum holds the exact count of every kind, the mean the proportions and no
+    counts, the max which kinds are there and no more: that is algebra, and a check. Whether each readout is
+    still the best for its own of the states after message passing could come out otherwise, and is a
+    finding.""",
+    setup="""Ridge and logistic regression from the pooled vector to the counts, the proportions and the
+    presence of every kind of atom, fitted on some graphs and judged on others: of the atoms themselves, of a
+    random network's states, and of a trained one's (GIN of two rounds with batch norm, batches of 32, a
+    learning rate of .01 that halves every 50 epochs, the last epoch). An error of 0 is recovered, 1 a blind
+    guess.""",
+    source="""[Xu et al. 2019](https://arxiv.org/abs/1810.00826); probing by linear models: [Alain and Bengio
+    2016](https://arxiv.org/abs/1610.01644).""",
     caveats=(
         "A linear probe shows what is there to be read linearly; what it misses may still be there.",
         "The penalty of each probe is chosen on its training graphs.",
@@ -373,8 +367,8 @@ EXPERIMENT = Experiment(
     drawings=(
         Drawing(
             "counting",
-            "A table of colours for each kind of node states: readouts across, probes down, the error "
-            "of a linear probe in each field.",
+            """A table of colours for each kind of node states: readouts across, probes down, the error of a
+            linear probe in each field.""",
             "Error of a linear probe on held-out graphs: blue is recovered; framed is what is claimed.",
         ),
     ),

@@ -471,21 +471,17 @@ EXPERIMENT = Experiment(
     title="Squeeze and excitation",
     question="Do squeeze-and-excitation gates improve accuracy, and which properties does each squeeze keep?",
     claim="Gates that see the whole graph (squeeze-and-excitation) make networks more accurate",
-    theory=(
-        "A gate between two convolutions that rescales channels by a readout of the whole graph, the "
-        "squeeze, makes a network more accurate. The squeeze decides what the gate lets in: those by mean "
-        "and max are the same for a graph and its copies, bit for bit; those by sum follow the size and "
-        "are driven towards 0 and 1 by copies."
-    ),
-    setup=(
-        "GIN with a mean readout (batch norm, batches of 32, Adam with a learning rate that halves), without "
-        "gates and with gates squeezed by mean, max and sum; the same folds, seeds, first weights and "
-        "batches. Differences to no gates are paired by fold, with corrected intervals; the chance of one "
-        "false difference is 5 % over all sets and squeezes. A set is compared where all networks had "
-        "converged and the best is ahead of the majority class and of the size alone. The gates of trained "
-        "networks are then read: how they spread over graphs and channels, how they go with the size, and "
-        "what 2 to 16 copies of a graph do to them."
-    ),
+    theory="""A gate between two convolutions that rescales channels by a readout of the whole graph, the
+    squeeze, makes a network more accurate. The squeeze decides what the gate lets in: those by mean and max
+    are the same for a graph and its copies, bit for bit; those by sum follow the size and are driven towards
+    0 and 1 by copies.""",
+    setup="""GIN with a mean readout (batch norm, batches of 32, Adam with a learning rate that halves),
+    without gates and with gates squeezed by mean, max and sum; the same folds, seeds, first weights and
+    batches. Differences to no gates are paired by fold, with corrected intervals; the chance of one false
+    difference is 5 % over all sets and squeezes. A set is compared where all networks had converged and the
+    best is ahead of the majority class and of the size alone. The gates of trained networks are then read:
+    how they spread over graphs and channels, how they go with the size, and what 2 to 16 copies of a graph do
+    to them.""",
     source="[Hu et al. 2018](https://arxiv.org/abs/1709.01507), on images, with the mean.",
     caveats=(
         "A gate adds parameters; they are counted in the table.",
@@ -495,8 +491,8 @@ EXPERIMENT = Experiment(
         Drawing(
             "excitation",
             "For each data set accuracy by squeeze, the gate of every channel, and gates of copies.",
-            "Accuracy of each squeeze, a dot a fold; the gates of all channels in the first fold; how many "
-            "of them copies saturate.",
+            """Accuracy of each squeeze, a dot a fold; the gates of all channels in the first fold; how many
+            of them copies saturate.""",
         ),
     ),
     prepare=choose,

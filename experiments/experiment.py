@@ -69,8 +69,24 @@ def verdict(findings: Iterable[Finding]) -> str:
     return f"{word}, undecided in {undecided}" if undecided else word
 
 
+class Words:
+    """A record whose texts are written over several lines, and are one line each."""
+
+    def __post_init__(self) -> None:
+        """Join the lines of every text."""
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, joined(value))
+
+
+def joined(value: Any) -> Any:
+    """A text, or texts, on one line; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(joined, value))
+    return " ".join(map(str.strip, value.split("\n"))) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(Words):
     """The words of a figure: all files whose names begin with `name`, what is seen, and how it is read."""
 
     name: str
@@ -79,7 +95,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Words):
     """A work's numbers by set, and which of ours stand beside: `shown` from the lines of these readouts."""
 
     work: str
@@ -93,7 +109,7 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(Words):
     """An experiment; `claim` is the short form of `theory`, and Markdown is allowed in all words."""
 
     name: str

@@ -503,62 +503,44 @@ def draw_copies(panel: Axes, rows: Sequence[Row], data: str, metric: str) -> Non
 EXPERIMENT = Experiment(
     name="extrapolation",
     title="Extrapolation and calibration",
-    question=(
-        "Which networks stay accurate on graphs larger than the training graphs, and which grow more "
-        "confident when a graph is only copied?"
-    ),
-    claim=(
-        "On larger graphs a mean stays more accurate than a sum, whose confidence grows with graph size alone"
-    ),
-    theory=(
-        "On graphs larger than those of the training, a mean readout keeps more of its accuracy than a sum, "
-        "whose embedding leaves the range that the head has seen. And a sum grows surer with size alone: "
-        "the logits of k copies of a graph are k times those of one, less the bias, while those of a mean "
-        "do not move by a bit (a check: it follows from the linear head). It is the graph form of *average "
-        "pooling is softmax at temperature H × W*."
-    ),
-    setup=(
-        "GIN with batch norm and a linear head learns from the smaller half of the graphs, with a fifth of "
-        "them held out to choose the epoch; it is asked about large graphs. Every part has as many graphs of "
-        "each class, so that no shift of class shares with size decides. The large part has 100 graphs or "
-        "more, from the largest 40 %. Every seed draws the parts again and trains two networks, with batches "
-        "of 32 and a learning rate of .01 that halves every 50 epochs. Differences over seeds have "
-        "corrected resampled t-intervals. Then networks are asked about k = 1 to 16 disjoint copies of "
-        "held-out graphs. The embedded rings give way to rings of up to 80 atoms, known or not, each there "
-        "six times, with the family as class and a fifth of the labels drawn at random."
-    ),
-    source=(
-        "Size shift: [Buffelli et al. 2022](https://arxiv.org/abs/2207.07888). Temperature and "
-        "calibration: [Guo et al. 2017](https://arxiv.org/abs/1706.04599). Average pooling in front of "
-        "softmax: [Lin et al. 2014](https://arxiv.org/abs/1312.4400)."
-    ),
+    question="""Which networks stay accurate on graphs larger than the training graphs, and which grow more
+    confident when a graph is only copied?""",
+    claim="""On larger graphs a mean stays more accurate than a sum, whose confidence grows with graph size
+    alone""",
+    theory="""On graphs larger than those of the training, a mean readout keeps more of its accuracy than a
+    sum, whose embedding leaves the range that the head has seen. And a sum grows surer with size alone: the
+    logits of k copies of a graph are k times those of one, less the bias, while those of a mean do not move
+    by a bit (a check: it follows from the linear head). It is the graph form of *average pooling is softmax
+    at temperature H × W*.""",
+    setup="""GIN with batch norm and a linear head learns from the smaller half of the graphs, with a fifth of
+    them held out to choose the epoch; it is asked about large graphs. Every part has as many graphs of each
+    class, so that no shift of class shares with size decides. The large part has 100 graphs or more, from the
+    largest 40 %. Every seed draws the parts again and trains two networks, with batches of 32 and a learning
+    rate of .01 that halves every 50 epochs. Differences over seeds have corrected resampled t-intervals. Then
+    networks are asked about k = 1 to 16 disjoint copies of held-out graphs. The embedded rings give way to
+    rings of up to 80 atoms, known or not, each there six times, with the family as class and a fifth of the
+    labels drawn at random.""",
+    source="""Size shift: [Buffelli et al. 2022](https://arxiv.org/abs/2207.07888). Temperature and
+    calibration: [Guo et al. 2017](https://arxiv.org/abs/1706.04599). Average pooling in front of softmax:
+    [Lin et al. 2014](https://arxiv.org/abs/1312.4400).""",
     caveats=(
-        (
-            "A comparison is undecided with fewer than 100 large graphs, fewer than 20 trainings, or "
-            "networks that did not converge or did not beat the baselines on small graphs."
-        ),
+        """A comparison is undecided with fewer than 100 large graphs, fewer than 20 trainings, or networks
+        that did not converge or did not beat the baselines on small graphs.""",
         "Copies are the purest change of size that there is; larger molecules differ in other ways, too.",
-        (
-            "A threshold on size learned from small graphs puts nearly all large ones on one side; *size "
-            "only, best* is chosen on the graphs that it is judged on and is no fair competitor."
-        ),
-        (
-            "Confidence fits balanced classes, as trained: compare calibration between k = 1 and 16 "
-            "rather than between sets. A head of two layers would not obey the law of temperature "
-            "exactly."
-        ),
-        (
-            "[Buffelli et al.](https://arxiv.org/abs/2207.07888) ask about the largest tenth as it is and "
-            "report MCC, for classes that are not balanced: numbers are not comparable."
-        ),
+        """A threshold on size learned from small graphs puts nearly all large ones on one side; *size only,
+        best* is chosen on the graphs that it is judged on and is no fair competitor.""",
+        """Confidence fits balanced classes, as trained: compare calibration between k = 1 and 16 rather than
+        between sets. A head of two layers would not obey the law of temperature exactly.""",
+        """[Buffelli et al.](https://arxiv.org/abs/2207.07888) ask about the largest tenth as it is and report
+        MCC, for classes that are not balanced: numbers are not comparable.""",
     ),
     drawings=(
         Drawing(
             "extrapolation",
-            "Three panels for each data set: the accuracy of every readout over the size of the graphs, and "
-            "the norm of the logits and the calibration error over the number of copies.",
-            "Accuracy over the size of the graphs, and what copies of a graph do to the logits and to the "
-            "calibration error; one line a readout.",
+            """Three panels for each data set: the accuracy of every readout over the size of the graphs, and
+            the norm of the logits and the calibration error over the number of copies.""",
+            """Accuracy over the size of the graphs, and what copies of a graph do to the logits and to the
+            calibration error; one line a readout.""",
         ),
     ),
     prepare=choose,

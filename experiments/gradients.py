@@ -397,29 +397,21 @@ def draw(panel: Axes, rows: Sequence[Row], metric: str) -> None:
 EXPERIMENT = Experiment(
     name="gradients",
     title="Gradients",
-    question=(
-        "Which nodes receive the gradient of each readout, and at which nodes do the losses of two labels "
-        "both have a gradient?"
-    ),
+    question="""Which nodes receive the gradient of each readout, and at which nodes do the losses of two
+    labels both have a gradient?""",
     claim="A mean shares the gradient among all nodes, a max passes it to the nodes with the maximum",
-    theory=(
-        "A sum or a mean gives every node of a graph the same gradient; a max gives most to few nodes. Two "
-        "losses therefore both have a gradient at all nodes after a mean; after a max they oppose on some "
-        "winners and agree on others, or, where every label has a map of its own, have few nodes in common."
-    ),
-    setup=(
-        "GIN with two labels a graph (class, proportion of a kind of node, or size, each cut in two), after "
-        "one shared vector or with a map of the nodes for each label. The gradient of the loss with respect "
-        "to the node states before the readout: the share of nodes that have any, the Gini coefficient of "
-        "its norms, where both labels meet and whether they pull apart; at first and through training (batch "
-        "norm, batches of 32, Adam with a learning rate that halves), averaged over folds. That sum and mean "
-        "give all nodes the same is a theorem, and checked; max is judged where training had converged and "
-        "is ahead of naming the larger part."
-    ),
-    source=(
-        "Average pooling finds the whole extent of an object, max pooling its most telling part: [Zhou et "
-        "al. 2016](https://arxiv.org/abs/1512.04150). The gradients themselves: proposition 8 above."
-    ),
+    theory="""A sum or a mean gives every node of a graph the same gradient; a max gives most to few nodes.
+    Two losses therefore both have a gradient at all nodes after a mean; after a max they oppose on some
+    winners and agree on others, or, where every label has a map of its own, have few nodes in common.""",
+    setup="""GIN with two labels a graph (class, proportion of a kind of node, or size, each cut in two),
+    after one shared vector or with a map of the nodes for each label. The gradient of the loss with respect
+    to the node states before the readout: the share of nodes that have any, the Gini coefficient of its
+    norms, where both labels meet and whether they pull apart; at first and through training (batch norm,
+    batches of 32, Adam with a learning rate that halves), averaged over folds. That sum and mean give all
+    nodes the same is a theorem, and checked; max is judged where training had converged and is ahead of
+    naming the larger part.""",
+    source="""Average pooling finds the whole extent of an object, max pooling its most telling part: [Zhou et
+    al. 2016](https://arxiv.org/abs/1512.04150). The gradients themselves: proposition 8 above.""",
     caveats=(
         "It is the gradient before the readout, not what message passing makes of it further down.",
         "Two labels that were made of class, composition and size stand for a multi-label problem.",
@@ -430,8 +422,8 @@ EXPERIMENT = Experiment(
         Drawing(
             "gradients",
             "For each data set and head, how unequal gradients are and how two labels meet, over the epochs.",
-            "Through training: how unequally nodes share the gradient, and how two labels meet. Sum lies "
-            "under mean.",
+            """Through training: how unequally nodes share the gradient, and how two labels meet. Sum lies
+            under mean.""",
         ),
     ),
     prepare=choose,

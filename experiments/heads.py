@@ -444,23 +444,17 @@ EXPERIMENT = Experiment(
     title="Heads",
     question="How large is a fully connected layer on all nodes, and how accurate is it on shuffled nodes?",
     claim="A flattened, fully connected head fails on shuffled nodes; global pooling is unaffected",
-    theory=(
-        "Global pooling instead of a flattened, fully connected head has fewer parameters and a smaller gap "
-        "between training and test, and needs no dropout. On graphs a flattened head moreover depends on the "
-        "order of the nodes: shuffled, it fails."
-    ),
-    setup=(
-        "The same GIN (batch norm, batches of 32, Adam with a learning rate that halves) with a linear layer "
-        "on all node states in the order of storage, padded to the largest graph, without dropout, with it, "
-        "or trained on shuffled nodes, against sum, mean and max; several networks on each fold. Accuracy in "
-        "training, on held-out graphs, and on the same graphs in ten other orders of their nodes, where all "
-        "heads had converged and the best is ahead of the largest class. Then the variance of the mean of m "
-        "random nodes of a graph against S² (1 − m/n) / m: a check of a theorem."
-    ),
-    source=(
-        "Global average pooling as a regulariser: [Lin et al. 2014](https://arxiv.org/abs/1312.4400). "
-        "Var(mean of m nodes) = σ²/m, with the correction for finite populations."
-    ),
+    theory="""Global pooling instead of a flattened, fully connected head has fewer parameters and a smaller
+    gap between training and test, and needs no dropout. On graphs a flattened head moreover depends on the
+    order of the nodes: shuffled, it fails.""",
+    setup="""The same GIN (batch norm, batches of 32, Adam with a learning rate that halves) with a linear
+    layer on all node states in the order of storage, padded to the largest graph, without dropout, with it,
+    or trained on shuffled nodes, against sum, mean and max; several networks on each fold. Accuracy in
+    training, on held-out graphs, and on the same graphs in ten other orders of their nodes, where all heads
+    had converged and the best is ahead of the largest class. Then the variance of the mean of m random nodes
+    of a graph against S² (1 − m/n) / m: a check of a theorem.""",
+    source="""Global average pooling as a regulariser: [Lin et al. 2014](https://arxiv.org/abs/1312.4400).
+    Var(mean of m nodes) = σ²/m, with the correction for finite populations.""",
     caveats=(
         "The order of the atoms in a file follows the drawing and informs; a pooled head does not get it.",
         "Trained on shuffled nodes, a flattened head learns what pooling has from the start; see the table.",
@@ -470,8 +464,8 @@ EXPERIMENT = Experiment(
         Drawing(
             "heads",
             "Accuracy of flattened and pooled heads; the variance of the mean over the number of nodes.",
-            "Accuracy of each head in training, held out, and held out with shuffled nodes; then the "
-            "variance of the mean of m nodes, dots measured, lines by formula.",
+            """Accuracy of each head in training, held out, and held out with shuffled nodes; then the
+            variance of the mean of m nodes, dots measured, lines by formula.""",
         ),
     ),
     prepare=choose,

@@ -471,21 +471,14 @@ EXPERIMENT = Experiment(
     title="Propositions",
     question="Do ten propositions about readouts hold numerically, in float32 and float64?",
     claim="Ten propositions about readouts hold in numbers, in float32 and in float64",
-    theory=(
-        "What theory says of sums, means and maxima of node states holds of real graphs, of their copies "
-        "and covers, with random weights, up to rounding and often to the bit: ten checks."
-    ),
-    setup=(
-        "Each proposition says of some numbers that they are equal (the largest relative deviation is "
-        "shown, at most 10⁻⁵ in float32 and 10⁻¹² in float64), and of others that they are apart (the "
-        "least distance is shown, at least 10⁻⁴; for the tenth how many times the error grows, at least "
-        "twice)."
-    ),
-    source=(
-        "[Xu et al. 2019](https://arxiv.org/abs/1810.00826), [Bamberger "
-        "2022](https://arxiv.org/abs/2206.11876), [Corso et al. 2020](https://arxiv.org/abs/2004.05718), "
-        "[Wagstaff et al. 2019](https://arxiv.org/abs/1901.09006)."
-    ),
+    theory="""What theory says of sums, means and maxima of node states holds of real graphs, of their copies
+    and covers, with random weights, up to rounding and often to the bit: ten checks.""",
+    setup="""Each proposition says of some numbers that they are equal (the largest relative deviation is
+    shown, at most 10⁻⁵ in float32 and 10⁻¹² in float64), and of others that they are apart (the least
+    distance is shown, at least 10⁻⁴; for the tenth how many times the error grows, at least twice).""",
+    source="""[Xu et al. 2019](https://arxiv.org/abs/1810.00826), [Bamberger
+    2022](https://arxiv.org/abs/2206.11876), [Corso et al. 2020](https://arxiv.org/abs/2004.05718), [Wagstaff
+    et al. 2019](https://arxiv.org/abs/1901.09006).""",
     caveats=(
         "A number is no proof: it shows that theory and program agree where both were asked.",
         "Two dozen graphs of each set, drawn with a seed, and all pairs of the set that a mean confuses.",
@@ -493,10 +486,10 @@ EXPERIMENT = Experiment(
     drawings=(
         Drawing(
             "propositions",
-            "The relative deviations of each of the ten propositions on a logarithmic axis, with a "
-            "column of their own for those that are exactly zero.",
-            "Relative deviations; in the grey column they are exactly 0, the dotted lines are the "
-            "tolerances.",
+            """The relative deviations of each of the ten propositions on a logarithmic axis, with a column of
+            their own for those that are exactly zero.""",
+            """Relative deviations; in the grey column they are exactly 0, the dotted lines are the
+            tolerances.""",
         ),
     ),
     prepare=choose,

@@ -279,26 +279,18 @@ EXPERIMENT = Experiment(
     name="robustness",
     title="Robustness",
     question="What share of corrupted nodes does a readout tolerate?",
-    claim=(
-        "One huge node breaks a mean or a max; in trained networks a trimmed mean and a median keep the "
-        "accuracy with 15 % of the states corrupted"
-    ),
-    theory=(
-        "One huge node moves a mean or a max as far as it likes. A mean without the least and the greatest "
-        "fifth of the values tolerates up to a fifth of such nodes, and a median any less than half. Trained "
-        "networks inherit this where the states before the readout are corrupted; where the input is, "
-        "messages carry the damage on."
-    ),
-    setup=(
-        "A growing share of the nodes of every graph is set to a huge number. A readout counts as broken "
-        "when it leaves the range of the clean values: a check of a theorem. Networks (GIN with batch norm, "
-        "batches of 32, Adam with a learning rate that halves) are trained on clean graphs and asked about "
-        "corrupted ones, where training had converged and is ahead of the largest class."
-    ),
-    source=(
-        "Breakdown points: Donoho and Huber, *The notion of breakdown point*, 1983. Trimmed aggregation "
-        "of neighbours: [Geisler et al. 2020](https://arxiv.org/abs/2010.15651)."
-    ),
+    claim="""One huge node breaks a mean or a max; in trained networks a trimmed mean and a median keep the
+    accuracy with 15 % of the states corrupted""",
+    theory="""One huge node moves a mean or a max as far as it likes. A mean without the least and the
+    greatest fifth of the values tolerates up to a fifth of such nodes, and a median any less than half.
+    Trained networks inherit this where the states before the readout are corrupted; where the input is,
+    messages carry the damage on.""",
+    setup="""A growing share of the nodes of every graph is set to a huge number. A readout counts as broken
+    when it leaves the range of the clean values: a check of a theorem. Networks (GIN with batch norm, batches
+    of 32, Adam with a learning rate that halves) are trained on clean graphs and asked about corrupted ones,
+    where training had converged and is ahead of the largest class.""",
+    source="""Breakdown points: Donoho and Huber, *The notion of breakdown point*, 1983. Trimmed aggregation
+    of neighbours: [Geisler et al. 2020](https://arxiv.org/abs/2010.15651).""",
     caveats=(
         "Huge numbers in all features are the crudest attack; small ones that are well placed may do more.",
         "What tolerates outliers ignores rare nodes: the same median cannot see a single telling atom.",
@@ -307,8 +299,8 @@ EXPERIMENT = Experiment(
         Drawing(
             "robustness",
             "Error of the readouts of a random network, and accuracy of trained ones, over corrupted nodes.",
-            "Over the share of corrupted nodes: the error of each readout, and the accuracy of networks with "
-            "it. Dotted are the breakdown points.",
+            """Over the share of corrupted nodes: the error of each readout, and the accuracy of networks with
+            it. Dotted are the breakdown points.""",
         ),
     ),
     prepare=by_node.task_of,

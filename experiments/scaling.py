@@ -304,33 +304,24 @@ EXPERIMENT = Experiment(
     title="Many processes",
     question="What does distributing nodes over processes cost?",
     claim="Nodes spread over processes give the bits of one, and messages do not grow with nodes",
-    theory=(
-        "Exact sums merge in any order, so a readout need not see its graph in one piece: outputs and "
-        "gradients have the bits of one process however the nodes are dealt out, and what is sent grows "
-        "with graphs and features, never with nodes. Both are checks of the implementation."
-    ),
-    setup=(
-        "The nodes of every graph are dealt out in turns to 1, 2 and 4 processes of one thread each on "
-        "one machine. Each readout runs forward and backward in fresh processes: seconds, bytes of its "
-        "messages (counted around every `all_reduce`, and computed from sizes), memory beyond the "
-        "features."
-    ),
-    source=(
-        "Sums in fixed point: Kulisch and Miranker, *Computer arithmetic in theory and practice*, 1981. "
-        "How it is done: `docs/scaling.md`."
-    ),
+    theory="""Exact sums merge in any order, so a readout need not see its graph in one piece: outputs and
+    gradients have the bits of one process however the nodes are dealt out, and what is sent grows with graphs
+    and features, never with nodes. Both are checks of the implementation.""",
+    setup="""The nodes of every graph are dealt out in turns to 1, 2 and 4 processes of one thread each on one
+    machine. Each readout runs forward and backward in fresh processes: seconds, bytes of its messages
+    (counted around every `all_reduce`, and computed from sizes), memory beyond the features.""",
+    source="""Sums in fixed point: Kulisch and Miranker, *Computer arithmetic in theory and practice*, 1981.
+    How it is done: `docs/scaling.md`.""",
     caveats=(
-        (
-            "More processes than cores, and memory that they share: seconds on one machine say little "
-            "about a cluster."
-        ),
+        """More processes than cores, and memory that they share: seconds on one machine say little about a
+        cluster.""",
         "The table for many ranks is computed from sizes, not measured.",
     ),
     drawings=(
         Drawing(
             "scaling",
-            "Seconds and bytes of messages of each readout over the number of processes; the bytes are "
-            "level lines.",
+            """Seconds and bytes of messages of each readout over the number of processes; the bytes are level
+            lines.""",
             "Time and messages of forward and backward over the number of processes.",
         ),
     ),

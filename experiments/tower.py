@@ -375,41 +375,29 @@ EXPERIMENT = Experiment(
     name="tower",
     title="Towers",
     question="Which vectors do random networks return for molecules with identical neighbourhoods?",
-    claim=(
-        "A network with a mean or max readout places a molecule and those that cover it on one point, to "
-        "the bit"
-    ),
-    theory=(
-        "Molecules that share all neighbourhoods at every depth, such as the rings (C₂H₄O)ₖ from ethylene "
-        "oxide to the crown ethers, have one mean, max, min and standard deviation, whatever the weights. "
-        "The sum is k times that of the smallest. That is a theorem, and this is its check."
-    ),
-    setup=(
-        "Groups of graphs of different size with one mean at every depth, found by refining colours until "
-        "they are stable; where a set has none, its smallest graph and copies of it. Random networks of "
-        "four rounds and width 32, several seeds; the worst over seeds is shown."
-    ),
-    source=(
-        "Coverings and message passing: [Bamberger 2022](https://arxiv.org/abs/2206.11876); exact sums, "
-        "so that *one* means the same bits: `docs/exactness.md`."
-    ),
+    claim="""A network with a mean or max readout places a molecule and those that cover it on one point, to
+    the bit""",
+    theory="""Molecules that share all neighbourhoods at every depth, such as the rings (C₂H₄O)ₖ from ethylene
+    oxide to the crown ethers, have one mean, max, min and standard deviation, whatever the weights. The sum
+    is k times that of the smallest. That is a theorem, and this is its check.""",
+    setup="""Groups of graphs of different size with one mean at every depth, found by refining colours until
+    they are stable; where a set has none, its smallest graph and copies of it. Random networks of four rounds
+    and width 32, several seeds; the worst over seeds is shown.""",
+    source="""Coverings and message passing: [Bamberger 2022](https://arxiv.org/abs/2206.11876); exact sums,
+    so that *one* means the same bits: `docs/exactness.md`.""",
     caveats=(
-        (
-            "Random weights show that no training can help; how much a trained network loses by it is "
-            "another question."
-        ),
-        (
-            "The network's linear layers treat every row alike to the bit. Those of PyTorch do not quite, "
-            "and would tell the molecules apart by noise."
-        ),
+        """Random weights show that no training can help; how much a trained network loses by it is another
+        question.""",
+        """The network's linear layers treat every row alike to the bit. Those of PyTorch do not quite, and
+        would tell the molecules apart by noise.""",
     ),
     drawings=(
         Drawing(
             "tower",
-            "Molecules of one tower in a row; beneath them the sum readout places each at its own "
-            "multiple of the first, and mean and max readouts place all on one point.",
-            "The clearest tower of the set, and where a random network with each readout places its "
-            "molecules.",
+            """Molecules of one tower in a row; beneath them the sum readout places each at its own multiple
+            of the first, and mean and max readouts place all on one point.""",
+            """The clearest tower of the set, and where a random network with each readout places its
+            molecules.""",
         ),
     ),
     prepare=find_towers,

@@ -311,15 +311,11 @@ PUBLISHED = (
     Published(
         work="[Xu et al. 2019](https://arxiv.org/abs/1810.00826): GIN-0, sum readout",
         what="Accuracy [%] of GIN with a sum readout",
-        protocol=(
-            "10-fold cross-validation, the best epoch of the curve averaged over the validation folds; mean "
-            "and standard deviation over folds."
-        ),
-        why=(
-            "Theirs is chosen on the folds that are reported, so it is optimistic, and all depths are "
-            "read out; ours is chosen on a hold-out within the training part, and the last round alone is "
-            "read out. Their *PTC* is PTC_MR."
-        ),
+        protocol="""10-fold cross-validation, the best epoch of the curve averaged over the validation folds;
+        mean and standard deviation over folds.""",
+        why="""Theirs is chosen on the folds that are reported, so it is optimistic, and all depths are read
+        out; ours is chosen on a hold-out within the training part, and the last round alone is read out.
+        Their *PTC* is PTC_MR.""",
         values={
             "MUTAG": "89.4 ± 5.6",
             "PTC_MR": "64.6 ± 7.0",
@@ -333,14 +329,10 @@ PUBLISHED = (
     Published(
         work="[Errica et al. 2020](https://arxiv.org/abs/1912.09893): GIN, readout chosen from mean and sum",
         what="Accuracy [%] of GIN; ours: sum / mean",
-        protocol=(
-            "10-fold risk assessment, inner model selection on a hold-out; mean and standard deviation "
-            "over folds, each the mean of three runs."
-        ),
-        why=(
-            "The same kind of protocol; their selection also searches depth, width, dropout and readout, "
-            "ours learning rate and epoch alone."
-        ),
+        protocol="""10-fold risk assessment, inner model selection on a hold-out; mean and standard deviation
+        over folds, each the mean of three runs.""",
+        why="""The same kind of protocol; their selection also searches depth, width, dropout and readout,
+        ours learning rate and epoch alone.""",
         values={"PROTEINS": "73.3 ± 4.0", "NCI1": "80.0 ± 1.4"},
         network="gin",
         readouts=("sum", "mean"),
@@ -370,10 +362,8 @@ PUBLISHED = (
         work="[Buterez et al. 2022](https://arxiv.org/abs/2211.04952): readouts alone, on GIN",
         what="Sum / mean / max; published: MCC, ours: accuracy [%]",
         protocol="Matthews correlation of their raw runs, averaged.",
-        why=(
-            "Another measure, so only the order of the readouts and the smallness of their differences "
-            "can be compared."
-        ),
+        why="""Another measure, so only the order of the readouts and the smallness of their differences can
+        be compared.""",
         values={"MUTAG": ".754 / .777 / .775", "Mutagenicity": ".626 / .614 / .654"},
         network="gin",
         readouts=("sum", "mean", "max"),
@@ -385,46 +375,35 @@ PUBLISHED = (
 EXPERIMENT = Experiment(
     name="accuracy",
     title="Accuracy",
-    question=(
-        "Which readout is best for my data? Networks with every readout on the same folds, with baselines "
-        "and upper bounds."
-    ),
+    question="""Which readout is best for my data? Networks with every readout on the same folds, with
+    baselines and upper bounds.""",
     claim="After a network that can count, a sum readout is more accurate than a mean",
-    theory=(
-        "The readout that separates more graphs is the better one: a network with a sum readout is more "
-        "accurate than one with a mean. On TU molecules the ceilings of both are nearly the same after a "
-        "round of messages, so expect no significant difference often."
-    ),
-    setup=(
-        "GIN with batch norm, batches of 32, Adam with a learning rate that halves every 50 epochs. "
-        "Stratified folds, the same folds, seeds and first weights for every readout. Within each fold the "
-        "loss on a hold-out chooses the learning rate of each readout from .01, .003 and .001, and, with 500 "
-        "graphs or more, the epoch; smaller sets are then trained once more on all but the test part, for a "
-        "fixed number of epochs. The test part is asked once. A comparison is made only of networks that had "
-        "converged and that are ahead of the best baseline: majority class, one threshold on the number of "
-        "nodes, a forest on the counts of the atoms. Differences are paired by fold, with intervals that "
-        "know that training parts overlap; sum minus mean is the planned contrast, all other p-values are "
-        "Holm's; *equivalent* is an interval within one point. Over sets, a hierarchical model."
-    ),
-    source=(
-        "For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Against it: [Rosenbluth et al. "
-        "2023](https://arxiv.org/abs/2302.11603). Protocol: [Errica et al. "
-        "2020](https://arxiv.org/abs/1912.09893). Intervals: Nadeau and Bengio, *Inference for the "
-        "generalization error*, Machine Learning 52, 2003."
-    ),
+    theory="""The readout that separates more graphs is the better one: a network with a sum readout is more
+    accurate than one with a mean. On TU molecules the ceilings of both are nearly the same after a round of
+    messages, so expect no significant difference often.""",
+    setup="""GIN with batch norm, batches of 32, Adam with a learning rate that halves every 50 epochs.
+    Stratified folds, the same folds, seeds and first weights for every readout. Within each fold the loss on
+    a hold-out chooses the learning rate of each readout from .01, .003 and .001, and, with 500 graphs or
+    more, the epoch; smaller sets are then trained once more on all but the test part, for a fixed number of
+    epochs. The test part is asked once. A comparison is made only of networks that had converged and that are
+    ahead of the best baseline: majority class, one threshold on the number of nodes, a forest on the counts
+    of the atoms. Differences are paired by fold, with intervals that know that training parts overlap; sum
+    minus mean is the planned contrast, all other p-values are Holm's; *equivalent* is an interval within one
+    point. Over sets, a hierarchical model.""",
+    source="""For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Against it: [Rosenbluth et al.
+    2023](https://arxiv.org/abs/2302.11603). Protocol: [Errica et al. 2020](https://arxiv.org/abs/1912.09893).
+    Intervals: Nadeau and Bengio, *Inference for the generalization error*, Machine Learning 52, 2003.""",
     caveats=(
-        (
-            "*Undecided* is the usual outcome on small sets: it says that the folds are too few, not that "
-            "readouts are equal."
-        ),
+        """*Undecided* is the usual outcome on small sets: it says that the folds are too few, not that
+        readouts are equal.""",
         "One architecture and schedule for all: a readout may gain from settings of its own.",
         "No train accuracy is above the ceiling of its readout; a run in which one were would stop.",
     ),
     drawings=(
         Drawing(
             "accuracy",
-            "Held-out accuracy of every readout and baseline: a dot a fold, a bar for the mean, a "
-            "triangle for the ceiling.",
+            """Held-out accuracy of every readout and baseline: a dot a fold, a bar for the mean, a triangle
+            for the ceiling.""",
             "Held-out accuracy: a dot a fold, a bar for their mean, a grey triangle for the ceiling.",
         ),
     ),

@@ -313,61 +313,44 @@ EXPERIMENT = Experiment(
     name="ceiling",
     title="Ceiling",
     question="Does a readout that separates fewer graphs make networks less accurate on held-out graphs?",
-    claim=(
-        "Without messages a mean is less accurate than a sum on held-out graphs, the more so the lower its "
-        "ceiling, and the size beside it makes up for most of that"
-    ),
-    theory=(
-        "A network gets no more graphs right than its readout can tell apart: this ceiling training reaches, "
-        "which is a check. Whether it would have helped on held-out graphs to tell more apart is another "
-        "question. If so, the gap between the ceilings of sum and mean orders sets by how far the sum is "
-        "ahead, and the number of nodes, which is all that a mean loses, returns the difference."
-    ),
-    setup=(
-        "Without messages, DeepSets on the node labels: pooled by the exact readouts, standardised. *To the "
-        "ceiling*: a layer of random sines and two trained layers, on all graphs; four networks (two seeds, "
-        "learning rates .01 and .003 that halve five times) until one of them is at the ceiling, at most "
-        "2,000 steps; the best is shown. After one to three rounds: GraphSAGE with means of neighbours, 64 "
-        "wide, trained for 20 epochs, then the same layers on its pooled vectors. *Held out*: 5 x 10 "
-        "stratified folds, the same for all readouts and both learners. Perceptrons with two hidden layers "
-        "of 32, Adam at .01, at most 300 steps on all training graphs; the step with the lowest loss on "
-        "a tenth of them, held out, counts. Forests of 60 trees, with scikit-learn's settings. A mean "
-        "confuses graphs of different classes that have one mean and different sums. Controls: *n \\* mean* "
-        "and *sum / n* have another scale and see what sum and mean see; *n alone* is the size. Intervals of "
-        "95 % that know that training parts overlap."
-    ),
-    source=(
-        "DeepSets: [Zaheer et al. 2017](https://arxiv.org/abs/1703.06114). Sum as multiset, mean as "
-        "distribution, max as set: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Random sines: Rahimi "
-        "and Recht, *Random features for large-scale kernel machines*, 2007. Intervals: Nadeau and Bengio, "
-        "*Inference for the generalization error*, Machine Learning 52, 2003."
-    ),
+    claim="""Without messages a mean is less accurate than a sum on held-out graphs, the more so the lower its
+    ceiling, and the size beside it makes up for most of that""",
+    theory="""A network gets no more graphs right than its readout can tell apart: this ceiling training
+    reaches, which is a check. Whether it would have helped on held-out graphs to tell more apart is another
+    question. If so, the gap between the ceilings of sum and mean orders sets by how far the sum is ahead, and
+    the number of nodes, which is all that a mean loses, returns the difference.""",
+    setup="""Without messages, DeepSets on the node labels: pooled by the exact readouts, standardised. *To
+    the ceiling*: a layer of random sines and two trained layers, on all graphs; four networks (two seeds,
+    learning rates .01 and .003 that halve five times) until one of them is at the ceiling, at most 2,000
+    steps; the best is shown. After one to three rounds: GraphSAGE with means of neighbours, 64 wide, trained
+    for 20 epochs, then the same layers on its pooled vectors. *Held out*: 5 x 10 stratified folds, the same
+    for all readouts and both learners. Perceptrons with two hidden layers of 32, Adam at .01, at most 300
+    steps on all training graphs; the step with the lowest loss on a tenth of them, held out, counts. Forests
+    of 60 trees, with scikit-learn's settings. A mean confuses graphs of different classes that have one mean
+    and different sums. Controls: *n \\* mean* and *sum / n* have another scale and see what sum and mean see;
+    *n alone* is the size. Intervals of 95 % that know that training parts overlap.""",
+    source="""DeepSets: [Zaheer et al. 2017](https://arxiv.org/abs/1703.06114). Sum as multiset, mean as
+    distribution, max as set: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Random sines: Rahimi and
+    Recht, *Random features for large-scale kernel machines*, 2007. Intervals: Nadeau and Bengio, *Inference
+    for the generalization error*, Machine Learning 52, 2003.""",
     caveats=(
-        (
-            "Held-out accuracy is measured without messages, where the ceilings of sum and mean differ most; "
-            "after a round they nearly meet. `accuracy --network sage` trains whole networks with messages."
-        ),
-        (
-            "A ceiling counts this set: in a small set nearly every graph is alone with its readout. That a "
-            "network reaches it says nothing of other graphs."
-        ),
-        (
-            "After rounds of messages a max may stay below its ceiling: the maxima of 64 numbers do not tell "
-            "all sets of states apart."
-        ),
-        (
-            "The graphs that a mean confuses are chosen by their classes, so a mean is bound to do worse "
-            "on them: the difference there says how much of it the sum wins back."
-        ),
+        """Held-out accuracy is measured without messages, where the ceilings of sum and mean differ most;
+        after a round they nearly meet. `accuracy --network sage` trains whole networks with messages.""",
+        """A ceiling counts this set: in a small set nearly every graph is alone with its readout. That a
+        network reaches it says nothing of other graphs.""",
+        """After rounds of messages a max may stay below its ceiling: the maxima of 64 numbers do not tell all
+        sets of states apart.""",
+        """The graphs that a mean confuses are chosen by their classes, so a mean is bound to do worse on
+        them: the difference there says how much of it the sum wins back.""",
         "A few sets are no sample of all sets: the order over them is a description.",
     ),
     drawings=(
         Drawing(
             "ceiling",
-            "For each data set, the held-out accuracy of a sum minus that of a mean, over the difference "
-            "of their ceilings; beside it that of a mean with the size.",
-            "Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over "
-            "the gap between the ceilings (square root scale); bars are 95 % intervals.",
+            """For each data set, the held-out accuracy of a sum minus that of a mean, over the difference of
+            their ceilings; beside it that of a mean with the size.""",
+            """Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over
+            the gap between the ceilings (square root scale); bars are 95 % intervals.""",
         ),
     ),
     prepare=prepare,

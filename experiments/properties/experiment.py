@@ -289,65 +289,46 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
 EXPERIMENT = Experiment(
     name="properties",
     title="Kinds of targets",
-    question=(
-        "Which readout for which kind of target: one that grows with the graph, an average, or whether "
-        "something exists?"
-    ),
+    question="""Which readout for which kind of target: one that grows with the graph, an average, or whether
+    something exists?""",
     claim="Sum is the best readout for extensive targets, mean for intensive ones, max for existential ones",
-    theory=(
-        "A sum adds what nodes contribute, as extensive properties do; a mean averages it, as intensive ones "
-        "do; a max says whether one node is special, as a question of existence asks. So each should be the "
-        "best readout for its kind of target, and most clearly on graphs larger than those of the training."
-    ),
-    setup=(
-        "GIN of two rounds, a batch norm between readout and head so that no readout has the advantage of "
-        "its scale, the same steps, rate and first weights for all; nothing is selected, and the last epoch "
-        "counts. Targets are computed by RDKit: molecular weight, heavy atoms, molar refractivity, TPSA "
-        "(extensive), the share of sp3 carbons, mean electronegativity (intensive), nitro group, halogen, "
-        "size of the largest ring (existential). Folds have equal sizes of molecules; by size, networks "
-        "learn from the smaller half of the training part and are asked about the largest quarter of the "
-        "test part. Skill is the share of the constant's error that is removed: mean absolute error, or "
-        "wrong answers. A target is *decided* if the best network is ahead of the constant, of one tree on "
-        "the size, and of a forest and a linear model on the counts of atoms. Contrasts are the claimed "
-        "readout minus each other one of sum, mean and max, paired by fold, over the decided targets of a "
-        "kind; p after Holm over those of a set."
-    ),
-    source=(
-        "For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Intervals: Nadeau and Bengio, "
-        "*Inference for the generalization error*, Machine Learning 52, 2003. Targets: "
-        "[RDKit](https://www.rdkit.org); molar refractivity: Wildman and Crippen, J. Chem. Inf. Comput. Sci. "
-        "39, 1999."
-    ),
+    theory="""A sum adds what nodes contribute, as extensive properties do; a mean averages it, as intensive
+    ones do; a max says whether one node is special, as a question of existence asks. So each should be the
+    best readout for its kind of target, and most clearly on graphs larger than those of the training.""",
+    setup="""GIN of two rounds, a batch norm between readout and head so that no readout has the advantage of
+    its scale, the same steps, rate and first weights for all; nothing is selected, and the last epoch counts.
+    Targets are computed by RDKit: molecular weight, heavy atoms, molar refractivity, TPSA (extensive), the
+    share of sp3 carbons, mean electronegativity (intensive), nitro group, halogen, size of the largest ring
+    (existential). Folds have equal sizes of molecules; by size, networks learn from the smaller half of the
+    training part and are asked about the largest quarter of the test part. Skill is the share of the
+    constant's error that is removed: mean absolute error, or wrong answers. A target is *decided* if the best
+    network is ahead of the constant, of one tree on the size, and of a forest and a linear model on the
+    counts of atoms. Contrasts are the claimed readout minus each other one of sum, mean and max, paired by
+    fold, over the decided targets of a kind; p after Holm over those of a set.""",
+    source="""For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Intervals: Nadeau and Bengio,
+    *Inference for the generalization error*, Machine Learning 52, 2003. Targets:
+    [RDKit](https://www.rdkit.org); molar refractivity: Wildman and Crippen, J. Chem. Inf. Comput. Sci. 39,
+    1999.""",
     caveats=(
-        (
-            "Networks read atoms and which are bonded; they read no bond orders, and no hydrogens where a "
-            "set has none. Charges are in no label: those of nitro groups and their like are added."
-        ),
-        (
-            "Several targets are nearly functions of the counts of atoms. A network that is behind a linear "
-            "model of counts is not needed there, and such a target decides nothing."
-        ),
+        """Networks read atoms and which are bonded; they read no bond orders, and no hydrogens where a set
+        has none. Charges are in no label: those of nitro groups and their like are added.""",
+        """Several targets are nearly functions of the counts of atoms. A network that is behind a linear
+        model of counts is not needed there, and such a target decides nothing.""",
         "One rate, width, depth and schedule for all: a readout may gain from settings of its own.",
-        (
-            "Depth, batch size, the batch norm after the readout and the halogen target were chosen after a "
-            "first look at results."
-        ),
-        (
-            "By size, questions of existence rest on few molecules: of PTC_MR, 30 have a nitro group, few "
-            "of them are large. Five folds find large differences only."
-        ),
-        (
-            "Rings are few, and all are rings: the size of the largest ring grows with the molecule there, "
-            "and is an extensive target under another name."
-        ),
+        """Depth, batch size, the batch norm after the readout and the halogen target were chosen after a
+        first look at results.""",
+        """By size, questions of existence rest on few molecules: of PTC_MR, 30 have a nitro group, few of
+        them are large. Five folds find large differences only.""",
+        """Rings are few, and all are rings: the size of the largest ring grows with the molecule there, and
+        is an extensive target under another name.""",
     ),
     drawings=(
         Drawing(
             "properties",
-            "Two panels for each data set, random folds and folds by size: the skill of every readout on "
-            "every target, and that of counts of atoms alone.",
-            "Skill of every readout on every target; a grey bar for the better of two models that know the "
-            "counts of atoms alone. Hollow: not decided. Skills below -1 are drawn at -1.",
+            """Two panels for each data set, random folds and folds by size: the skill of every readout on
+            every target, and that of counts of atoms alone.""",
+            """Skill of every readout on every target; a grey bar for the better of two models that know the
+            counts of atoms alone. Hollow: not decided. Skills below -1 are drawn at -1.""",
         ),
     ),
     prepare=choose,

@@ -231,21 +231,15 @@ EXPERIMENT = Experiment(
     title="Speed",
     question="How fast are readouts, compared with other libraries?",
     claim="Exact, order-independent readouts are faster than what people use today",
-    theory=(
-        "Readouts whose bits do not depend on the order of the nodes are as fast as memory allows on "
-        "large batches, and faster than PyG, torch-scatter and PyTorch's own operators on all others."
-    ),
-    setup=(
-        "All contenders of a case take turns on the same data, in one process, medians of up to 101 "
-        "samples. Before that, the output and the gradient of each are compared with an oracle: a "
-        "contender that is wrong is reported and not timed; ours must be rounded to nearest and keep its "
-        "bits when nodes are shuffled. Offsets, orders and matrices are handed to `segment_reduce`, "
-        "`embedding_bag` and `sparse.mm` at no cost."
-    ),
-    source=(
-        "Limits: one table, `experiments/speed/thresholds.py`; baselines are a plain read of the "
-        "features, and two reads with one write to fresh memory."
-    ),
+    theory="""Readouts whose bits do not depend on the order of the nodes are as fast as memory allows on
+    large batches, and faster than PyG, torch-scatter and PyTorch's own operators on all others.""",
+    setup="""All contenders of a case take turns on the same data, in one process, medians of up to 101
+    samples. Before that, the output and the gradient of each are compared with an oracle: a contender that is
+    wrong is reported and not timed; ours must be rounded to nearest and keep its bits when nodes are
+    shuffled. Offsets, orders and matrices are handed to `segment_reduce`, `embedding_bag` and `sparse.mm` at
+    no cost.""",
+    source="""Limits: one table, `experiments/speed/thresholds.py`; baselines are a plain read of the
+    features, and two reads with one write to fresh memory.""",
     caveats=(
         "Times hold for one machine, and want it quiet: this experiment is no part of `all`.",
         "Limits that are missed stand in a table of their own, each with by how much.",
@@ -253,8 +247,8 @@ EXPERIMENT = Experiment(
     drawings=(
         Drawing(
             "speed",
-            "Time of sum, mean and max over the size of the features, forward and forward with "
-            "backward, for every contender and for what memory allows.",
+            """Time of sum, mean and max over the size of the features, forward and forward with backward, for
+            every contender and for what memory allows.""",
             "Time over the size of the features; the broad grey line is what memory allows.",
         ),
     ),
