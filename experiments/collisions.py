@@ -25,12 +25,13 @@ from experiments.console import Table, share, table
 from experiments.experiment import Drawing, Experiment, Finding, span
 from experiments.jobs import Job, carry_out
 from experiments.options import flag
-from experiments.records import Row, RowLog, pick, present
+from experiments.records import Row, RowLog, pick, present, values
 
 DEPTH, MOST_LEFT = 3, 1.0  # rounds; points
 METRICS, CONNECTED = ("ceiling", "pairs", "pairs across classes"), "pairs of connected graphs"
 AGGREGATIONS: dict[View, str] = {"sum": "injective", "mean": "mean"}
 MARKERS = {"sum": "o", "mean": "s", "max": "^"}
+DASHES: dict[View, str] = {"sum": "-", "mean": "--"}  # of the aggregations
 
 
 def measure(sets: Sequence[GraphSet], log: RowLog, depth: int = DEPTH) -> list[Row]:
@@ -95,59 +96,44 @@ def is_connected(graph: Data) -> bool:
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table for each kind of neighbour aggregation."""
     columns = ("set", "graphs", "majority", "depth", *VIEWS, "pairs", "(other class)")
+    title = "Accuracy ceilings, and pairs that mean confuses: {} aggregation"
     return [
-        table(
-            f"Accuracy ceilings, and pairs that mean confuses: {name} aggregation",
-            columns,
-            table_lines([row for row in rows if row.get("aggregation") in (None, aggregation)]),
-        )
+        table(title.format(name), columns, table_lines(rows, aggregation))
         for aggregation, name in AGGREGATIONS.items()
     ]
 
 
-def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+def table_lines(rows: Sequence[Row], aggregation: View) -> Iterator[list[str]]:
     """One line for each set and depth; a set's own numbers stand in its first line."""
-    for data in dict.fromkeys(row["data"] for row in rows):
-        heading = [
-            data,
-            str(pick(rows, data=data, metric="graphs")),
-            share(pick(rows, data=data, metric="majority")),
-        ]
-        for depth in sorted({row["depth"] for row in rows if row["data"] == data and "depth" in row}):
-            at = {"data": data, "depth": depth}
-            ceilings = [share(pick(rows, **at, readout=view, metric="ceiling")) for view in VIEWS]
-            pairs = pick(rows, **at, readout="mean", metric="pairs")
-            across = pick(rows, **at, readout="mean", metric="pairs across classes")
+    for data in present(rows, "data"):
+        graphs, majority = (pick(rows, data=data, metric=metric) for metric in ("graphs", "majority"))
+        heading = [data, str(graphs), share(majority)]
+        for depth in present(rows, "depth", data=data):
+            at = partial(pick, rows, data=data, aggregation=aggregation, depth=depth)
+            ceilings = [share(at(readout=view, metric="ceiling")) for view in VIEWS]
+            pairs, across = (at(readout="mean", metric=metric) for metric in METRICS[1:])
             yield [*heading, str(depth), *ceilings, str(pairs), f"({across})"]
-            heading = ["", "", ""]
+            heading = [""] * len(heading)
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """Ceilings over depth, one panel a set; dashed with mean aggregation."""
-    names = list(dict.fromkeys(row["data"] for row in rows))
+    names = present(rows, "data")
     drawing, panels = figures.panels(len(names))
     for panel, data in zip(panels, names, strict=True):
         majority = pick(rows, data=data, metric="majority")
         panel.axhline(100 * majority, color=figures.GREY, linewidth=1, linestyle=":")
-        for aggregation, dashes in zip(AGGREGATIONS, ("-", "--"), strict=True):
+        for aggregation, dashes in DASHES.items():
             for view in VIEWS:
                 at = {"data": data, "readout": view, "aggregation": aggregation, "metric": "ceiling"}
-                line = [row for row in rows if at.items() <= row.items()]
-                depths, ceilings = [row["depth"] for row in line], [100 * row["value"] for row in line]
-                panel.plot(
-                    depths, ceilings, f"{dashes}{MARKERS[view]}", color=figures.COLOURS[view], markersize=5
-                )
+                depths, ceilings = present(rows, "depth", **at), [100 * value for value in values(rows, **at)]
+                style = f"{dashes}{MARKERS[view]}"
+                panel.plot(depths, ceilings, style, color=figures.COLOURS[view], markersize=5)
         panel.set(title=data, xlabel="rounds of message passing", xticks=depths, ylim=(None, 102))
     panels[0].set_ylabel("accuracy ceiling [%]")
-    figures.legend(
-        drawing,
-        {f"{view} readout": (figures.COLOURS[view], "-") for view in VIEWS}
-        | {
-            "injective aggregation": (figures.INK, "-"),
-            "mean aggregation": (figures.INK, "--"),
-        }
-        | {"majority class": (figures.GREY, ":")},
-    )
+    entries = {f"{view} readout": (figures.COLOURS[view], "-") for view in VIEWS}
+    entries |= {f"{AGGREGATIONS[kind]} aggregation": (figures.INK, dashes) for kind, dashes in DASHES.items()}
+    figures.legend(drawing, entries | {"majority class": (figures.GREY, ":")})
     return figures.save(drawing, out, "collisions")
 
 

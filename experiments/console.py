@@ -98,3 +98,13 @@ def table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]], te
 def share(value: float) -> str:
     """Format a share with three decimals: .931, and 1.000 for all."""
     return f"{value:.3f}".removeprefix("0")
+
+
+def percent(value: float) -> str:
+    """Format a share in percent with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def tiny(value: float) -> str:
+    """Exactly 0, or how small."""
+    return "0" if value == 0 else f"{value:.0e}"

@@ -12,12 +12,13 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 from torch_geometric.data import Data
 
 from datasets import GraphSet, covers
 from experiments import figures
-from experiments.console import Table, UserError, table
+from experiments.console import Table, UserError, percent, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Resident, reside
@@ -172,55 +173,33 @@ def accuracy(scores: Tensor) -> float:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Accuracies in percent, averaged over folds, with the worst and best fold."""
-    columns = ("set", "readout", "train", "held out", "folds from - to", "copies score higher")
-    return [table("A molecule or its copies? Accuracy [%]", columns, table_lines(rows), text_columns=2)]
-
-
-def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set and readout."""
-    for data in dict.fromkeys(row["data"] for row in rows):
+    columns, lines = ("set", "readout", "train", "held out", "folds from - to", "copies score higher"), []
+    for data in present(rows, "data"):
         for readout in (*READOUTS, BASELINE):
-            held_out = of(rows, data, readout, "accuracy")
-            yield [
-                data,
-                readout,
-                percent(mean(of(rows, data, readout, "train accuracy"))),
-                percent(mean(held_out)),
-                f"{percent(min(held_out))} - {percent(max(held_out))}",
-                percent(mean(of(rows, data, readout, "pairs ranked"))),
-            ]
-
-
-def percent(value: float) -> str:
-    """A share in percent with one decimal."""
-    return f"{100 * value:.1f}"
+            folds = [of(rows, data, readout, metric) for metric in METRICS]
+            training, held_out, ranked = (percent(mean(found)) for found in folds)
+            ends = f"{percent(min(folds[1]))} - {percent(max(folds[1]))}"
+            lines.append([data, readout, training, held_out, ends, ranked])
+    return [table("A molecule or its copies? Accuracy [%]", columns, lines, text_columns=2)]
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
-    """Held-out accuracy of each readout: a dot a fold and a bar for their mean."""
-    names = list(dict.fromkeys(row["data"] for row in rows))
-    drawing, panels = figures.panels(len(names), width=3.4, height=2.0)
-    lines = (*READOUTS, BASELINE)
-    for panel, data in zip(panels, names, strict=True):
-        panel.axvline(50, color=figures.GREY, linewidth=1, linestyle=":", zorder=0)
-        for height, readout in enumerate(reversed(lines)):
-            values = [100 * value for value in of(rows, data, readout, "accuracy")]
-            colour = figures.COLOURS.get(readout, figures.GREY)
-            panel.plot(
-                values,
-                [height] * len(values),
-                "o",
-                color=colour,
-                alpha=0.35,
-                markersize=8,
-                mew=0,
-                clip_on=False,
-            )
-            panel.plot([mean(values)], [height], "|", color=colour, markersize=18, mew=3, clip_on=False)
-            panel.annotate(f"{mean(values):.1f} %", (104, height), va="center", annotation_clip=False)
-        panel.set(title=data, xlim=(30, 101), ylim=(-0.6, len(lines) - 0.4), xlabel="held-out accuracy [%]")
-        panel.set_yticks(range(len(lines)), list(reversed(lines)))
-    return figures.save(drawing, out, "copies")
+    """Held-out accuracy of each readout, a panel a set."""
+    draws = [partial(draw, rows, data) for data in present(rows, "data")]
+    return figures.draw(out, "copies", draws, width=3.4, height=2.0)
+
+
+def draw(rows: Sequence[Row], data: str, panel: Axes) -> None:
+    """A dot a fold and a bar for their mean."""
+    lines = (BASELINE, *reversed(READOUTS))
+    panel.axvline(50, color=figures.GREY, linewidth=1, linestyle=":", zorder=0)
+    for height, readout in enumerate(lines):
+        found = [100 * value for value in of(rows, data, readout, "accuracy")]
+        colour = figures.COLOURS.get(readout, figures.GREY)
+        figures.dots(panel, height, found, colour, (18, 3), clip_on=False, alpha=0.35, markersize=8)
+        panel.annotate(f"{mean(found):.1f} %", (104, height), va="center", annotation_clip=False)
+    panel.set(title=data, xlim=(30, 101), ylim=(-0.6, len(lines) - 0.4), xlabel="held-out accuracy [%]")
+    panel.set_yticks(range(len(lines)), lines)
 
 
 def of(rows: Sequence[Row], data: str, readout: str, metric: str) -> list[float]:
@@ -258,7 +237,7 @@ def numbers(rows: Sequence[Row]) -> str:
     """The accuracies of all sets."""
     of_sets = {
         readout: span(100 * mean(of(rows, data, readout, "accuracy")) for data in present(rows, "data"))
-        for readout in (*READOUTS, "size only")  # the number of nodes alone tells copies apart
+        for readout in (*READOUTS, BASELINE)
     }
     return f"held-out accuracy: {', '.join(f'{readout} {found} %' for readout, found in of_sets.items())}"
 

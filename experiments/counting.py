@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from torch_geometric.data import Data
 from datasets import GraphSet
 from experiments import figures
 from experiments.accuracy import gate
-from experiments.console import Table, UserError, share, table
+from experiments.console import Table, UserError, percent, share, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Resident, reside
@@ -221,27 +222,20 @@ def over_folds(rows: Sequence[Row], data: str, state: str, readout: str, metric:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Errors of each probe on each readout, averaged over folds."""
-    columns = ("set", "pooled", "readout", *PROBES, "all counts exact [%]")
-    return [
-        table(
-            "What a linear probe recovers on held-out graphs: 0 is all of it, 1 a blind guess",
-            columns,
-            table_lines(rows),
-            text_columns=3,
-        )
-    ]
+    """Errors of each probe on each readout of each kind of states, averaged over folds."""
+    columns, lines = ("set", "pooled", "readout", *PROBES, "all counts exact [%]"), []
+    for data, state in cases(rows):
+        for readout in READOUTS:
+            at = partial(over_folds, rows, data, state, readout)
+            lines.append([data, state, readout, *(shown(at(probe)) for probe in PROBES), percent(at(EXACT))])
+        lines.append([])
+    title = "What a linear probe recovers on held-out graphs: 0 is all of it, 1 a blind guess"
+    return [table(title, columns, lines, text_columns=3)]
 
 
-def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set, kind of states and readout; a rule after each kind."""
-    for data in present(rows, "data"):
-        for state in present(rows, "states", data=data):
-            for readout in READOUTS:
-                errors = [over_folds(rows, data, state, readout, probe) for probe in PROBES]
-                exact = over_folds(rows, data, state, readout, EXACT)
-                yield [data, state, readout, *map(shown, errors), f"{100 * exact:.1f}"]
-            yield []
+def cases(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Each set with each kind of its states."""
+    return [(data, state) for data in present(rows, "data") for state in present(rows, "states", data=data)]
 
 
 def shown(error: float) -> str:
@@ -271,17 +265,13 @@ def of_states(error: Callable[[str, str], float]) -> tuple[bool, str]:
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """A cross table for each set and kind of states: blue is recovered, framed is what is claimed."""
-    sheets = [(data, state) for data in present(rows, "data") for state in present(rows, "states", data=data)]
+    sheets = cases(rows)
     drawing, panels = figures.panels(len(sheets), width=3.0, height=2.6)
     for panel, (data, state) in zip(panels, sheets, strict=True):
-        errors = np.array([[over_folds(rows, data, state, r, p) for r in READOUTS] for p in PROBES])
-        draw(panel, errors)
+        draw(panel, np.array([[over_folds(rows, data, state, r, p) for r in READOUTS] for p in PROBES]))
         panel.set_title(f"{data}: {state}")
-    drawing.supxlabel(
-        "error of a linear probe on held-out graphs: 0 recovered, 1 a blind guess; framed: the claim",
-        fontsize=9,
-        color=figures.GREY,
-    )
+    said = "error of a linear probe on held-out graphs: 0 recovered, 1 a blind guess; framed: the claim"
+    drawing.supxlabel(said, fontsize=9, color=figures.GREY)
     return figures.save(drawing, out, "counting")
 
 
@@ -291,11 +281,10 @@ def draw(panel: Axes, errors: Matrix) -> None:
     for (row, column), error in np.ndenumerate(errors):
         colour = "white" if error < 0.25 else figures.INK
         panel.text(column, row, shown(error), ha="center", va="center", color=colour)
+    frame = {"fill": False, "edgecolor": figures.INK, "linewidth": 2, "zorder": 3, "clip_on": False}
     for readout, probe in CLAIMED:
         corner = READOUTS.index(readout) - 0.5, PROBES.index(probe) - 0.5
-        panel.add_patch(
-            Rectangle(corner, 1, 1, fill=False, edgecolor=figures.INK, linewidth=2, zorder=3, clip_on=False)
-        )
+        panel.add_patch(Rectangle(corner, 1, 1, **frame))
     panel.set_xticks(range(len(READOUTS)), READOUTS)
     panel.set_yticks(range(len(PROBES)), PROBES)
     panel.tick_params(length=0)
@@ -306,30 +295,23 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """For each set and kind of states: each readout gives what it is said to hold of atoms and nothing else
     (a check, by algebra), and the most of it of states.
     """
-    for data in present(rows, "data"):
-        for state in present(rows, "states", data=data):
-            error = partial(over_folds, rows, data, state)
-            exact = f"off the sum, all counts are right in {100 * error('sum', EXACT):.1f} % of graphs"
-            if state == ATOMS:
-                held, said = of_atoms(error)
-                yield Finding(f"{data}, {state}", held, f"{said}; {exact}", "check")
-                continue
-            held, said = of_states(error)
-            against = objections(rows, data) if state == TRAINED else []
-            told = "; ".join((said, exact, *against))
-            yield Finding(f"{data}, {state}", None if against else held, told)
+    for data, state in cases(rows):
+        error = partial(over_folds, rows, data, state)
+        exact = f"off the sum, all counts are right in {percent(error('sum', EXACT))} % of graphs"
+        held, said = (of_atoms if state == ATOMS else of_states)(error)
+        against = objections(rows, data) if state == TRAINED else []
+        told = "; ".join((said, exact, *against))
+        kind: Literal["check", "finding"] = "check" if state == ATOMS else "finding"
+        yield Finding(f"{data}, {state}", None if against else held, told, kind)
 
 
 def objections(rows: Sequence[Row], data: str) -> list[str]:
     """What the gate has against the trained networks of a set."""
     trained = [row for row in rows if row["data"] == data and row["states"] == TRAINED]
-    found = {
-        readout: values(trained, readout=readout, metric="accuracy")
-        for readout in present(trained, "readout")
-    }
     gated = [row for row in trained if row["metric"] in GATE]
     if not gated:
         return ["how the networks were trained is not known"]
+    found = {name: values(trained, readout=name, metric="accuracy") for name in present(trained, "readout")}
     return gate.objections(gated, "accuracy", found, {"majority": values(trained, metric="majority")})
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -273,31 +274,27 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a network, after the baselines."""
     for data in present(rows, "data"):
         for squeeze in (*BASELINES, *VIEWS):
-            sides = (mean(per_fold(rows, data, squeeze, name)) for name in ("train accuracy", "accuracy"))
-            parameters, ceiling = "", ""
-            if squeeze in VIEWS:
-                parameters = f"{per_fold(rows, data, squeeze, 'parameters')[0]:.0f}"
-                ceiling = share(pick(rows, data=data, squeeze=squeeze, metric="ceiling"))
-            yield [data, squeeze, parameters, *map(share, sides), ceiling]
+            at = partial(per_fold, rows, data, squeeze)
+            sides = [share(mean(at(name))) for name in ("train accuracy", "accuracy")]
+            gated = squeeze in VIEWS
+            ceiling = share(pick(rows, data=data, squeeze=squeeze, metric="ceiling")) if gated else ""
+            yield [data, squeeze, f"{at('parameters')[0]:.0f}" if gated else "", *sides, ceiling]
         yield []
 
 
 def difference_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a squeeze."""
     for data, one in comparisons(rows):
-        bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
         verdict = "not compared" if objections(rows, data) else one.verdict
-        yield [data, one.method, f"{100 * one.difference:+.1f}", bounds, f"{one.p:.3f}", verdict]
+        yield [data, one.method, one.points, one.bounds, f"{one.p:.3f}", verdict]
 
 
 def gate_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each squeeze, state of the network and block."""
     for data in present(rows, "data"):
-        for squeeze in SQUEEZES:
-            for state in ("trained", "untrained"):
-                for block in range(ROUNDS - 1):
-                    at = partial(per_fold, rows, data, squeeze, state=state, block=block)
-                    yield [data, squeeze, state, str(block + 1), *(share(mean(at(name))) for name in SPREAD)]
+        for squeeze, state, block in product(SQUEEZES, ("trained", "untrained"), range(ROUNDS - 1)):
+            at = partial(per_fold, rows, data, squeeze, state=state, block=block)
+            yield [data, squeeze, state, str(block + 1), *(share(mean(at(name))) for name in SPREAD)]
         yield []
 
 
@@ -306,9 +303,8 @@ def copy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     for data in present(rows, "data"):
         for squeeze in VIEWS:
             for k in COPIES if squeeze != NONE else COPIES[-1:]:
-                moved, most, saturated, changed = (
-                    per_fold(rows, data, squeeze, name, copies=k) for name in COPIED
-                )
+                found = (per_fold(rows, data, squeeze, name, copies=k) for name in COPIED)
+                moved, most, saturated, changed = found
                 gates = (
                     [exactly(mean(moved)), exactly(max(most)), share(mean(saturated))] if moved else [""] * 3
                 )
@@ -351,7 +347,7 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         against = objections(rows, data)
         for name, one in found:
             if name == data:
-                said = f"{100 * one.difference:+.1f} points of accuracy against no gates ({one.verdict})"
+                said = f"{one.points} points of accuracy against no gates ({one.verdict})"
                 yield by_node.compared(f"{data}, squeezed by {one.method}", against, (one.better, said))
         yield Finding(f"{data}, copies", *of_copies(rows, data), "check", main=False)
         yield by_node.compared(f"{data}, saturation", against, of_saturation(rows, data), main=False)
@@ -378,9 +374,10 @@ def of_copies(rows: Sequence[Row], data: str) -> tuple[bool, str]:
     """Whether copies leave gates by mean and max as they are, and no others."""
     most = {name: max(per_fold(rows, data, name, "moved at most", copies=COPIES[-1])) for name in SQUEEZES}
     still = [name for name in SQUEEZES if most[name] == 0]
-    return still == ["mean", "max"], (
+    said = (
         f"{COPIES[-1]} copies of a graph leave all gates by {' and '.join(still) or 'no readout'} as they are"
     )
+    return still == ["mean", "max"], said
 
 
 def of_saturation(rows: Sequence[Row], data: str) -> tuple[bool, str]:
@@ -414,24 +411,18 @@ MARKERS = {NONE: "x", "mean": "s", "max": "^", "sum": "o"}
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """Three panels a set; the gates are those of the last block in the first fold."""
-    drawing, panels = figures.panels(3 * len(present(rows, "data")), width=3.1, height=2.7)
-    for place, data in enumerate(present(rows, "data")):
-        accuracies, gates, copies = panels[3 * place : 3 * place + 3]
-        draw_accuracies(accuracies, rows, data)
-        draw_gates(gates, rows, data)
-        draw_copies(copies, rows, data)
+    parts = draw_accuracies, draw_gates, draw_copies
+    draws = [partial(draw, rows, data) for data in present(rows, "data") for draw in parts]
     entries = {f"squeeze by {name}" if name != NONE else "no gates": (COLOURS[name], "-") for name in VIEWS}
-    figures.legend(drawing, entries | {name: (figures.GREY, dashes) for name, dashes in LINES.items()})
-    return figures.save(drawing, out, "excitation")
+    entries |= {name: (figures.GREY, dashes) for name, dashes in LINES.items()}
+    return figures.draw(out, "excitation", draws, entries, width=3.1)
 
 
-def draw_accuracies(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_accuracies(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """A dot a fold and a bar for their mean."""
     for height, squeeze in enumerate(reversed(VIEWS)):
-        values = [100 * value for value in per_fold(rows, data, squeeze, "accuracy")]
-        colour = COLOURS[squeeze]
-        panel.plot(values, [height] * len(values), "o", color=colour, alpha=0.3, markersize=5, mew=0)
-        panel.plot([mean(values)], [height], "|", color=colour, markersize=16, mew=2.5)
+        found = [100 * value for value in per_fold(rows, data, squeeze, "accuracy")]
+        figures.dots(panel, height, found, COLOURS[squeeze], (16, 2.5))
     for baseline, dashes in LINES.items():
         reached = 100 * mean(per_fold(rows, data, baseline, "accuracy"))
         panel.axvline(reached, color=figures.GREY, linestyle=dashes, linewidth=1, zorder=0)
@@ -440,7 +431,7 @@ def draw_accuracies(panel: Axes, rows: Sequence[Row], data: str) -> None:
     panel.set_yticks(range(len(VIEWS)), list(reversed(VIEWS)))
 
 
-def draw_gates(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_gates(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """The mean gate of every channel, in their order, and one standard deviation over graphs to each side."""
     for squeeze in SQUEEZES:
         at = {"data": data, "squeeze": squeeze, "block": ROUNDS - 2}
@@ -455,7 +446,7 @@ def draw_gates(panel: Axes, rows: Sequence[Row], data: str) -> None:
     panel.set(ylabel="gate, mean ± sd over graphs", ylim=(0, 1))
 
 
-def draw_copies(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_copies(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """How many gates are saturated, over the number of copies."""
     for squeeze in SQUEEZES:
         values = [100 * mean(per_fold(rows, data, squeeze, "saturated", copies=k)) for k in COPIES]

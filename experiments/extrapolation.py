@@ -338,23 +338,15 @@ def trainings(rows: Sequence[Row], data: str) -> int:
 
 def size_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
     """How many graphs there are and of what size, and a line for each readout and baseline."""
+    shown = lambda found, form=".1f": format(mean(found), form) if found else ""  # noqa: E731
     for fact in ("graphs", "nodes"):
-        found = [values(rows, data=data, part=part, metric=fact) for part in PARTS]
-        yield [f"({fact})", *(averaged(of, 1, ".1f") for of in found), ""]
+        yield [f"({fact})", *(shown(values(rows, data=data, part=part, metric=fact)) for part in PARTS), ""]
     yield []
     for readout in (*READOUTS, *BASELINES):
-        shown = [averaged(accuracies(rows, data, readout, part)) for part in PARTS]
-        shown[-1] += f" ({100 * np.std(accuracies(rows, data, readout, LARGE), ddof=1):.1f})"
-        yield [
-            readout,
-            *shown,
-            averaged(values(rows, data=data, readout=readout, part=LARGE, metric="loss"), 1, ".2f"),
-        ]
-
-
-def averaged(found: Sequence[float], scale: float = 100, form: str = ".1f") -> str:
-    """A mean, or nothing where there are no values."""
-    return format(scale * mean(found), form) if found else ""
+        found = [[100 * one for one in accuracies(rows, data, readout, part)] for part in PARTS]
+        loss = shown(values(rows, data=data, readout=readout, part=LARGE, metric="loss"), ".2f")
+        large = f"{shown(found[-1])} ({np.std(found[-1], ddof=1):.1f})"
+        yield [readout, *map(shown, found[:-1]), large, loss]
 
 
 def copy_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
@@ -362,10 +354,7 @@ def copy_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
     for readout in READOUTS:
         for k in (1, MOST):
             shown = [f"{of_copies(rows, data, readout, metric, k):.2f}" for metric in CALIBRATED]
-            grown = [
-                f"{slope(rows, data, readout):z.2f}",
-                f"{of_copies(rows, data, readout, MOVED, k):.0%}",
-            ]
+            grown = [f"{slope(rows, data, readout):z.2f}", f"{of_copies(rows, data, readout, MOVED, k):.0%}"]
             yield [readout, str(k), *shown, *(grown if k > 1 else ["", ""])]
 
 
@@ -384,11 +373,9 @@ def objections(rows: Sequence[Row], data: str) -> list[str]:
     """What the gate has against a comparison: networks that had not converged, or did not beat a baseline."""
     trained = [row | {"fold": row["training"]} for row in rows if row["data"] == data and "training" in row]
     gated = [row for row in trained if row["metric"] in GATE]
-    of_networks, of_baselines = (
-        {name: accuracies(rows, data, name, HOLD_OUT) for name in names}
-        for names in (READOUTS, baselines.OF_CLASSES)
-    )
-    return gate.objections(gated, "accuracy", of_networks, of_baselines)
+    methods = READOUTS, baselines.OF_CLASSES
+    scores = ({name: accuracies(rows, data, name, HOLD_OUT) for name in names} for names in methods)
+    return gate.objections(gated, "accuracy", *scores)
 
 
 def ahead(rows: Sequence[Row], data: str) -> tuple[float, float, float]:
@@ -421,9 +408,7 @@ def of_logits(rows: Sequence[Row], data: str) -> tuple[bool, str]:
     """Whether the sum grows as its head says, and no bit of those that see proportions moves."""
     grows = slope(rows, data, "sum")
     apart = [max(values(rows, data=data, part=COPIED, metric=name)) for name in IDENTITIES]
-    shaken = [
-        readout for readout in PROPORTIONS if any(values(rows, data=data, readout=readout, metric=MOVED))
-    ]
+    shaken = [name for name in PROPORTIONS if any(values(rows, data=data, readout=name, metric=MOVED))]
     held = grows >= LEAST_SLOPE and max(apart) <= TOLERANCE and not shaken
     bits = f"{' and '.join(shaken)} moved" if shaken else f"not a bit of {', '.join(PROPORTIONS)} moved"
     return held, (
@@ -435,9 +420,7 @@ def of_logits(rows: Sequence[Row], data: str) -> tuple[bool, str]:
 
 def of_calibration(rows: Sequence[Row], data: str) -> tuple[bool, str]:
     """Whether sum's calibration error and loss grow with copies of the same graphs."""
-    one, most = (
-        {metric: of_copies(rows, data, "sum", metric, k) for metric in CALIBRATED} for k in (1, MOST)
-    )
+    one, most = ({name: of_copies(rows, data, "sum", name, k) for name in CALIBRATED} for k in (1, MOST))
     held = most["ECE"] - one["ECE"] > LEAST_RISE and most["NLL"] > one["NLL"]
     told = ", ".join(f"{metric} from {one[metric]:.2f} to {most[metric]:.2f}" for metric in CALIBRATED[1:])
     stays = " and ".join(f"{name} {of_copies(rows, data, 'mean', name, MOST):.2f}" for name in ("ECE", "NLL"))
@@ -464,18 +447,14 @@ STYLES = {name: (colour, "-") for name, colour in figures.COLOURS.items()} | {
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """A row of panels for each set."""
-    sets = present(rows, "data")
-    drawing, panels = figures.panels(3 * len(sets), width=3.3, height=2.9, columns=3)
-    for position, data in enumerate(sets):
-        by_size, norms, errors = panels[3 * position : 3 * position + 3]
-        draw_sizes(by_size, rows, data)
-        draw_copies(norms, rows, data, "logit norm")
-        draw_copies(errors, rows, data, "ECE")
-    figures.legend(drawing, STYLES)
-    return figures.save(drawing, out, "extrapolation")
+    draws = []
+    for data in present(rows, "data"):
+        copies = [partial(draw_copies, rows, data, metric) for metric in ("logit norm", "ECE")]
+        draws += [partial(draw_sizes, rows, data), *copies]
+    return figures.draw(out, "extrapolation", draws, STYLES, width=3.3, height=2.9)
 
 
-def draw_sizes(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_sizes(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """Accuracy on held-out graphs over their mean size: a line for the mean of the draws, a dot for each."""
     parts = [part for part in PARTS[1:] if values(rows, data=data, part=part, metric="nodes")]
     nodes = [average(rows, data=data, part=part, metric="nodes") for part in parts]
@@ -487,7 +466,7 @@ def draw_sizes(panel: Axes, rows: Sequence[Row], data: str) -> None:
     panel.set(title=f"{data}: held out", xlabel="mean number of nodes", ylabel="accuracy [%]")
 
 
-def draw_copies(panel: Axes, rows: Sequence[Row], data: str, metric: str) -> None:
+def draw_copies(rows: Sequence[Row], data: str, metric: str, panel: Axes) -> None:
     """The mean over trainings for every number of copies."""
     for readout in READOUTS:
         colour, dashes = STYLES[readout]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from experiments import by_node, figures
 from experiments.by_node import Fold, Task, Values
-from experiments.console import Table, share, table
+from experiments.console import Table, percent, share, table
 from experiments.experiment import Drawing, Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch
@@ -162,11 +162,10 @@ def accuracy(network: Network, batch: Batch, where: str, place: Tensor, nodes: T
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Breakdown points, and accuracies at some shares."""
+    """Breakdown points, and accuracies at some shares where networks were trained."""
     points = ("set", "readout", "breaks at [%]", "predicted", "graphs as predicted")
     found = [table("The least share of huge nodes that breaks a readout", points, breakdown_lines(rows), 2)]
-    lines = list(accuracy_lines(rows))
-    if lines:
+    if lines := list(accuracy_lines(rows)):
         columns = ("set", "network", "readout", *(f"{100 * part:.0f} %" for part in SHOWN))
         found.append(table("Held-out accuracy with a share of nodes corrupted", columns, lines, 3))
     return found
@@ -177,8 +176,8 @@ def breakdown_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     for data in present(rows, "data"):
         for readout in READOUTS:
             at = partial(average, rows, data=data, readout=readout)
-            measured, theory, agreement = (100 * at(metric=metric) for metric in BREAKDOWN)
-            yield [data, readout, f"{measured:.1f}", f"{theory:.1f}", f"{agreement:.1f} %"]
+            measured, theory, agreement = (percent(at(metric=metric)) for metric in BREAKDOWN)
+            yield [data, readout, measured, theory, f"{agreement} %"]
 
 
 def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -189,7 +188,7 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
                 at = partial(average, rows, data=data, place=place, readout=readout, metric="corrupted")
                 yield [data, place, readout, *(share(at(share=part)) for part in SHOWN)]
             largest = share(average(rows, data=data, metric="largest class"))
-            yield [data, place, "largest class", *(largest for _ in SHOWN)]
+            yield [data, place, "largest class", *[largest] * len(SHOWN)]
             yield []
 
 
@@ -244,16 +243,13 @@ def drop(rows: Sequence[Row], data: str, place: str, readout: str) -> float:
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """Errors of a random network, and accuracies of trained ones, over the share of corrupted nodes."""
     sheets = [(data, place) for data in present(rows, "data") for place in present(rows, "place", data=data)]
-    drawing, panels = figures.panels(len(sheets), width=3.1, height=2.7)
-    for panel, (data, place) in zip(panels, sheets, strict=True):
-        draw(panel, rows, data, place)
     entries = {name: (COLOURS[name], "-") for name in READOUTS}
     entries |= {"breakdown points": (figures.GREY, ":"), "largest class": (figures.GREY, "--")}
-    figures.legend(drawing, entries)
-    return figures.save(drawing, out, "robustness")
+    draws = [partial(draw, rows, *sheet) for sheet in sheets]
+    return figures.draw(out, "robustness", draws, entries, width=3.1)
 
 
-def draw(panel: Axes, rows: Sequence[Row], data: str, place: str) -> None:
+def draw(rows: Sequence[Row], data: str, place: str, panel: Axes) -> None:
     """One line a readout."""
     metric = "error" if place == ERROR else "corrupted"
     for part in (CUT, 0.5):
