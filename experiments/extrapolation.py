@@ -338,15 +338,20 @@ def trainings(rows: Sequence[Row], data: str) -> int:
 
 def size_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
     """How many graphs there are and of what size, and a line for each readout and baseline."""
-    shown = lambda found, form=".1f": format(mean(found), form) if found else ""  # noqa: E731
     for fact in ("graphs", "nodes"):
-        yield [f"({fact})", *(shown(values(rows, data=data, part=part, metric=fact)) for part in PARTS), ""]
+        found = [values(rows, data=data, part=part, metric=fact) for part in PARTS]
+        yield [f"({fact})", *(averaged(of, 1) for of in found), ""]
     yield []
     for readout in (*READOUTS, *BASELINES):
-        found = [[100 * one for one in accuracies(rows, data, readout, part)] for part in PARTS]
-        loss = shown(values(rows, data=data, readout=readout, part=LARGE, metric="loss"), ".2f")
-        large = f"{shown(found[-1])} ({np.std(found[-1], ddof=1):.1f})"
-        yield [readout, *map(shown, found[:-1]), large, loss]
+        shown = [averaged(accuracies(rows, data, readout, part)) for part in PARTS]
+        shown[-1] += f" ({100 * np.std(accuracies(rows, data, readout, LARGE), ddof=1):.1f})"
+        loss = averaged(values(rows, data=data, readout=readout, part=LARGE, metric="loss"), 1, ".2f")
+        yield [readout, *shown, loss]
+
+
+def averaged(found: Sequence[float], scale: float = 100, form: str = ".1f") -> str:
+    """A mean, or nothing where there are no values."""
+    return format(scale * mean(found), form) if found else ""
 
 
 def copy_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:

@@ -90,12 +90,7 @@ def right(outputs: Tensor, y: Tensor) -> Tensor:
     return ((outputs > 0) == (y > 0)).double().mean(dim=(1, 2))
 
 
-def mean_loss(outputs: Tensor, y: Tensor) -> Tensor:
-    """The mean over graphs and labels, [1]."""
-    return losses(outputs, y).mean(dim=(1, 2))
-
-
-AIM = Aim(mean_loss, right, lambda y: y.mean(dim=0) - 0.5)
+AIM = Aim(lambda outputs, y: losses(outputs, y).mean(dim=(1, 2)), right, lambda y: y.mean(dim=0) - 0.5)
 
 
 def gradients(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -185,10 +180,8 @@ def choose(graphs: GraphSet, seed: int) -> Labels:
         )
     labels = tuple(asked)[:2]
     y = torch.stack([asked[label] for label in labels], dim=1).float()
-    kept = tuple(
-        Data(x=graph.x, edge_index=graph.edge_index, y=row[None])
-        for graph, row in zip(picked, y, strict=True)
-    )
+    pairs = zip(picked, y, strict=True)
+    kept = tuple(Data(x=graph.x, edge_index=graph.edge_index, y=row[None]) for graph, row in pairs)
     return Labels(graphs.name, kept, len(graphs), 2, labels)
 
 
@@ -271,12 +264,15 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def lines(rows: Sequence[Row], metrics: Sequence[str]) -> Iterator[list[str]]:
     """One line for each set, head and readout: the first and the last value of each metric."""
-    for data in present(rows, "data"):
-        for head in (VECTOR, MAPS):
-            for readout in READOUTS:
-                found = (path(rows, metric, data=data, head=head, readout=readout) for metric in metrics)
-                yield [data, head, readout, *(arrow(*of) for of in zip(metrics, found, strict=True))]
-            yield []
+    for data, head, of_case in cases(rows):
+        for readout in READOUTS:
+            yield [
+                data,
+                head,
+                readout,
+                *(arrow(name, path(of_case, name, readout=readout)) for name in metrics),
+            ]
+        yield []
 
 
 def path(rows: Sequence[Row], metric: str, **wanted: str) -> list[float]:
@@ -312,11 +308,11 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
 def numbers(rows: Sequence[Row]) -> str:
     """How unequal gradients are after training."""
     last = {"metric": "gini", "epoch": max(present(rows, "epoch"))}
-    gini = {
-        name: ends((average(found, readout=name, **last) for *_, found in cases(rows)), ".2f")
+    told = ", ".join(
+        f"{name} {ends((average(found, readout=name, **last) for *_, found in cases(rows)), '.2f')}"
         for name in ("mean", "max")
-    }
-    return f"Gini coefficient after training: {', '.join(f'{name} {value}' for name, value in gini.items())}"
+    )
+    return f"Gini coefficient after training: {told}"
 
 
 def of_democracy(rows: Sequence[Row]) -> tuple[bool, str]:
@@ -361,20 +357,23 @@ COLOURS = figures.COLOURS | {"softmax": "#e69f00", "median": "#7b4ea3"}
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """For each set and head, the Gini coefficient over the epochs, and how the labels meet."""
-    sheets = [
-        (data, head, labels) for data in present(rows, "data") for head in (VECTOR, MAPS) for labels in (0, 1)
-    ]
-    columns = 2 if len(sheets) == 4 else 4  # one set in a square, several in a row each
-    drawing, panels = figures.panels(len(sheets), width=3.2, height=2.5, columns=columns)
-    for panel, (data, head, labels) in zip(panels, sheets, strict=True):
-        metric = ("divided" if head == VECTOR else "met") if labels else "gini"
-        draw(panel, [row for row in rows if row["data"] == data and row.get("head") == head], metric)
-        panel.set_title(f"{data}: {head}", fontsize=9.5)
-    figures.legend(drawing, {name: (COLOURS[name], "-") for name in READOUTS})
-    return figures.save(drawing, out, "gradients")
+    draws = []
+    for data, head, of_case in cases(rows):
+        for metric in ("gini", "divided" if head == VECTOR else "met"):
+            draws.append(partial(draw, of_case, metric, f"{data}: {head}"))
+    columns = 2 if len(draws) == 4 else 4  # one set in a square, several in a row each
+    entries = {name: (COLOURS[name], "-") for name in READOUTS}
+    return figures.draw(out, "gradients", draws, entries, width=3.2, height=2.5, columns=columns)
 
 
-def draw(panel: Axes, rows: Sequence[Row], metric: str) -> None:
+LABELLED = {
+    "gini": "Gini of the gradient norms",
+    "divided": "graphs divided [%]",
+    "met": "nodes with both gradients [%]",
+}
+
+
+def draw(rows: Sequence[Row], metric: str, title: str, panel: Axes) -> None:
     """One line a readout; sum lies under mean, which does the same."""
     epochs = present(rows, "epoch")
     factor = 1 if metric == "gini" else 100
@@ -382,16 +381,12 @@ def draw(panel: Axes, rows: Sequence[Row], metric: str) -> None:
         values = [factor * value for value in path(rows, metric, readout=name)]
         size, width = (8, 3) if name == "sum" else (4, 1.5)
         panel.plot(epochs, values, f"-{marker}", color=COLOURS[name], markersize=size, linewidth=width)
-    label = {
-        "gini": "Gini of the gradient norms",
-        "divided": "graphs divided [%]",
-        "met": "nodes with both gradients [%]",
-    }
     panel.set_xscale("symlog", linthresh=1)
     ticks = [epoch for epoch in epochs if str(epoch).strip("0") in ("", "1")]
     panel.set_xticks(ticks, [str(epoch) for epoch in ticks])
     panel.set_xticks([], minor=True)
-    panel.set(xlabel="epochs of training", ylabel=label[metric], ylim=(-0.04 * factor, 1.04 * factor))
+    panel.set(xlabel="epochs of training", ylabel=LABELLED[metric], ylim=(-0.04 * factor, 1.04 * factor))
+    panel.set_title(title, fontsize=9.5)
 
 
 EXPERIMENT = Experiment(

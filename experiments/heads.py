@@ -67,9 +67,8 @@ class Flatten(nn.Module):
 
 def build(head: str, features: int, classes: int, largest: int, copies: int = 1) -> Network:
     """A GIN with a linear layer after a readout, or on all node states; the rounds are drawn first."""
-    network = Network(
-        "gin", "mean" if head in FLAT else head, features, classes, by_node.WIDTH, by_node.ROUNDS, copies
-    )
+    of_network = "mean" if head in FLAT else head
+    network = Network("gin", of_network, features, classes, WIDTH, by_node.ROUNDS, copies)
     if head in FLAT:
         network.readout = Flatten(largest, DROPPED if head == DROPOUT else 0, head == SHUFFLED)
     network.head = StackedLinear(WIDTH * (largest if head in FLAT else 1), classes, copies)
@@ -347,11 +346,7 @@ def of_accuracies(rows: Sequence[Row], data: str) -> tuple[bool | None, str]:
     folds = {head: [mean(found) for found in per_fold(rows, data, head)] for head in ("mean", *ORDERED)}
     found = compare(folds, "mean", len(folds["mean"]))
     worse = all(one.worse for one in found)
-    told = ", ".join(
-        f"{one.method} {100 * one.difference:+.1f} points "
-        f"({100 * one.low:+.1f} to {100 * one.high:+.1f}, {one.verdict})"
-        for one in found
-    )
+    told = ", ".join(f"{one.method} {one.points} points ({one.bounds}, {one.verdict})" for one in found)
     return worse if worse or any(one.better for one in found) else None, f"against the mean: {told}"
 
 
@@ -394,19 +389,14 @@ KINDS = {ATOMS: figures.INK, RANDOM: PURPLE}
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """For each set, accuracies where networks were trained, and variances over the number of nodes."""
-    sheets = [
-        (data, draw)
-        for data in present(rows, "data")
-        for draw in (draw_heads, draw_law)
-        if draw is draw_law or data in trained(rows)
-    ]
-    drawing, panels = figures.panels(len(sheets), width=4.2, height=2.9, columns=2)
-    for panel, (data, draw) in zip(panels, sheets, strict=True):
-        draw(panel, rows, data)
-    return figures.save(drawing, out, "heads")
+    draws = []
+    for data in present(rows, "data"):
+        draws += [partial(draw_heads, rows, data)] if data in trained(rows) else []
+        draws.append(partial(draw_law, rows, data))
+    return figures.draw(out, "heads", draws, width=4.2, height=2.9, columns=2)
 
 
-def draw_heads(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_heads(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """A line a head: in training, held out, and held out with shuffled nodes."""
     for metric, (name, mark, colour) in LOOKS.items():
         values = [100 * average(rows, data=data, readout=head, metric=metric) for head in reversed(HEADS)]
@@ -418,18 +408,16 @@ def draw_heads(panel: Axes, rows: Sequence[Row], data: str) -> None:
     panel.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.35, 1.1))
 
 
-def draw_law(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_law(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """Variances in units of that of one node: dots measured, lines the formula, dashed without correction."""
     for kind, colour in KINDS.items():
         numbers = present(rows, "nodes", data=data, features=kind)
         at = partial(pick, rows, data=data, features=kind)
-        units = [m * at(nodes=m, metric="plain") for m in numbers]
-        shown = [(m, unit) for m, unit in zip(numbers, units, strict=True) if unit > 0]
+        units = {m: m * at(nodes=m, metric="plain") for m in numbers}
+        shown = [m for m in numbers if units[m] > 0]
         for metric, style in (("measured", "o"), ("predicted", "-")):
-            values = [at(nodes=m, metric=metric) / unit for m, unit in shown]
-            panel.plot(
-                [m for m, _ in shown], values, style, color=colour, markersize=5, label=f"{kind}, {metric}"
-            )
+            values = [at(nodes=m, metric=metric) / units[m] for m in shown]
+            panel.plot(shown, values, style, color=colour, markersize=5, label=f"{kind}, {metric}")
     panel.plot(numbers, [1 / m for m in numbers], "--", color=figures.GREY, linewidth=1, label="1 / m")
     panel.set_xscale("log", base=2)
     panel.set_yscale("log", base=2)

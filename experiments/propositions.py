@@ -23,7 +23,7 @@ from torch_geometric.data import Data
 from datasets import GraphSet, covers, rings
 from datasets.collisions import collisions, colours
 from experiments import figures
-from experiments.console import Table, UserError, table
+from experiments.console import Table, UserError, table, tiny
 from experiments.experiment import Drawing, Experiment, Finding, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch
@@ -372,33 +372,30 @@ def judged(found: Mapping[str, Numbers], number: int) -> str:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table a set: the worst of each proposition in each precision."""
-    columns = ("", "proposition", *DTYPES, "same bits", "apart by", "verdict")
-    return [
-        table(f"Propositions on {data}: largest deviation", columns, table_lines(rows, data), text_columns=2)
-        for data in present(rows, "data")
-    ]
+    columns, title = (
+        ("", "proposition", *DTYPES, "same bits", "apart by", "verdict"),
+        "Propositions on {}: largest deviation",
+    )
+    return [table(title.format(data), columns, lines(rows, data), 2) for data in present(rows, "data")]
 
 
-def table_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
+def lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
     """One line a proposition; same bits and least distance are those of the worse precision."""
     for number, proposition in enumerate(PROPOSITIONS, start=1):
         found = {dtype: measured(rows, data, number, dtype) for dtype in DTYPES}
         equal = proposition.equal
         bits = sum(all(values[name] == 0 for values in found.values()) for name in equal)
         apart = [values[name] for values in found.values() for name in proposition.apart]
+        worst = [tiny(max(values[name] for name in equal)) for values in found.values()]
+        least = f"{min(apart):.2g}" if apart else ""
         yield [
             str(number),
             proposition.words,
-            *(small(max(values[name] for name in equal)) for values in found.values()),
+            *worst,
             f"{bits} of {len(equal)}",
-            f"{min(apart):.2g}" if apart else "",
+            least,
             judged(found, number),
         ]
-
-
-def small(value: float) -> str:
-    """Exactly 0, or how small."""
-    return "0" if value == 0 else f"{value:.0e}"
 
 
 def failures(rows: Sequence[Row], data: str) -> dict[int, list[str]]:
@@ -431,16 +428,12 @@ ZERO = -19.0
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """One panel a set."""
-    names = list(present(rows, "data"))
-    drawing, panels = figures.panels(len(names), width=7.2, height=3.2, columns=1)
-    for panel, data in zip(panels, names, strict=True):
-        draw(panel, rows, data)
-    entries = {dtype: (colour, "-") for dtype, colour in COLOURS.items()}
-    figures.legend(drawing, entries | {"tolerance": (figures.GREY, ":")})
-    return figures.save(drawing, out, "propositions")
+    entries = {dtype: (colour, "-") for dtype, colour in COLOURS.items()} | {"tolerance": (figures.GREY, ":")}
+    draws = [partial(draw, rows, data) for data in present(rows, "data")]
+    return figures.draw(out, "propositions", draws, entries, width=7.2, height=3.2, columns=1)
 
 
-def draw(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """Propositions down, deviations across, and the tolerances as lines."""
     panel.axvspan(ZERO - 0.8, ZERO + 0.8, color=figures.PALE, alpha=0.5, linewidth=0)
     for dtype, offset in zip(DTYPES, (-0.18, 0.18), strict=True):
