@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 from statistics import mean
 from typing import Annotated
 
@@ -166,14 +167,8 @@ def judge_fold(
     ]
     for readout in READOUTS:
         for epochs in (settings.epochs, 0):
-            stack = train(
-                resident,
-                split.train,
-                readout,
-                replace(settings, epochs=epochs),
-                seed + fold,
-                linear_head=True,
-            )
+            chosen = replace(settings, epochs=epochs)
+            stack = train(resident, split.train, readout, chosen, seed + fold, linear_head=True)
             network, held_out = stack.network, [task.graphs[place] for place in split.test]
             maps = activation_maps(network, held_out, readout)
             right = (logits(network, held_out) > 0) == torch.cat([graph.y for graph in held_out]).bool()
@@ -279,80 +274,59 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     learned = ("set", "readout", "held out", *BASELINES, "in training", "half")
     mapped = ("set, pattern", "readout", "network", "atoms", "score", "ranked", "best", "group", "random")
     hits = ("set", "pattern", "readout", "scored with", "without", "hit", "chance", "of")
-    columns = ("set", "readout", "deleted best first", "at random", "deleted worst (inserted best) first")
+    curves = ("set", "readout", "deleted best first", "at random", "deleted worst (inserted best) first")
+    networks = [(data, readout) for data in present(rows, "data") for readout in READOUTS]
+    parts = [(data, pattern) for data in present(rows, "data") for pattern in patterns(rows, data)]
+    titles = (
+        "Networks: accuracy; atoms that carry half of the positive score",
+        "Patterns: share of atoms, of positive score; fall of the logit without atoms",
+        "Graphs of the scored class with a pattern: is the best scored atom in it?",
+        "Probability of the predicted class: area under the curve",
+    )
     return [
-        table(
-            "Networks: accuracy; atoms that carry half of the positive score", learned, learned_lines(rows), 2
-        ),
-        table(
-            "Patterns: share of atoms, of positive score; fall of the logit without atoms",
-            mapped,
-            mapped_lines(rows),
-            3,
-        ),
-        table(
-            "Graphs of the scored class with a pattern: is the best scored atom in it?",
-            hits,
-            hit_lines(rows),
-            3,
-        ),
-        table("Probability of the predicted class: area under the curve", columns, area_lines(rows), 2),
+        table(titles[0], learned, (learned_line(rows, *one) for one in networks), 2),
+        table(titles[1], mapped, (line for one in parts for line in mapped_lines(rows, *one)), 3),
+        table(titles[2], hits, (line for one in parts for line in hit_lines(rows, *one)), 3),
+        table(titles[3], curves, (area_line(rows, *one) for one in networks), 2),
     ]
 
 
-def learned_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set and readout."""
-    for data in present(rows, "data"):
-        for readout in READOUTS:
-            of = [(readout, "accuracy"), *((name, "accuracy") for name in BASELINES)]
-            of += [(readout, "train accuracy"), (readout, "half")]
-            yield [data, readout, *(share(mean(per_fold(rows, data, *one))) for one in of)]
+def learned_line(rows: Sequence[Row], data: str, readout: str) -> list[str]:
+    """What a network with a readout, and the baselines, have learned."""
+    of = [(name, "accuracy") for name in (readout, *BASELINES)]
+    of += [(readout, metric) for metric in ("train accuracy", "half")]
+    return [data, readout, *(share(mean(per_fold(rows, data, *one))) for one in of)]
 
 
-def mapped_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set, pattern, readout and network."""
-    for data in present(rows, "data"):
-        for pattern in patterns(rows, data):
-            for readout in READOUTS:
-                for trained in (True, False):
-                    found = [
-                        mean(per_fold(rows, data, readout, name, trained, pattern=pattern))
-                        for name in MAPPED[:6]
-                    ]
-                    network = "trained" if trained else "untrained"
-                    fallen = (f"{value:.2f}" for value in found[3:])
-                    yield [f"{data}, {pattern}", readout, network, *map(share, found[:3]), *fallen]
+def area_line(rows: Sequence[Row], data: str, readout: str) -> list[str]:
+    """The areas under the curves of the three orders."""
+    return [data, readout, *(share(mean(areas(rows, data, readout, name))) for name in (BEST, RANDOM, WORST))]
 
 
-def hit_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set, pattern and readout: rates over all folds, and of how many graphs."""
-    for data in present(rows, "data"):
-        for pattern in patterns(rows, data):
-            for readout in READOUTS:
-                of = [pick(rows, data=data, pattern=pattern, metric=name) for name in COUNTS]
-                line = [data, pattern, readout, f"{of[0]}/{of[0] + of[1]}", f"{of[2]}/{of[2] + of[3]}"]
-                total, hits, chance = (
-                    sum(per_fold(rows, data, readout, name, pattern=pattern)) for name in HITS
-                )
-                line += [share(hits / total), share(chance / total)] if total else ["", ""]
-                yield [*line, f"{total:.0f}"]
+def mapped_lines(rows: Sequence[Row], data: str, pattern: str) -> Iterator[list[str]]:
+    """One line for each readout and network."""
+    for readout, trained in product(READOUTS, (True, False)):
+        at = partial(per_fold, rows, data, readout, trained=trained, pattern=pattern)
+        found = [mean(at(metric=name)) for name in MAPPED[:6]]
+        network, fallen = "trained" if trained else "untrained", (f"{value:.2f}" for value in found[3:])
+        yield [f"{data}, {pattern}", readout, network, *map(share, found[:3]), *fallen]
 
 
-def area_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set and readout."""
-    for data in present(rows, "data"):
-        for readout in READOUTS:
-            found = (mean(areas(rows, data, readout, name)) for name in (BEST, RANDOM, WORST))
-            yield [data, readout, *map(share, found)]
+def hit_lines(rows: Sequence[Row], data: str, pattern: str) -> Iterator[list[str]]:
+    """One line for each readout: rates over all folds, and of how many graphs."""
+    for readout in READOUTS:
+        of = [pick(rows, data=data, pattern=pattern, metric=name) for name in COUNTS]
+        line = [data, pattern, readout, f"{of[0]}/{of[0] + of[1]}", f"{of[2]}/{of[2] + of[3]}"]
+        total, hits, chance = (sum(per_fold(rows, data, readout, name, pattern=pattern)) for name in HITS)
+        rates = [share(hits / total), share(chance / total)] if total else ["", ""]
+        yield [*line, *rates, f"{total:.0f}"]
 
 
 def objections(rows: Sequence[Row], data: str) -> list[str]:
     """What the gate has against these networks."""
     gated = [row for row in rows if row["data"] == data and row["metric"] in GATE]
-    of_networks, of_baselines = (
-        {name: per_fold(rows, data, name, "accuracy") for name in names} for names in (READOUTS, BASELINES)
-    )
-    return gate.objections(gated, "accuracy", of_networks, of_baselines)
+    scores = ({name: per_fold(rows, data, name, "accuracy") for name in of} for of in (READOUTS, BASELINES))
+    return gate.objections(gated, "accuracy", *scores)
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -410,9 +384,8 @@ def of_hits(rows: Sequence[Row], data: str, readout: str) -> Iterator[Said]:
 def of_removal(rows: Sequence[Row], data: str, readout: str) -> Said:
     """Whether graphs with the first pattern need the atoms that the map points at."""
     first = patterns(rows, data)[0]
-    top, at_random = (
-        per_fold(rows, data, readout, name, pattern=first) for name in ("drop top", "drop random")
-    )
+    at = partial(per_fold, rows, data, readout, pattern=first)
+    top, at_random = (at(metric=name) for name in ("drop top", "drop random"))
     lower = [t > r for t, r in zip(top, at_random, strict=True)]
     return (
         "the logit needs the best scored atoms",
@@ -435,12 +408,14 @@ def of_curves(rows: Sequence[Row], data: str, readout: str) -> Iterator[Said]:
 
 def numbers(rows: Sequence[Row]) -> str:
     """The share of the first pattern in atoms and in score, after a mean."""
-    return "; ".join(
-        f"{data}, {first}: {100 * mean(per_fold(rows, data, PICKING, 'atoms', pattern=first)):.0f} % of the "
-        f"atoms, {100 * mean(per_fold(rows, data, PICKING, 'score', pattern=first)):.0f} % of the score"
-        for data in present(rows, "data")
-        for first in patterns(rows, data)[:1]
-    )
+    told = []
+    for data in present(rows, "data"):
+        first = patterns(rows, data)[0]
+        atoms, score = (
+            100 * mean(per_fold(rows, data, PICKING, of, pattern=first)) for of in ("atoms", "score")
+        )
+        told.append(f"{data}, {first}: {atoms:.0f} % of the atoms, {score:.0f} % of the score")
+    return "; ".join(told)
 
 
 def notes(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:

@@ -15,7 +15,6 @@ from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 import torch
@@ -26,12 +25,12 @@ from torch_geometric.data import Data
 from datasets import GraphSet, covers
 from datasets.collisions import colours, keys
 from experiments import figures, molecules
-from experiments.console import Table, table
+from experiments.console import Table, table, tiny
 from experiments.experiment import Drawing, Experiment, Finding
 from experiments.jobs import Job, carry_out
 from experiments.learning.networks import Network
 from experiments.options import number
-from experiments.records import Row, RowLog, present
+from experiments.records import Row, RowLog, average, present, values
 from experiments.trained import together
 from readouts import readout as pool
 
@@ -167,35 +166,27 @@ def compare(tower: Tower, device: str, seed: int) -> list[dict[str, float]]:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One line a graph: the ratio of the sums and the distance of the others, the worst over all seeds."""
-    others = [readout for readout in READOUTS if readout != "sum"]
-    seeds = len({row["seed"] for row in rows})
+    columns = ("graph", "nodes", "k", "sum: ratio", "sum - k first", *READOUTS[1:])
+    title, seeds = (
+        "Towers in {}: distance to the smallest, in units of its norm ({} random networks)",
+        present(rows, "seed"),
+    )
     return [
-        table(
-            f"Towers in {data}: distance to the smallest, in units of its norm ({seeds} random networks)",
-            ("graph", "nodes", "k", "sum: ratio", "sum - k first", *others),
-            table_lines([row for row in rows if row["data"] == data], others),
-            text_columns=1,
-        )
-        for data in dict.fromkeys(row["data"] for row in rows)
+        table(title.format(data, len(seeds)), columns, table_lines(rows, data))
+        for data in present(rows, "data")
     ]
 
 
-def table_lines(rows: Sequence[Row], others: Sequence[str]) -> Iterator[list[str]]:
-    """From each graph's rows to the cells of its line; an empty line parts the towers."""
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row["tower"], row["position"]].append(row)
-    for (_, position), inside in groups.items():
-        if position == 0:
-            yield []
-        yield [
-            inside[0]["member"],
-            str(inside[0]["nodes"]),
-            f"{inside[0]['factor']:.4g}",
-            f"{largest(inside, 'sum', 'norm ratio'):.4g}",
-            small(largest(inside, "sum", "deviation")),
-            *(small(largest(inside, readout, "distance")) for readout in others),
-        ]
+def table_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
+    """A line for each graph; a rule before each tower."""
+    for (of, _), found in grouped(rows).items():
+        for position in present(found, "position") if of == data else ():
+            of_graph = [row for row in found if row["position"] == position]
+            (name,), (nodes,), (factor,) = (present(of_graph, fact) for fact in ("member", "nodes", "factor"))
+            ratio, off = (largest(of_graph, "sum", metric) for metric in ("norm ratio", "deviation"))
+            apart = (tiny(largest(of_graph, readout, "distance")) for readout in READOUTS[1:])
+            yield from ([[]] if position == 0 else [])
+            yield [name, str(nodes), f"{factor:.4g}", f"{ratio:.4g}", tiny(off), *apart]
 
 
 def chosen(rows: Sequence[Row], readout: str, metric: str) -> list[Row]:
@@ -205,22 +196,16 @@ def chosen(rows: Sequence[Row], readout: str, metric: str) -> list[Row]:
 
 def largest(rows: Sequence[Row], readout: str, metric: str) -> float:
     """The largest value of a metric over members and seeds."""
-    return float(max(row["value"] for row in chosen(rows, readout, metric)))
-
-
-def small(value: float) -> str:
-    """Exactly 0, or how small."""
-    return "0" if value == 0 else f"{value:.0e}"
+    return float(max(values(rows, readout=readout, metric=metric)))
 
 
 def remarks(tasks: Sequence[Sequence[Tower]], rows: Sequence[Row]) -> list[str]:
     """What the reader has to know about sets without towers."""
+    artificial = (tower for towers in tasks for tower in towers if tower.artificial)
     return [
         f"{tower.data} has no two graphs of different size with one mean at every depth: "
         f"instead, copies of its smallest, {tower.members[0].name}."
-        for towers in tasks
-        for tower in towers
-        if tower.artificial
+        for tower in artificial
     ]
 
 
@@ -257,10 +242,8 @@ def picture(rows: Sequence[Row], tower: Tower) -> Figure:
         axes.text(0.15, height + 0.06, readout, fontsize=14, fontweight="bold", va="center")
         axes.text(0.15, height - 0.17, gloss, fontsize=8.5, va="center", color=figures.GREY)
         axes.plot([LEFT, RIGHT], [height, height], color=figures.PALE, linewidth=1.5, zorder=1)
-        ratios = [
-            mean(row["value"] for row in chosen(rows, readout, "norm ratio") if row["position"] == position)
-            for position in positions
-        ]
+        at = partial(average, rows, readout=readout, metric="norm ratio")
+        ratios = [at(position=position) for position in positions]
         if largest(rows, readout, "distance") == 0:
             draw_one_point(axes, columns, height)
         else:
@@ -289,16 +272,13 @@ def draw_molecules(
         lines = textwrap.wrap(member.name, 13)
         for place, line in enumerate(lines):
             axes.text(column, NAMES - LINE * place, line, ha="center", va="center", fontsize=9.5)
-        axes.text(
-            column,
-            NAMES - LINE * len(lines),
-            member.label,
-            ha="center",
-            va="center",
-            fontsize=9,
-            color=figures.COLOURS["mean"] if member.label == members[0].label else figures.GREY,
-            fontweight="bold" if member.label == members[0].label else "normal",
-        )
+        same = member.label == members[0].label
+        look = {
+            "color": figures.COLOURS["mean"] if same else figures.GREY,
+            "weight": "bold" if same else "normal",
+        }
+        height = NAMES - LINE * len(lines)
+        axes.text(column, height, member.label, ha="center", va="center", fontsize=9, **look)
     axes.text(0.15, MOLECULES, NOTE, fontsize=8.5, va="center", color=figures.GREY, linespacing=1.5)
 
 
@@ -327,24 +307,17 @@ def grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return result
 
 
-def sum_error(rows: Sequence[Row]) -> float:
-    """How far the sums are from their multiples of the first, relative to these."""
-    return max(float(row["value"] / row["factor"]) for row in chosen(rows, "sum", "deviation"))
-
-
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """All readouts but the sum have one output, bit for bit, and the sum is its multiple of the first."""
     for (data, name), found in grouped(rows).items():
-        strayed = [
-            row for row in found if row["metric"] == "distance" and row["value"] and row["readout"] != "sum"
-        ]
-        apart = present(strayed, "readout")
+        apart = [name for name in READOUTS[1:] if largest(found, name, "distance")]
         together = [readout for readout in present(found, "readout") if readout not in ("sum", *apart)]
         count = len(present(found, "position"))
         said = f"{listed(together)} place all {count} graphs on one point, bit for bit" if together else ""
         against = f"{listed(apart)} {'does' if len(apart) == 1 else 'do'} not" if apart else ""
-        factor, off = max(row["factor"] for row in found), sum_error(found)
-        sums = f"the sums go up to {factor:.4g} times the first, off by {small(off)} of that at most"
+        factor = max(row["factor"] for row in found)
+        off = max(float(row["value"] / row["factor"]) for row in chosen(found, "sum", "deviation"))
+        sums = f"the sums go up to {factor:.4g} times the first, off by {tiny(off)} of that at most"
         parts = "; ".join(filter(None, (said, against, sums)))
         case = f"{data}, {name}{' (artificial)' if is_artificial(found) else ''}"
         yield Finding(case, not apart and off <= ROUNDING, parts, "check")
@@ -356,7 +329,7 @@ def numbers(rows: Sequence[Row]) -> str:
     factor = max(row["factor"] for row in rows)
     found = [is_artificial(of) for of in grouped(rows).values()]
     return (
-        f"means and maxima at most {small(apart)} apart, sums up to {factor:.4g} times the first; towers of "
+        f"means and maxima at most {tiny(apart)} apart, sums up to {factor:.4g} times the first; towers of "
         f"graphs of the set: {found.count(False)}, of artificial copies: {found.count(True)}"
     )
 

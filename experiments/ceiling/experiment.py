@@ -41,17 +41,17 @@ ENOUGH, FEWEST, SHUFFLES = 4, 10, 10_000  # sets for an order; graphs for an int
 def tables(rows: Sequence[Row]) -> list[Table]:
     """What networks reach in training, the controls, held-out accuracy, and differences to the mean."""
     reached = ("set", "rounds", "graphs", *OF_NETWORKS)
+    found = [table("Graphs right in training, / ceiling if missed", reached, reached_lines(rows))]
     controls = ("set", *BESIDE, SIZE)
+    title = "Controls: right in training; perceptrons held out [%]"
+    found.append(table(title, controls, control_lines(rows)))
+    columns = ("set", "learner", *SCORED)
+    found.append(table("Held-out accuracy without messages [%]", columns, score_lines(rows), 2))
+    title = "Held out, minus mean, beside the gap of the ceilings [points]"
+    found.append(table(title, APART, difference_lines(rows), 2))
     confused = ("set", "learner", "graphs", "sum", "mean", SIZE, "sum minus mean")
-    return [
-        table("Graphs right in training, / ceiling if missed", reached, reached_lines(rows)),
-        table("Controls: right in training; perceptrons held out [%]", controls, control_lines(rows)),
-        table("Held-out accuracy without messages [%]", ("set", "learner", *SCORED), score_lines(rows), 2),
-        table(
-            "Held out, minus mean, beside the gap of the ceilings [points]", APART, difference_lines(rows), 2
-        ),
-        table("Held out, the graphs that a mean confuses [%]", confused, confused_lines(rows), 2),
-    ]
+    found.append(table("Held out, the graphs that a mean confuses [%]", confused, confused_lines(rows), 2))
+    return found
 
 
 def reached_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -73,13 +73,8 @@ def said_reached(of_set: Sequence[Row], depth: int, name: str) -> str:
 def control_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set: a readout, and beside it what has another scale and sees the same."""
     for data, of_set in by_set(rows).items():
-        yield [
-            data,
-            *(
-                f"{said_reached(of_set, 0, name)}; {accuracy(of_set, 'perceptron', name)}"
-                for name in (*BESIDE, SIZE)
-            ),
-        ]
+        of = (*BESIDE, SIZE)
+        yield [data, *(f"{said_reached(of_set, 0, n)}; {accuracy(of_set, 'perceptron', n)}" for n in of)]
 
 
 def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -119,7 +114,7 @@ def confused_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def said_apart(one: Comparison) -> str:
     """A difference in points, and its interval."""
-    return f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+    return f"{one.points} ({one.bounds})"
 
 
 def by_set(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -269,44 +264,35 @@ def together(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
-    """The held-out difference over the gap of the ceilings: one panel a learner, two bars a set."""
+    """The held-out difference over the gap of the ceilings, a panel a learner."""
     drawing, panels = figures.panels(len(learners(rows)), width=4.2, height=4.2, columns=2)
-    sets = by_set(rows)
-    gaps = {data: ceiling_gap(of_set) for data, of_set in sets.items()}
-    apart = 0.012 * max(1, *gaps.values()) ** 0.5
-    ticks = [tick for tick in (0, 1, 2, 4, 8, 16, 32, 64) if tick <= 1.3 * max(1, *gaps.values())]
     for panel, learner in zip(panels, learners(rows), strict=True):
-        panel.axhline(0, color=figures.GREY, linewidth=1, linestyle=":")
-        for data, of_set in sets.items():
-            place = gaps[data] ** 0.5
-            both = {name: against_mean(of_set, learner, name) for name in SHOWN}
-            for shift, (name, one) in zip((-apart, apart), both.items(), strict=True):
-                colour, marker = SHOWN[name]
-                ends = [100 * one.low, 100 * one.high]
-                panel.plot([place + shift] * 2, ends, color=colour, linewidth=1.5)
-                panel.plot(place + shift, 100 * one.difference, marker, color=colour, markersize=5)
-            label(panel, data, place, max(one.high for one in both.values()))
-        low, high = panel.get_ylim()
-        panel.set_ylim(low, high + 0.2 * (high - low))  # for the names
-        panel.set(title=learner, xlabel="ceiling, sum minus mean [points]")
-        panel.set_xticks([tick**0.5 for tick in ticks], [str(tick) for tick in ticks])
+        draw(panel, by_set(rows), learner)
     panels[0].set_ylabel("held-out accuracy, minus mean [points]")
     figures.legend(drawing, {f"{name} minus mean": (colour, "-") for name, (colour, _) in SHOWN.items()})
     return figures.save(drawing, out, "ceiling")
 
 
-def label(panel: Axes, data: str, place: float, top: float) -> None:
-    """Write the name of a set above its bars, upwards."""
-    panel.annotate(
-        data,
-        (place, 100 * top),
-        xytext=(0, 4),
-        textcoords="offset points",
-        rotation=90,
-        ha="center",
-        va="bottom",
-        fontsize=9,
-    )
+def draw(panel: Axes, sets: Mapping[str, Sequence[Row]], learner: str) -> None:
+    """Two bars a set, with its name above them, upwards."""
+    gaps = {data: ceiling_gap(of_set) for data, of_set in sets.items()}
+    widest = max(1, *gaps.values())
+    panel.axhline(0, color=figures.GREY, linewidth=1, linestyle=":")
+    for data, of_set in sets.items():
+        place, apart = gaps[data] ** 0.5, 0.012 * widest**0.5
+        both = {name: against_mean(of_set, learner, name) for name in SHOWN}
+        for shift, (name, one) in zip((-apart, apart), both.items(), strict=True):
+            colour, marker = SHOWN[name]
+            panel.plot([place + shift] * 2, [100 * one.low, 100 * one.high], color=colour, linewidth=1.5)
+            panel.plot(place + shift, 100 * one.difference, marker, color=colour, markersize=5)
+        above = {"xytext": (0, 4), "textcoords": "offset points", "rotation": 90, "fontsize": 9}
+        top = 100 * max(one.high for one in both.values())
+        panel.annotate(data, (place, top), ha="center", va="bottom", **above)
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high + 0.2 * (high - low))  # for the names
+    panel.set(title=learner, xlabel="ceiling, sum minus mean [points]")
+    ticks = [tick for tick in (0, 1, 2, 4, 8, 16, 32, 64) if tick <= 1.3 * widest]
+    panel.set_xticks([tick**0.5 for tick in ticks], [str(tick) for tick in ticks])
 
 
 EXPERIMENT = Experiment(

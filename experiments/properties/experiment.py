@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from experiments import figures
-from experiments.console import Table, table
+from experiments.console import Table, percent, table
 from experiments.experiment import Drawing, Experiment, Finding, span
 from experiments.jobs import carry_out
 from experiments.options import names, number
@@ -115,8 +115,7 @@ class Contrast:
     def said(self) -> str:
         """The difference in points, its interval, and p."""
         one = self.found
-        ends = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
-        return f"{100 * one.difference:+.1f} ({ends}, p = {one.p:.3f})"
+        return f"{one.points} ({one.bounds}, p = {one.p:.3f})"
 
 
 def contrasts(found: Sequence[Cell]) -> list[Contrast]:
@@ -147,22 +146,20 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     found = cells(rows)
     methods = [name for name in METHODS if name in found[0].skill]
     shown = [SHORT.get(name, name) for name in methods]
-    planned = ("set", "targets", "split", "contrast", "points of skill (95 % interval, p after Holm)")
     note = "sized: size-aware mean; all 3: sum+mean+max; forest and linear: counts of atoms alone"
+    title = f"Which readout for which kind of target? Median skill [%]; * the best; {note}"
+    answers = table(title, ("targets", "split", *shown, "decided"), answer_lines(found, methods), 2)
+    columns = ("set", "targets", "split", "contrast", "points of skill (95 % interval, p after Holm)")
+    lines = (
+        [one.data, one.kind, one.split, f"{CLAIMED[one.kind]} - {one.found.method}", one.said]
+        for one in contrasts(found)
+    )
+    planned = table("Planned contrasts, over the decided targets of a kind", columns, lines, 4)
+    title = "Every target: skill [%]; * the best network, where it is ahead of all baselines"
     return [
-        table(
-            f"Which readout for which kind of target? Median skill [%]; * the best; {note}",
-            ("targets", "split", *shown, "decided"),
-            answer_lines(found, methods),
-            text_columns=2,
-        ),
-        table("Planned contrasts, over the decided targets of a kind", planned, contrast_lines(found), 4),
-        table(
-            "Every target: skill [%]; * the best network, where it is ahead of all baselines",
-            ("set", "target", "split", *shown),
-            target_lines(found, methods),
-            text_columns=3,
-        ),
+        answers,
+        planned,
+        table(title, ("set", "target", "split", *shown), target_lines(found, methods), 3),
     ]
 
 
@@ -181,23 +178,12 @@ def marked(scores: Mapping[str, float], best: float | None) -> list[str]:
     return [f"{100 * score:.1f}{'*' if score == best else ''}" for score in scores.values()]
 
 
-def contrast_lines(found: Sequence[Cell]) -> Iterator[list[str]]:
-    """One line a contrast."""
-    for one in contrasts(found):
-        yield [one.data, one.kind, one.split, f"{CLAIMED[one.kind]} - {one.found.method}", one.said]
-
-
 def target_lines(found: Sequence[Cell], methods: Sequence[str]) -> Iterator[list[str]]:
     """One line for each target and split of every set."""
     for cell in found:
         scores = {name: cell.score(name) for name in methods}
         best = scores[cell.best] if cell.decided else None
         yield [cell.data, cell.target, cell.split, *marked(scores, best)]
-
-
-def percent(value: float) -> str:
-    """A share in percent with one decimal."""
-    return f"{100 * value:.1f}"
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -245,19 +231,15 @@ def notes(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
     yield from (task.sentence for task in tasks)
     decided = [cell for cell in cells(rows) if cell.decided]
     if decided:
-        lost = {
-            name: mean(cell.score(cell.best) - cell.score(name) for cell in decided)
-            for name in NETWORKS
-            if name in decided[0].skill
-        }
+        tried = [name for name in NETWORKS if name in decided[0].skill]
+        lost = {name: mean(cell.score(cell.best) - cell.score(name) for cell in decided) for name in tried}
         ranked = ", ".join(f"{name} {percent(lost[name])}" for name in sorted(lost, key=lost.__getitem__))
         yield f"Points of skill behind the best network, mean over {len(decided)} decided targets: {ranked}."
     low = [row for row in rows if row["metric"] == "ceiling" and row["value"] < LOW]
     if low:
-        limits = ", ".join(
-            f"{row['data']} {row['target']} {row['readout']} {percent(row['value'])}" for row in low
-        )
-        yield f"Skill that no function of a readout exceeds on a whole set [%]: {limits}; others 90 or more."
+        limits = (f"{row['data']} {row['target']} {row['readout']} {percent(row['value'])}" for row in low)
+        of = "Skill that no function of a readout exceeds on a whole set [%]"
+        yield f"{of}: {', '.join(limits)}; others 90 or more."
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
