@@ -12,14 +12,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from experiments.console import UserError, say
 from experiments.experiment import Experiment, command_line
-from experiments.options import COMMON, PARALLEL, Command, Option, load_sets, number, resolve
+from experiments.options import COMMON, PARALLEL, Command, Option, flag, load_sets, number, option, resolve
 
 EXPERIMENTS = (
     "collisions",
@@ -148,28 +148,14 @@ def measure_gpu(given: Mapping[str, Any]) -> None:
     command(given)
 
 
-ALL_DATA = Annotated[
-    list[str],
-    typer.Option(
-        metavar="NAME...",
-        help="One or more names of sets, as in --data MUTAG PTC_MR.",
-        show_default="MUTAG, or rings where MUTAG cannot be had",
-    ),
-]
-QUICK = Annotated[
-    bool, typer.Option("--quick", help="Few folds and short trainings: MUTAG in less than ten minutes.")
-]
-README = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True, dir_okay=False, help="Also rewrite the results in this file, between its two markers."
-    ),
-]
+QUICK = "Few folds and short trainings: MUTAG in less than ten minutes."
+README = "Also rewrite the results in this file, between its two markers."
+NAMES = {"metavar": "NAME...", "show_default": "MUTAG, or rings where MUTAG cannot be had"}
 ALL = {
     **COMMON,
     **PARALLEL,
-    "data": Option(ALL_DATA, []),
-    "quick": Option(QUICK, False),
+    "data": option(list[str], [], "One or more names of sets, as in --data MUTAG PTC_MR.", **NAMES),
+    "quick": flag(QUICK, "quick"),
     "jobs": number(None, 1, "Processes, of one thread each.", show_default="one a core"),
 }
 OTHERS: dict[str, tuple[str, Mapping[str, Option], Callable[[Any], object]]] = {
@@ -181,7 +167,7 @@ OTHERS: dict[str, tuple[str, Mapping[str, Option], Callable[[Any], object]]] = {
     ),
     "report": (
         "Make one page of everything that experiments left in a folder: report.html, report.md and tables.",
-        {"out": COMMON["out"], "readme": Option(README, None)},
+        {"out": COMMON["out"], "readme": option(Path | None, None, README, exists=True, dir_okay=False)},
         make_report,
     ),
     "gpu": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -46,7 +47,8 @@ def patterns(rows: Sequence[Row], data: str) -> list[str]:
 
 CELL, LEFT, BAR = (1.72, 1.75), 1.3, 0.85  # inches
 ROOM, HEAD, SIDE, CAPTION = (1.95, 1.75), 0.4, 0.75, 0.25  # inches, of the gallery
-Corner, Box = tuple[float, float], tuple[float, float, float, float]  # inches, from the lower left
+Corner = tuple[float, float]  # in inches
+Box = tuple[float, float, float, float]
 STYLES = {BEST: "-", RANDOM: "--", WORST: ":"}
 
 
@@ -69,8 +71,8 @@ def shown_figure(rows: Sequence[Row], tasks: Sequence[Task], out: Path) -> list[
         for column, position in enumerate(positions):
             draw_graph(paper, rows, task, PICKING, position, limit, (LEFT + CELL[0] * column, bottom, *CELL))
         colour_bar(paper, colour_scale(limit), "score", (width - BAR + 0.1, middle - 0.55), 1.1)
-        found = (mean(per_fold(rows, data, PICKING, name, pattern=first)) for name in ("atoms", "score"))
-        atoms, score = found
+        at = partial(per_fold, rows, data, PICKING, pattern=first)
+        atoms, score = (mean(at(metric=name)) for name in ("atoms", "score"))
         note = f"{first[:16]} is {atoms:.0%}\nof the atoms and\ncarries {score:.0%} of\nthe positive score"
         axes.text(0.1, middle + 0.42, data[:14], fontsize=11, fontweight="bold", va="center")
         axes.text(0.1, middle - 0.12, note, fontsize=9, va="center", color=figures.GREY)

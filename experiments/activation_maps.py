@@ -17,11 +17,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from statistics import mean
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -64,7 +62,7 @@ from experiments.maps import (
     ranked,
     shares,
 )
-from experiments.options import Folds, Option, number
+from experiments.options import OF_FOLDS, number, option
 from experiments.patterns import GROUPS, nodes_of
 from experiments.records import Row, RowLog, pick, present, values
 from experiments.statistics import LEVEL, interval
@@ -449,14 +447,7 @@ def compared(rows: Sequence[Row], data: str, readout: str, metric: str) -> list[
     return [sign * (chosen - at_random) for chosen, at_random in zip(*both, strict=True)]
 
 
-PATTERNS = Annotated[
-    list[str],
-    typer.Option(
-        metavar="SMARTS...",
-        help=f"Groups of atoms: SMARTS, or one of {', '.join(GROUPS)}. Where nodes are no atoms: labels.",
-        show_default="those for the sets of mutagens",
-    ),
-]
+PATTERNS = f"""Groups of atoms: SMARTS, or one of {", ".join(GROUPS)}. Where nodes are no atoms: labels."""
 
 
 EXPERIMENT = Experiment(
@@ -514,9 +505,11 @@ EXPERIMENT = Experiment(
     data=(),
     example=("--data", "MUTAG", "Mutagenicity"),
     options={
-        "pattern": Option(PATTERNS, []),
+        "pattern": option(
+            list[str], [], PATTERNS, metavar="SMARTS...", show_default="those for the sets of mutagens"
+        ),
         "label": number(None, 0, "The class whose score is mapped.", show_default="mutagens, or else 1"),
-        "folds": Option(Folds, 10),
+        "folds": number(10, 2, OF_FOLDS),
         "epochs": number(200, 1, "Epochs of training, in batches of 32."),
     },
     quick={"folds": 5, "epochs": 30},

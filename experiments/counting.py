@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -281,7 +281,13 @@ def draw(panel: Axes, errors: Matrix) -> None:
     for (row, column), error in np.ndenumerate(errors):
         colour = "white" if error < 0.25 else figures.INK
         panel.text(column, row, shown(error), ha="center", va="center", color=colour)
-    frame = {"fill": False, "edgecolor": figures.INK, "linewidth": 2, "zorder": 3, "clip_on": False}
+    frame: dict[str, Any] = {
+        "fill": False,
+        "edgecolor": figures.INK,
+        "linewidth": 2,
+        "zorder": 3,
+        "clip_on": False,
+    }
     for readout, probe in CLAIMED:
         corner = READOUTS.index(readout) - 0.5, PROBES.index(probe) - 0.5
         panel.add_patch(Rectangle(corner, 1, 1, **frame))

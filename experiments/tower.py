@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -273,7 +274,7 @@ def draw_molecules(
         for place, line in enumerate(lines):
             axes.text(column, NAMES - LINE * place, line, ha="center", va="center", fontsize=9.5)
         same = member.label == members[0].label
-        look = {
+        look: dict[str, Any] = {
             "color": figures.COLOURS["mean"] if same else figures.GREY,
             "weight": "bold" if same else "normal",
         }

@@ -126,11 +126,10 @@ def error_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a method; the baselines of a set stand first."""
     for data in present(rows, "data"):
-        score, converged = score_of(rows, data), {}
-        for network in networks(rows, data):
-            trained = [row for row in rows if row["data"] == data and row["network"] == network]
-            converged |= {(network, name): found for name, found in shares(trained, score).items()}
+        score = score_of(rows, data)
         for network, of_network in methods(rows, data).items():
+            trained = [row for row in rows if row["data"] == data and row["network"] == network]
+            converged = shares(trained, score) if network else {}
             for method in of_network:
                 of = {"data": data, "network": network, "readout": method}
                 at = partial(per_fold, rows, **of)
@@ -139,7 +138,7 @@ def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
                 if network:
                     held_out = percent(mean(at(metric=f"validation {score}")))
                     limit = percent(pick(rows, **of, metric="ceiling"))
-                    settled = f"{100 * converged[network, method]:.0f}"
+                    settled = f"{100 * converged[method]:.0f}"
                 found = percent(training), held_out, percent(mean(test)), percent(stdev(test)), limit, settled
                 yield [data, network or "none", method, *found]
             yield []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -285,7 +286,12 @@ def draw(panel: Axes, sets: Mapping[str, Sequence[Row]], learner: str) -> None:
             colour, marker = SHOWN[name]
             panel.plot([place + shift] * 2, [100 * one.low, 100 * one.high], color=colour, linewidth=1.5)
             panel.plot(place + shift, 100 * one.difference, marker, color=colour, markersize=5)
-        above = {"xytext": (0, 4), "textcoords": "offset points", "rotation": 90, "fontsize": 9}
+        above: dict[str, Any] = {
+            "xytext": (0, 4),
+            "textcoords": "offset points",
+            "rotation": 90,
+            "fontsize": 9,
+        }
         top = 100 * max(one.high for one in both.values())
         panel.annotate(data, (place, top), ha="center", va="bottom", **above)
     low, high = panel.get_ylim()
