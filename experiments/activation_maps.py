@@ -1,13 +1,8 @@
 """Maps of what each node gave to the score of a class, and what they are worth.
 
-A pattern names the group of atoms that explanations should find. Aromatic NO2 and NH2 are among the groups
-that make a mutagen (Kazius et al., J. Med. Chem. 48, 312, 2005, the source of Mutagenicity), and Luo et al.
-(arXiv 2011.04573) take the two as what explanations should find.
-
-All maps are of molecules that were held out, and those of untrained networks stand beside them. What is drawn
-comes from the first fold and does not depend on the maps. A statement holds where it does in nine of ten
-folds or more, does not where it does in one of ten or fewer, and else is undecided. The two readouts are
-compared fold by fold, and differ where p is below .05. Networks have to pass the gate first.
+Of the groups of atoms that a pattern names, Luo et al. (arXiv 2011.04573) take NO2 and NH2 as what explanations
+should find. What is drawn comes from the first fold and does not depend on the maps. A statement holds where
+it does in nine of ten folds or more, does not where it does in one of ten or fewer, and else is undecided.
 """
 
 from __future__ import annotations
@@ -26,16 +21,7 @@ from torch_geometric.data import Data
 from datasets import GraphSet
 from datasets.splits import Split, stratified_folds
 from experiments.accuracy import baselines, gate
-from experiments.activation_figures import (
-    GALLERY,
-    NONE,
-    PICKING,
-    SHOWN,
-    areas,
-    figure,
-    patterns,
-    per_fold,
-)
+from experiments.activation_figures import GALLERY, NONE, PICKING, SHOWN, areas, figure, patterns, per_fold
 from experiments.console import Table, UserError, share, table
 from experiments.experiment import Drawing, Experiment, Finding
 from experiments.jobs import Job, carry_out

@@ -1,9 +1,4 @@
-"""What sum, mean and max cannot tell apart in real data.
-
-The *ceiling* is the best accuracy on the whole set of any classifier that sees only the readout of
-Weisfeiler-Leman states of depth t; *pairs* are pairs of graphs that have one mean though their sizes differ,
-in brackets those of different classes.
-"""
+"""What sum, mean and max cannot tell apart in real data."""
 
 from __future__ import annotations
 

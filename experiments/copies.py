@@ -1,7 +1,4 @@
-"""Can a trained network tell a molecule from its k copies?
-
-The task is one of size alone, and the table says how far a single threshold on the number of nodes gets.
-"""
+"""Can a trained network tell a molecule from its k copies?"""
 
 from __future__ import annotations
 

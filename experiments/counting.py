@@ -1,8 +1,7 @@
 """Linear probes of a pooled vector: what of counts, proportions and presence each readout keeps.
 
-A probe is linear, fitted on some graphs and judged on others. The *error* of ridge regression is its mean
-square divided by the variance of the target in the set; that of logistic regression (presence) its share of
-wrong answers divided by that of naming the majority. So 0 is recovered and 1 a blind guess.
+The *error* of ridge regression is its mean square divided by the variance of the target in the set; that of
+logistic regression (presence) its share of wrong answers divided by that of naming the majority.
 """
 
 from __future__ import annotations

@@ -1,10 +1,5 @@
 """Is a network as accurate on graphs larger than those it learned from, and is it surer without a reason?
 
-Size shift: learn from the smallest half of the graphs, ask about the largest (Buffelli et al., arXiv
-2207.07888). All parts have as many graphs of each class, drawn again for each seed, so that the shares of the
-classes, which shift with size, decide nothing. Temperature and calibration error: Guo et al. (arXiv
-1706.04599); average pooling in front of softmax: Lin et al. (arXiv 1312.4400).
-
 With a linear head, the sum h of the node states and a bias b, the logits of k copies are k W h + b, and those
 of a mean over n nodes W h / n + b. So to a sum k copies are softmax at temperature 1 / k, and mean pooling is
 sum pooling at temperature n: on images, n = height x width.

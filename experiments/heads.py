@@ -1,11 +1,8 @@
 """What is wrong with a fully connected layer on all node states, and what does averaging do about it?
 
-Such a layer reads the node states in the order of storage, padded to the largest graph. All heads follow the
-same network, from the same weights, and are trained on the same folds and batches.
-
-Averaging is said to pay by the law Var(mean of m) = variance / m. Of m nodes drawn at random from n without
-replacement the variance about the mean of all is S^2 (1 - m / n) / m, with S^2 = sum_i (x_i - mu)^2 / (n - 1)
-(Cochran 1977, section 2). The nodes of one graph are no such draw from the nodes of all graphs.
+Of m nodes drawn at random from n without replacement the variance of the mean about the mean of all is
+S^2 (1 - m / n) / m, with S^2 = sum_i (x_i - mu)^2 / (n - 1) (Cochran 1977, section 2). The nodes of one graph
+are no such draw from the nodes of all graphs.
 """
 
 from __future__ import annotations
@@ -464,10 +461,6 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=sentences,
-    options={
-        "folds": FOLDS,
-        "epochs": EPOCHS,
-        "seeds": number(3, 2, "Networks for each head and fold."),
-    },
+    options={"folds": FOLDS, "epochs": EPOCHS, "seeds": number(3, 2, "Networks for each head and fold.")},
     quick={"seeds": 2},
 )

@@ -1,10 +1,4 @@
-"""Ten propositions about readouts, each checked in numbers, in float32 and in float64.
-
-Each proposition says of some numbers that they are *equal* (the table shows the largest relative deviation:
-at most 1e-5 in float32 and 1e-12 in float64), and of others that they are *apart* (the table shows the least
-distance, at least 1e-4; for the tenth, how many times the error grows, at least twice). The picture: every
-deviation as a dot, those that are exactly 0 in a column of their own.
-"""
+"""Ten propositions about readouts, each checked in numbers, in float32 and in float64."""
 
 from __future__ import annotations
 

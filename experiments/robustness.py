@@ -1,9 +1,4 @@
-"""How many nodes must be corrupted until a readout breaks.
-
-A readout counts as broken when it leaves the range of the clean values. Trained networks inherit the
-breakdown point of their readout where the states before it are corrupted. Where the input is, messages carry
-the damage to the neighbours, and fewer nodes are enough.
-"""
+"""How many nodes must be corrupted until a readout breaks, and a network with it."""
 
 from __future__ import annotations
 

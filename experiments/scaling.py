@@ -1,9 +1,4 @@
-"""What it costs to read out graphs whose nodes are spread over processes.
-
-The nodes of every graph are dealt out in turns to 1, 2 and 4 processes of one thread each, on one machine.
-Each readout, forward and backward, runs in fresh processes. The second table is computed from the same sizes,
-not measured: messages for many ranks and nodes.
-"""
+"""What it costs to read out graphs whose nodes are spread over processes, measured and computed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Molecules that a mean or a max readout places on one point, whatever the weights of the network.
 
-A tower is a set of graphs with the same proportions of node neighbourhoods at every depth, such as the rings
-(C2H4O)k from ethylene oxide to the crown ethers. Every message-passing network gives corresponding nodes the
-same state. The picture: molecules in a row, and beneath them where each readout places them.
+A tower is a set of graphs with the same proportions of node neighbourhoods at every depth. The picture:
+molecules in a row, and beneath them where each readout places them.
 """
 
 from __future__ import annotations

@@ -12,17 +12,7 @@ from torch import Tensor
 
 from experiments.gpu.rows import MOST, Run
 from experiments.speed.batches import Batch, make_batch
-from experiments.speed.grid import (
-    BACKWARD,
-    EAGER,
-    FORWARD,
-    GRAPHED,
-    UNSORTED,
-    WIDE,
-    Case,
-    edges,
-    even,
-)
+from experiments.speed.grid import BACKWARD, EAGER, FORWARD, GRAPHED, UNSORTED, WIDE, Case, edges, even
 from experiments.speed.implementations import (
     GROUPED,
     INDEX_ADD,

@@ -43,13 +43,7 @@ LOW, FLOOR = 0.9, -1.0
 
 
 def measure(
-    tasks: Sequence[Task],
-    log: RowLog,
-    device: str,
-    seed: int,
-    readout: Sequence[str],
-    folds: int,
-    steps: int,
+    tasks: Sequence[Task], log: RowLog, device: str, seed: int, readout: Sequence[str], folds: int, steps: int
 ) -> list[Row]:
     """Errors of all networks and baselines on all targets, and what each readout could reach."""
     rows, readouts = [], tuple(dict.fromkeys(readout))

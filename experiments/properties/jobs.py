@@ -1,9 +1,6 @@
 """What there is to do on a set of molecules: networks and baselines on every fold and target.
 
-Targets grow with the molecule (extensive), are averages (intensive), or ask what exists. The networks of a
-readout, one for each target, are one stack that is trained at once. Folds have equal sizes
-of molecules; under the split by size, a fold learns from the small molecules among those that it would learn
-from, and is asked about the large ones among those that it would be asked about.
+The networks of a readout, one for each target, are one stack that is trained at once.
 """
 
 from __future__ import annotations
