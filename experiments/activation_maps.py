@@ -1,8 +1,8 @@
 """Maps of what each node gave to the score of a class, and what they are worth.
 
-Of the groups of atoms that a pattern names, Luo et al. (arXiv 2011.04573) take NO2 and NH2 as what explanations
-should find. What is drawn comes from the first fold and does not depend on the maps. A statement holds where
-it does in nine of ten folds or more, does not where it does in one of ten or fewer, and else is undecided.
+Luo et al. (arXiv 2011.04573) take NO2 and NH2 as what explanations should find. What is drawn comes from the
+first fold and does not depend on the maps. A statement holds where it does in nine of ten folds or more, does
+not where it does in one of ten or fewer, and else is undecided.
 """
 
 from __future__ import annotations

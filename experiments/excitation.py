@@ -1,8 +1,8 @@
 """Gates that rescale the channels of all nodes by what a readout, the squeeze, sees of the graph.
 
-That gates help is tested; the rest is claimed of folds: in all of them copies move no gate by mean or max, and
-saturate gates by sum; in nine of ten or more, gates by sum follow the size more than the others do, on average
-over the blocks.
+That gates help is tested; the rest is claimed of folds: in all of them copies move no gate by mean or max,
+and saturate gates by sum; in nine of ten or more, gates by sum follow the size more than the others do, on
+average over the blocks.
 """
 
 from __future__ import annotations
