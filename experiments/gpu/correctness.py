@@ -38,17 +38,11 @@ def compare(case: Case, device: str) -> dict[str, Any]:
     ptr, order = ops.group(index, len(grad))
     out = ops.reduce(x, index, ptr, order, case.names)
     slope = ops.reduce_backward(grad, x, out, index, ptr, order, case.names)
-    found = on_device(x.to(device), index.to(device), ptr.to(device), order, grad.to(device), case)
-    return judged(dict(zip(("forward", "backward"), zip(found, (out, slope), strict=True), strict=True)))
-
-
-def on_device(
-    x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, grad: Tensor, case: Case
-) -> tuple[Tensor, Tensor]:
-    """The results of the kernels, on the CPU."""
-    order = None if order is None else order.to(x.device)
-    out = elementary.reduce(x, index, ptr, order, case.names)
-    return out.cpu(), elementary.reduce_backward(grad, x, out, index, ptr, order, case.names).cpu()
+    x, index, ptr, grad = (given.to(device) for given in (x, index, ptr, grad))
+    order = None if order is None else order.to(device)
+    found = elementary.reduce(x, index, ptr, order, case.names)
+    slopes = elementary.reduce_backward(grad, x, found, index, ptr, order, case.names)
+    return judged({"forward": (found.cpu(), out), "backward": (slopes.cpu(), slope)})
 
 
 def judged(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
