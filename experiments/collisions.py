@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,12 @@ def measure(sets: Sequence[GraphSet], log: RowLog, depth: int = DEPTH) -> list[R
         work: dict[str, Any] = {"data": graphs.name, "readout": None, "seed": None, "fold": None}
         jobs.append(Job([(work, ("graphs", "majority"))], partial(count, graphs)))
         for aggregation in AGGREGATIONS:
-            rows = [
-                (work | {"readout": view, "aggregation": aggregation, "depth": step}, metrics_of(view))
-                for step in range(depth + 1)
-                for view in VIEWS
-            ]
+            rows = []
+            for step, view in product(range(depth + 1), VIEWS):
+                here = work | {"readout": view, "aggregation": aggregation, "depth": step}
+                rows.append((here, (*METRICS, CONNECTED) if view == "mean" else METRICS))
             jobs.append(Job(rows, partial(separate, graphs, aggregation, depth)))
     return carry_out(jobs, log, "colours")
-
-
-def metrics_of(view: View) -> tuple[str, ...]:
-    """What is counted of a readout."""
-    return (*METRICS, CONNECTED) if view == "mean" else METRICS
 
 
 def count(graphs: GraphSet) -> list[dict[str, float]]:
@@ -84,8 +79,8 @@ def is_connected(graph: Data) -> bool:
     """Whether a graph is in one piece, and so no disjoint copies of another."""
     edges = graph.edge_index.numpy()
     nodes = graph.num_nodes
-    table = coo_matrix((np.ones(edges.shape[1]), edges), shape=(nodes, nodes))
-    return int(connected_components(table, directed=False)[0]) <= 1
+    adjacency = coo_matrix((np.ones(edges.shape[1]), edges), shape=(nodes, nodes))
+    return int(connected_components(adjacency, directed=False)[0]) <= 1
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -170,16 +165,17 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         atoms, round_ = (
             ", ".join(f"{view} {share(ceiling)}" for view, ceiling in found.items()) for found in ceilings
         )
-        at = {"data": data, "depth": deepest, "readout": "mean"}
-        left = {
-            aggregation: f"{pick(rows, **at, aggregation=aggregation, metric='pairs')} ("
-            f"{pick(rows, **at, aggregation=aggregation, metric=CONNECTED)} of connected graphs)"
-            for aggregation in AGGREGATIONS
-        }
+        at = partial(pick, rows, data=data, depth=deepest, readout="mean")
+        of_sum, of_mean = (
+            "{} ({} of connected graphs)".format(
+                *(at(aggregation=kind, metric=of) for of in ("pairs", CONNECTED))
+            )
+            for kind in AGGREGATIONS
+        )
         numbers = (
             f"ceilings on atoms are {atoms}; after one injective round {round_}. Pairs that the mean still "
-            f"confuses after {deepest} rounds: {left['sum']} with injective aggregation, {left['mean']} with "
-            "mean aggregation"
+            f"confuses after {deepest} rounds: {of_sum} with injective aggregation, {of_mean} with mean "
+            "aggregation"
         )
         yield Finding(data, ordered and before > 0 and after <= MOST_LEFT, numbers, "check")
 

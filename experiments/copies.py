@@ -37,14 +37,12 @@ Sides = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Task:
-    """Molecules, the number of copies to tell them from, and what to keep in proportion in each fold."""
+    """Molecules, the number of copies to tell them from, and positions for training and for testing."""
 
     data: str
     graphs: tuple[Data, ...]
     available: int
     k: int
-    strata: tuple[str, ...]
-
     splits: tuple[Sides, ...]
 
     @property
@@ -70,15 +68,10 @@ def choose(graphs: GraphSet, k: int | None, seed: int, folds: int) -> Task:
     """A task on at most `SAMPLE` graphs; k defaults to `enough_copies`."""
     picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 0]
     fields = ("x", "node_label", "edge_index")
-    sizes, strata = [graph.num_nodes for graph in picked], tuple(map(label_of, picked))
-    return Task(
-        data=graphs.name,
-        graphs=tuple(Data(**{field: graph[field] for field in fields}) for graph in picked),
-        available=len(graphs),
-        k=k or enough_copies(sizes),
-        strata=strata,
-        splits=split(graphs.name, sizes, strata, folds, seed),
-    )
+    kept = tuple(Data(**{field: graph[field] for field in fields}) for graph in picked)
+    sizes = [graph.num_nodes for graph in picked]
+    splits = split(graphs.name, sizes, tuple(map(label_of, picked)), folds, seed)
+    return Task(graphs.name, kept, len(graphs), k or enough_copies(sizes), splits)
 
 
 def enough_copies(sizes: Sequence[int]) -> int:
@@ -141,10 +134,8 @@ def train_and_judge(
 
 def judge_sizes(task: Task, sides: Sides) -> list[dict[str, float]]:
     """The baseline: the one threshold on the number of nodes that is best in training."""
-    seen, asked = (
-        torch.cat([nodes, nodes * task.k])
-        for nodes in (torch.tensor([float(task.graphs[place].num_nodes) for place in side]) for side in sides)
-    )
+    sizes = torch.tensor([float(graph.num_nodes) for graph in task.graphs])
+    seen, asked = (torch.cat([sizes[side], sizes[side] * task.k]) for side in sides)
     thresholds = seen.unique() + 0.5
     best = max(thresholds.tolist(), key=lambda threshold: accuracy(seen - threshold))
     return [judge(seen - best, asked - best)]
@@ -154,11 +145,8 @@ def judge(train_scores: Tensor, test_scores: Tensor) -> dict[str, float]:
     """Accuracy in training and on held-out molecules, and the share of pairs whose copies score higher."""
     single, copied = test_scores.chunk(2)
     ranked = (copied > single).double() + 0.5 * (copied == single).double()
-    return {
-        "train accuracy": accuracy(train_scores),
-        "accuracy": accuracy(test_scores),
-        "pairs ranked": ranked.mean().item(),
-    }
+    found = accuracy(train_scores), accuracy(test_scores), ranked.mean().item()
+    return dict(zip(METRICS, found, strict=True))
 
 
 def accuracy(scores: Tensor) -> float:
@@ -232,11 +220,11 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def numbers(rows: Sequence[Row]) -> str:
     """The accuracies of all sets."""
-    of_sets = {
-        readout: span(100 * mean(of(rows, data, readout, "accuracy")) for data in present(rows, "data"))
-        for readout in (*READOUTS, BASELINE)
-    }
-    return f"held-out accuracy: {', '.join(f'{readout} {found} %' for readout, found in of_sets.items())}"
+    told = []
+    for readout in (*READOUTS, BASELINE):
+        found = (100 * mean(of(rows, data, readout, "accuracy")) for data in present(rows, "data"))
+        told.append(f"{readout} {span(found)} %")
+    return f"held-out accuracy: {', '.join(told)}"
 
 
 EXPERIMENT = Experiment(

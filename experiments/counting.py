@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,9 +83,8 @@ def choose(graphs: GraphSet, seed: int, folds: int) -> Task:
     picked = drawn(graphs, SAMPLE, seed)
     kinds = picked[0].x.size(1)
     if not 1 <= kinds <= MOST_KINDS:
-        raise UserError(
-            f"{graphs.name}: expected 1 to {MOST_KINDS} kinds of nodes for a probe each, got {kinds}."
-        )
+        expected = f"expected 1 to {MOST_KINDS} kinds of nodes for a probe each"
+        raise UserError(f"{graphs.name}: {expected}, got {kinds}.")
     kept = replace(graphs, graphs=tuple(picked))
     return Task(kept, len(graphs), split(graphs.name, kind_counts(picked), folds, seed))
 
@@ -94,47 +94,26 @@ def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, epochs: 
     rows = []
     for task in tasks:
         resident = reside(task.graphs, "gin", ROUNDS).to(device)
-        jobs = [
-            job_of(task, resident, fold, state, readout, seed, epochs)
-            for fold in range(len(task.splits))
-            for state in task.states
-            for readout in READOUTS
-        ]
+        jobs = []
+        for fold, state, readout in product(range(len(task.splits)), task.states, READOUTS):
+            work = {"data": task.graphs.name, "readout": readout, "seed": seed, "fold": fold, "states": state}
+            work |= {"folds": len(task.splits), "graphs": len(task.graphs)}
+            trained = state == TRAINED
+            settings = Settings(ROUNDS, epochs=epochs if trained else 0, learning_rates=(LEARNING_RATE,))
+            work |= {} if state == ATOMS else {"settings": asdict(settings)}
+            metrics = (*PROBES, EXACT, *((*GATE, "accuracy", "majority") if trained else ()))
+            compute = partial(probe, task, resident, fold, state, readout, settings, seed + fold)
+            jobs.append(Job([(work, metrics)], compute))
         rows += carry_out(jobs, log, f"probing {task.graphs.name}")
     return rows
 
 
-def job_of(
-    task: Task, resident: Resident, fold: int, state: str, readout: str, seed: int, epochs: int
-) -> Job:
-    """Probe one readout of one kind of states on one fold."""
-    settings = Settings(ROUNDS, epochs=epochs if state == TRAINED else 0, learning_rates=(LEARNING_RATE,))
-    work = {"data": task.graphs.name, "readout": readout, "seed": seed, "fold": fold, "states": state}
-    work |= {"folds": len(task.splits), "graphs": len(task.graphs)}
-    metrics: tuple[str, ...] = (*PROBES, EXACT)
-    if state != ATOMS:
-        work |= {"settings": asdict(settings)}
-    if state == TRAINED:
-        metrics = (*metrics, *GATE, "accuracy", "majority")
-    seed += fold
-    return Job(
-        [(work, metrics)],
-        partial(probe, task.graphs, resident, task.splits[fold], state, readout, settings, seed),
-    )
-
-
 def probe(
-    graphs: GraphSet,
-    resident: Resident,
-    sides: Sides,
-    state: str,
-    readout: str,
-    settings: Settings,
-    seed: int,
+    task: Task, resident: Resident, fold: int, state: str, readout: str, settings: Settings, seed: int
 ) -> list[dict[str, float]]:
     """Pool atoms, or the states of a random or trained network, and judge what can be read off."""
-    train_on, test = sides
-    batch, gated = together(graphs.graphs, ROUNDS, resident.x.device), {}
+    train_on, test = task.splits[fold]
+    batch, gated = together(task.graphs.graphs, ROUNDS, resident.x.device), {}
     nodes = batch.x
     if state != ATOMS:
         stack = train(resident, train_on, readout, settings, seed)
@@ -144,15 +123,14 @@ def probe(
             majority = float(resident.y[test].bincount().max()) / len(test)
             gated = gate_values(stack, train_on, readout)[0] | stack.judge(test)[0] | {"majority": majority}
     pooled = pool(nodes, batch.graphs, readout).double().cpu().numpy()
-    return [judge(pooled, kind_counts(graphs.graphs), train_on, test) | gated]
+    return [judge(pooled, kind_counts(task.graphs.graphs), train_on, test) | gated]
 
 
 def kind_counts(graphs: Sequence[Data]) -> Matrix:
     """How many nodes of each kind every graph has, float [B, L]."""
     kinds = graphs[0].x.size(1)
-    return np.stack([np.bincount(graph.x.argmax(dim=1).numpy(), minlength=kinds) for graph in graphs]).astype(
-        np.float64
-    )
+    found = [np.bincount(graph.x.argmax(dim=1).numpy(), minlength=kinds) for graph in graphs]
+    return np.stack(found).astype(np.float64)
 
 
 def split(data: str, counts: Matrix, folds: int, seed: int) -> tuple[Sides, ...]:
@@ -164,9 +142,8 @@ def split(data: str, counts: Matrix, folds: int, seed: int) -> tuple[Sides, ...]
         unknown = ~counts[train_on].any(axis=0)
         asked = [graph for graph in test.tolist() if not counts[graph, unknown].any()]
         if not asked:
-            raise UserError(
-                f"{data}: every graph held out in one of {folds} folds has kinds of nodes of its own."
-            )
+            said = f"every graph held out in one of {folds} folds has kinds of nodes of its own"
+            raise UserError(f"{data}: {said}.")
         sides.append((train_on.tolist(), asked))
     return tuple(sides)
 
@@ -178,13 +155,11 @@ def judge(pooled: Matrix, counts: Matrix, train: Sequence[int], test: Sequence[i
     presence = counts > 0
     counted = regressed(pooled, counts, train, test)
     answers = classified(pooled, presence, train, test)
+    divided = regressed(pooled, proportions, train, test)
     rarer = np.minimum(presence.mean(axis=0), 1 - presence.mean(axis=0))
     return {
         "counts": relative(np.square(counted - counts[test]), counts.var(axis=0)),
-        "proportions": relative(
-            np.square(regressed(pooled, proportions, train, test) - proportions[test]),
-            proportions.var(axis=0),
-        ),
+        "proportions": relative(np.square(divided - proportions[test]), proportions.var(axis=0)),
         "presence": relative((answers != presence[test]).astype(np.float64), rarer),
         EXACT: float((counted.round() == counts[test]).all(axis=1).mean()),
     }
@@ -322,12 +297,11 @@ def objections(rows: Sequence[Row], data: str) -> list[str]:
 
 def numbers(rows: Sequence[Row]) -> str:
     """How often all counts of atoms are right."""
-    exact = {
-        readout: span(100 * over_folds(rows, data, ATOMS, readout, EXACT) for data in present(rows, "data"))
-        for readout in READOUTS
-    }
-    told = ", ".join(f"{readout} {found} %" for readout, found in exact.items())
-    return f"graphs with all atoms counted right: {told}"
+    told = []
+    for readout in READOUTS:
+        exact = (100 * over_folds(rows, data, ATOMS, readout, EXACT) for data in present(rows, "data"))
+        told.append(f"{readout} {span(exact)} %")
+    return f"graphs with all atoms counted right: {', '.join(told)}"
 
 
 EXPERIMENT = Experiment(

@@ -119,10 +119,8 @@ class Classified(Task):
 
 def choose(graphs: GraphSet, seed: int) -> Classified:
     """A task on at most `MOST` graphs."""
-    picked = tuple(
-        Data(x=graph.x, node_label=graph.node_label, edge_index=graph.edge_index, y=graph.y)
-        for graph in drawn(graphs, MOST, seed)
-    )
+    fields = ("x", "node_label", "edge_index", "y")
+    picked = tuple(Data(**{field: graph[field] for field in fields}) for graph in drawn(graphs, MOST, seed))
     if len({int(graph.y) for graph in picked}) < 2:
         raise UserError(f"{graphs.name}: all {len(picked)} graphs are of one class; excitation needs two.")
     resident = reside(GraphSet(graphs.name, picked, graphs.classes), "gin", ROUNDS)
@@ -197,10 +195,8 @@ def check(task: Classified, fold: Fold, squeeze: str, reached: float) -> None:
     """Raise `RuntimeError` where a network is more often right in training than it can be, which is a bug."""
     limit = task.ceiling(squeeze, fold.known)
     if reached > limit:
-        raise RuntimeError(
-            f"{task.data}, squeeze {squeeze}: train accuracy {reached} is above "
-            f"{limit}, the ceiling of what the network can tell apart"
-        )
+        said = f"train accuracy {reached} is above {limit}, the ceiling of what the network can tell apart"
+        raise RuntimeError(f"{task.data}, squeeze {squeeze}: {said}")
 
 
 def copied(network: Gated, graphs: Sequence[Data], k: int) -> dict[str, float]:
@@ -209,9 +205,8 @@ def copied(network: Gated, graphs: Sequence[Data], k: int) -> dict[str, float]:
     How far the gates move, on average and at most, the share of them within `CLOSE` of 0 or 1, and the share
     of graphs that are taken for another class.
     """
-    (answers, gates), (others, moved) = (
-        run(network, chosen) for chosen in (graphs, [covers.copies(graph, k) for graph in graphs])
-    )
+    answers, gates = run(network, graphs)
+    others, moved = run(network, [covers.copies(graph, k) for graph in graphs])
     result = {"answers changed": (answers != others).double().mean().item()}
     if len(gates):
         away = (moved - gates).abs()

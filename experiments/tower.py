@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,8 @@ def find_towers(graphs: GraphSet) -> list[Tower]:
     sizes = [graph.num_nodes for graph in graphs]
     smallest = min(range(len(sizes)), key=lambda position: (sizes[position] < 3, sizes[position]))
     (base,) = build_tower(graphs, [smallest]).members
-    copies = [
-        Member(covers.copies(base.graph, k), f"{k} copies", base.label, Fraction(k))
-        for k in range(2, COPIES + 1)
-    ]
+    numbers = range(2, COPIES + 1)
+    copies = [Member(covers.copies(base.graph, k), f"{k} copies", base.label, Fraction(k)) for k in numbers]
     return [Tower(graphs.name, (base, *copies), graphs.node_names, artificial=True)]
 
 
@@ -129,10 +127,9 @@ def measure(tasks: Sequence[Sequence[Tower]], log: RowLog, device: str, seed: in
         for drawn in range(seed, seed + seeds):
             work = {"data": tower.data, "seed": drawn, "fold": None, "tower": tower.name}
             work |= {"artificial": tower.artificial, "rounds": ROUNDS, "width": WIDTH}
+            members = product(READOUTS, enumerate(tower.members))
             rows = [
-                (work | {"readout": readout, "position": position} | member.facts, METRICS)
-                for readout in READOUTS
-                for position, member in enumerate(tower.members)
+                (work | {"readout": of, "position": at} | one.facts, METRICS) for of, (at, one) in members
             ]
             jobs.append(Job(rows, partial(compare, tower, device, drawn)))
     return carry_out(jobs, log, "towers")
@@ -153,14 +150,10 @@ def compare(tower: Tower, device: str, seed: int) -> list[dict[str, float]]:
     for readout in READOUTS:
         outputs = pool(nodes, batch.graphs, readout).double().cpu()
         norm = outputs[0].norm().item() or 1.0
-        found += [
-            {
-                "distance": (output - outputs[0]).norm().item() / norm,
-                "norm ratio": output.norm().item() / norm,
-                "deviation": (output - float(member.factor) * outputs[0]).norm().item() / norm,
-            }
-            for output, member in zip(outputs, tower.members, strict=True)
-        ]
+        for output, member in zip(outputs, tower.members, strict=True):
+            apart = output - outputs[0], output, output - float(member.factor) * outputs[0]
+            values = (difference.norm().item() / norm for difference in apart)
+            found.append(dict(zip(METRICS, values, strict=True)))
     return found
 
 
