@@ -37,12 +37,13 @@ Sides = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Task:
-    """Molecules, the number of copies to tell them from, and positions for training and for testing."""
+    """Molecules, the number of copies to tell them from, what folds keep in proportion, and the folds."""
 
     data: str
     graphs: tuple[Data, ...]
     available: int
     k: int
+    strata: tuple[str, ...]
     splits: tuple[Sides, ...]
 
     @property
@@ -69,9 +70,9 @@ def choose(graphs: GraphSet, k: int | None, seed: int, folds: int) -> Task:
     picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 0]
     fields = ("x", "node_label", "edge_index")
     kept = tuple(Data(**{field: graph[field] for field in fields}) for graph in picked)
-    sizes = [graph.num_nodes for graph in picked]
-    splits = split(graphs.name, sizes, tuple(map(label_of, picked)), folds, seed)
-    return Task(graphs.name, kept, len(graphs), k or enough_copies(sizes), splits)
+    sizes, strata = [graph.num_nodes for graph in picked], tuple(map(label_of, picked))
+    splits = split(graphs.name, sizes, strata, folds, seed)
+    return Task(graphs.name, kept, len(graphs), k or enough_copies(sizes), strata, splits)
 
 
 def enough_copies(sizes: Sequence[int]) -> int:
