@@ -8,7 +8,7 @@ not where it does in one of ten or fewer, and else is undecided.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from statistics import mean
@@ -62,17 +62,13 @@ def choose(graphs: GraphSet, pattern: Sequence[str], label: int | None, seed: in
     """Find the patterns; sets of mutagens have a class and patterns of their own."""
     names = list(dict.fromkeys(pattern)) or (list(GROUPS) if graphs.name in MUTAGENS else [])
     if not names:
-        raise UserError(
-            f"--pattern: expected SMARTS of a group to look for in {graphs.name}, got none; only "
-            f"{' and '.join(MUTAGENS)} have known ones."
-        )
+        wanted = f"expected SMARTS of a group to look for in {graphs.name}, got none"
+        raise UserError(f"--pattern: {wanted}; only {' and '.join(MUTAGENS)} have known ones.")
     chosen = MUTAGENS.get(graphs.name, 1) if label is None else label
     counts = np.bincount(graphs.targets.numpy(), minlength=graphs.classes)
     if chosen >= graphs.classes or counts[chosen] == len(graphs):
-        raise UserError(
-            f"--label: expected one of {graphs.classes} classes of {graphs.name}, and other graphs beside "
-            f"it, got {chosen}."
-        )
+        wanted = f"expected one of {graphs.classes} classes of {graphs.name}, and other graphs beside it"
+        raise UserError(f"--label: {wanted}, got {chosen}.")
     found = {name: nodes_of(graphs, name) for name in names}
     found = {name: nodes for name, nodes in found.items() if any(one.any() for one in nodes)}
     if not found:
@@ -97,6 +93,22 @@ MAPPED = ("atoms", "score", "ranked", "drop top", "drop group", "drop random", *
 CURVES = tuple(point(order, part) for order in ORDERS for part in REMOVED)
 
 
+@dataclass(frozen=True)
+class Bench:
+    """A set on its device, and how networks are trained on it."""
+
+    task: Task
+    resident: Resident
+    seed: int
+    settings: Settings
+
+    def work(self, fold: int, readout: str, epochs: int) -> Row:
+        """What every row of a network says."""
+        name, settings = self.task.graphs.name, replace(self.settings, epochs=epochs)
+        work = {"data": name, "readout": readout, "seed": self.seed, "fold": fold, "draws": DRAWS}
+        return work | {"class": self.task.label, "folds": len(self.task.splits), "settings": asdict(settings)}
+
+
 def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, epochs: int) -> list[Row]:
     """The rows of all sets: those of every fold, and then maps of molecules that are drawn."""
     if not tasks:
@@ -104,69 +116,53 @@ def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, epochs: 
     settings = Settings(ROUNDS, epochs=epochs, learning_rates=(LEARNING_RATE,))
     rows = []
     for task in tasks:
-        work = {"data": task.graphs.name, "readout": None, "seed": seed, "fold": None}
-        here = [(work | {"pattern": name, "class": task.label}, COUNTS) for name in task.patterns]
-        resident = reside(task.graphs, "gin", ROUNDS).to(device)
-        jobs = [Job(here, partial(count, task))]
-        jobs += [job_of(task, resident, fold, seed, settings) for fold in range(len(task.splits))]
+        bench = Bench(task, reside(task.graphs, "gin", ROUNDS).to(device), seed, settings)
+        work = {"data": task.graphs.name, "readout": None, "seed": seed, "fold": None, "class": task.label}
+        counted = [(work | {"pattern": name}, COUNTS) for name in task.patterns]
+        jobs = [
+            Job(counted, partial(count, task)),
+            *(job_of(bench, fold) for fold in range(len(task.splits))),
+        ]
         found = carry_out(jobs, log, f"training on {task.graphs.name}")
         picked = [row["value"] for row in found if row["metric"] in SHOWN + GALLERY and row["value"] != NONE]
-        drawn = [
-            job_of_maps(task, resident, readout, list(dict.fromkeys(picked)), seed, settings)
-            for readout in READOUTS
-        ]
+        drawn = [job_of_maps(bench, readout, list(dict.fromkeys(picked))) for readout in READOUTS]
         rows += found + carry_out(drawn, log, f"maps of {task.graphs.name}")
     return rows
 
 
-def work_of(task: Task, fold: int, seed: int, settings: Settings, readout: str) -> Row:
-    """What every row of a network says."""
-    work = {"data": task.graphs.name, "readout": readout, "seed": seed, "fold": fold, "draws": DRAWS}
-    return work | {"class": task.label, "folds": len(task.splits), "settings": asdict(settings)}
-
-
-def job_of(task: Task, resident: Resident, fold: int, seed: int, settings: Settings) -> Job:
+def job_of(bench: Bench, fold: int) -> Job:
     """Baselines and both readouts on one fold, trained and untrained; of the first also what is drawn."""
-    rows: list[tuple[Row, Sequence[str]]] = [
-        ({"data": task.graphs.name, "readout": name, "seed": seed, "fold": fold}, ("accuracy",))
-        for name in BASELINES
-    ]
-    for readout in READOUTS:
-        for epochs in (settings.epochs, 0):
-            here = work_of(task, fold, seed, replace(settings, epochs=epochs), readout)
-            rows.append((here, (*LEARNED, *GATE, *CURVES) if epochs else LEARNED))
-            rows += [(here | {"pattern": name}, MAPPED) for name in task.patterns]
-            if epochs and fold == 0 and readout == PICKING:
-                rows.append((here, (*SHOWN, *GALLERY)))
-    return Job(rows, partial(judge_fold, task, resident, fold, seed, settings))
+    work: Row = {"data": bench.task.graphs.name, "seed": bench.seed, "fold": fold}
+    rows: list[tuple[Row, Sequence[str]]] = [(work | {"readout": of}, ("accuracy",)) for of in BASELINES]
+    for readout, epochs in product(READOUTS, (bench.settings.epochs, 0)):
+        here = bench.work(fold, readout, epochs)
+        rows.append((here, (*LEARNED, *GATE, *CURVES) if epochs else LEARNED))
+        rows += [(here | {"pattern": name}, MAPPED) for name in bench.task.patterns]
+        rows += [(here, (*SHOWN, *GALLERY))] if epochs and fold == 0 and readout == PICKING else []
+    return Job(rows, partial(judge_fold, bench, fold))
 
 
-def judge_fold(
-    task: Task, resident: Resident, fold: int, seed: int, settings: Settings
-) -> list[dict[str, float]]:
+def judge_fold(bench: Bench, fold: int) -> list[dict[str, float]]:
     """What the rows of a fold say."""
-    split = task.splits[fold]
-    found: list[dict[str, float]] = [
-        baselines.fit_and_judge(resident, split, name, seed + fold) for name in BASELINES
-    ]
-    for readout in READOUTS:
-        for epochs in (settings.epochs, 0):
-            chosen = replace(settings, epochs=epochs)
-            stack = train(resident, split.train, readout, chosen, seed + fold, linear_head=True)
-            network, held_out = stack.network, [task.graphs[place] for place in split.test]
-            maps = activation_maps(network, held_out, readout)
-            right = (logits(network, held_out) > 0) == torch.cat([graph.y for graph in held_out]).bool()
-            learned = {"accuracy": right.double().mean().item(), "half": mean(map(half, maps))}
-            if epochs:
-                learned |= gate_values(stack, split.train, readout)[0]
-                curves = deletions(network, held_out, maps, seed)
-                learned |= zip(CURVES, [value for order in ORDERS for value in curves[order]], strict=True)
-            found.append(learned)
-            for nodes in task.patterns.values():
-                groups = [nodes[place] for place in split.test]
-                found.append(judge_pattern(network, held_out, maps, groups, seed))
-            if epochs and fold == 0 and readout == PICKING:
-                found.append(pick_graphs(task, split, network))
+    task, resident, split, seed = bench.task, bench.resident, bench.task.splits[fold], bench.seed
+    held_out = [task.graphs[place] for place in split.test]
+    found = [baselines.fit_and_judge(resident, split, name, seed + fold) for name in BASELINES]
+    for readout, epochs in product(READOUTS, (bench.settings.epochs, 0)):
+        settings = replace(bench.settings, epochs=epochs)
+        stack = train(resident, split.train, readout, settings, seed + fold, linear_head=True)
+        network = stack.network
+        maps = activation_maps(network, held_out, readout)
+        right = (logits(network, held_out) > 0) == torch.cat([graph.y for graph in held_out]).bool()
+        found.append({"accuracy": right.double().mean().item(), "half": mean(map(half, maps))})
+        if epochs:
+            curves = deletions(network, held_out, maps, seed)
+            found[-1] |= gate_values(stack, split.train, readout)[0]
+            found[-1] |= zip(CURVES, [value for order in ORDERS for value in curves[order]], strict=True)
+        for nodes in task.patterns.values():
+            groups = [nodes[place] for place in split.test]
+            found.append(judge_pattern(network, held_out, maps, groups, seed))
+        if epochs and fold == 0 and readout == PICKING:
+            found.append(pick_graphs(task, split, network))
     return found
 
 
@@ -195,14 +191,11 @@ def judge_pattern(
 
 def count(task: Task) -> list[dict[str, float]]:
     """How many graphs of the scored class and others have each pattern, and have none."""
-    order = ((True, True), (False, True), (True, False), (False, False))
-    return [
-        dict(zip(COUNTS, map(kinds.count, order), strict=True))
-        for kinds in (
-            [(bool(y), bool(one.any())) for y, one in zip(task.graphs.targets, nodes, strict=True)]
-            for nodes in task.patterns.values()
-        )
-    ]
+    order, found = ((True, True), (False, True), (True, False), (False, False)), []
+    for nodes in task.patterns.values():
+        kinds = [(bool(y), bool(one.any())) for y, one in zip(task.graphs.targets, nodes, strict=True)]
+        found.append(dict(zip(COUNTS, map(kinds.count, order), strict=True)))
+    return found
 
 
 def pick_graphs(task: Task, split: Split, network: Network) -> dict[str, float]:
@@ -221,22 +214,20 @@ def pick_graphs(task: Task, split: Split, network: Network) -> dict[str, float]:
     return result
 
 
-def job_of_maps(
-    task: Task, resident: Resident, readout: str, positions: Sequence[int], seed: int, settings: Settings
-) -> Job:
+def job_of_maps(bench: Bench, readout: str, positions: Sequence[int]) -> Job:
     """Maps of the graphs that are drawn, by the network of the first fold."""
-    work = work_of(task, 0, seed, settings, readout)
-    atoms = [[f"atom {atom}" for atom in range(task.graphs[place].num_nodes)] for place in positions]
-    rows = [(work | {"molecule": place}, ("logit", *of)) for place, of in zip(positions, atoms, strict=True)]
-    return Job(rows, partial(map_graphs, task, resident, readout, positions, seed, settings))
+    work, rows = bench.work(0, readout, bench.settings.epochs), []
+    for place in positions:
+        atoms = [f"atom {atom}" for atom in range(bench.task.graphs[place].num_nodes)]
+        rows.append((work | {"molecule": place}, ("logit", *atoms)))
+    return Job(rows, partial(map_graphs, bench, readout, positions))
 
 
-def map_graphs(
-    task: Task, resident: Resident, readout: str, positions: Sequence[int], seed: int, settings: Settings
-) -> list[dict[str, float]]:
+def map_graphs(bench: Bench, readout: str, positions: Sequence[int]) -> list[dict[str, float]]:
     """The logit of each graph, and the score of each of its nodes."""
-    network = train(resident, task.splits[0].train, readout, settings, seed, linear_head=True).network
-    graphs = [task.graphs[place] for place in positions]
+    known = bench.task.splits[0].train
+    network = train(bench.resident, known, readout, bench.settings, bench.seed, linear_head=True).network
+    graphs = [bench.task.graphs[place] for place in positions]
     maps = activation_maps(network, graphs, readout)
     return [
         {"logit": logit} | {f"atom {atom}": score for atom, score in enumerate(scores.tolist())}

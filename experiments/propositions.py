@@ -128,9 +128,8 @@ def states(graphs: Sequence[Data], dtype: torch.dtype, seed: int, device: str) -
     """Node states of a random network, [N, width], and the batch that they belong to."""
     torch.manual_seed(seed)
     network = Network("gin", "mean", graphs[0].x.size(1), 1, WIDTH, ROUNDS).to(device, dtype).eval()
-    batch = together(
-        [Data(x=graph.x.to(dtype), edge_index=graph.edge_index) for graph in graphs], ROUNDS, device
-    )
+    cast = [Data(x=graph.x.to(dtype), edge_index=graph.edge_index) for graph in graphs]
+    batch = together(cast, ROUNDS, device)
     with torch.no_grad():
         return network.nodes(batch), batch
 
@@ -139,11 +138,8 @@ def embed(graphs: Sequence[Data], dtype: torch.dtype, seed: int, device: str) ->
     """What each readout makes of the states of every graph, [B, width] each."""
     nodes, batch = states(graphs, dtype, seed, device)
     gate = StackedLinear(WIDTH, 1).to(device, dtype).eval()
-    learned = {
-        "attention": AttentionReadout(gate),
-        "logsumexp": LogSumExpReadout(),
-        "mean, log n": SizeAwareMeanReadout(),
-    }
+    learned = {"attention": AttentionReadout(gate), "logsumexp": LogSumExpReadout()}
+    learned |= {"mean, log n": SizeAwareMeanReadout()}
     with torch.no_grad():
         outputs = {name: readout(nodes, batch.graphs, name) for name in (*PROPORTIONAL, "sum")}
         return outputs | {name: module(nodes, batch.graphs) for name, module in learned.items()}
@@ -346,13 +342,11 @@ def measured(rows: Sequence[Row], data: str, number: int, dtype: str) -> Numbers
 def wrong(found: Mapping[str, Numbers], number: int) -> list[str]:
     """Which numbers of all precisions are not as the proposition says."""
     proposition = PROPOSITIONS[number - 1]
-    return [
-        f"{name} in {dtype}"
-        for dtype, values in found.items()
-        for name in (*proposition.equal, *proposition.apart)
-        if (name in proposition.apart and values[name] < proposition.apart[name])
-        or (name in proposition.equal and values[name] > TOLERANCES[dtype])
-    ]
+    failed = []
+    for dtype, values in found.items():
+        failed += [f"{name} in {dtype}" for name in proposition.equal if values[name] > TOLERANCES[dtype]]
+        failed += [f"{name} in {dtype}" for name, least in proposition.apart.items() if values[name] < least]
+    return failed
 
 
 def judged(found: Mapping[str, Numbers], number: int) -> str:
@@ -366,10 +360,8 @@ def judged(found: Mapping[str, Numbers], number: int) -> str:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table a set: the worst of each proposition in each precision."""
-    columns, title = (
-        ("", "proposition", *DTYPES, "same bits", "apart by", "verdict"),
-        "Propositions on {}: largest deviation",
-    )
+    columns = ("", "proposition", *DTYPES, "same bits", "apart by", "verdict")
+    title = "Propositions on {}: largest deviation"
     return [table(title.format(data), columns, lines(rows, data), 2) for data in present(rows, "data")]
 
 
@@ -382,14 +374,8 @@ def lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
         apart = [values[name] for values in found.values() for name in proposition.apart]
         worst = [tiny(max(values[name] for name in equal)) for values in found.values()]
         least = f"{min(apart):.2g}" if apart else ""
-        yield [
-            str(number),
-            proposition.words,
-            *worst,
-            f"{bits} of {len(equal)}",
-            least,
-            judged(found, number),
-        ]
+        kept = f"{bits} of {len(equal)}"
+        yield [str(number), proposition.words, *worst, kept, least, judged(found, number)]
 
 
 def failures(rows: Sequence[Row], data: str) -> dict[int, list[str]]:
