@@ -452,12 +452,9 @@ EXPERIMENT = Experiment(
         "Deleting atoms makes molecules that no network has seen.",
         "What is drawn was chosen by its place in the set, not by its map.",
     ),
+    alt="Held-out molecules with the score of every atom as its colour.",
+    caption="Held-out molecules with the score of every atom: orange speaks for a mutagen, blue against.",
     drawings=(
-        Drawing(
-            "activation",
-            "Held-out molecules with the score of every atom as its colour.",
-            "Held-out molecules with the score of every atom: orange speaks for a mutagen, blue against.",
-        ),
         Drawing(
             "gallery",
             """A gallery of held-out molecules of both classes, some judged right and some wrong, mapped after

@@ -18,7 +18,7 @@ from datasets import GraphSet
 from datasets.collisions import VIEWS, Colouring, View, collisions, colours, separation
 from experiments import figures
 from experiments.console import Table, share, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.experiment import Experiment, Finding, span
 from experiments.jobs import Job, carry_out
 from experiments.options import flag
 from experiments.records import Row, RowLog, pick, present, values
@@ -217,15 +217,10 @@ EXPERIMENT = Experiment(
         """The ceiling of a set shrinks towards its true accuracy as the set grows: in a small set nearly
         every graph is alone with its readout.""",
     ),
-    drawings=(
-        Drawing(
-            "collisions",
-            """For each data set, the accuracy ceiling of sum, mean and max readouts over the rounds of
-            message passing.""",
-            """Accuracy ceilings over rounds of message passing; dashed with mean neighbour aggregation,
-            dotted the majority class.""",
-        ),
-    ),
+    alt="""For each data set, the accuracy ceiling of sum, mean and max readouts over the rounds of message
+    passing.""",
+    caption="""Accuracy ceilings over rounds of message passing; dashed with mean neighbour aggregation,
+    dotted the majority class.""",
     measure=measure,
     parallel=True,
     tables=tables,

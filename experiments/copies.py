@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from datasets import GraphSet, covers
 from experiments import figures
 from experiments.console import Table, UserError, percent, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Resident, reside
 from experiments.learning.training import Settings
@@ -248,14 +248,9 @@ EXPERIMENT = Experiment(
         """Every network sees the smallest and the largest molecule of each class in training, so that none
         has to extrapolate.""",
     ),
-    drawings=(
-        Drawing(
-            "copies",
-            """Held-out accuracy of sum, mean and max readouts and of a threshold on size: a dot a fold, and a
-            bar for the mean.""",
-            "Held-out accuracy: a dot a fold, a bar for their mean; dotted is guessing.",
-        ),
-    ),
+    alt="""Held-out accuracy of sum, mean and max readouts and of a threshold on size: a dot a fold, and a bar
+    for the mean.""",
+    caption="Held-out accuracy: a dot a fold, a bar for their mean; dotted is guessing.",
     prepare=choose,
     measure=measure,
     parallel=True,

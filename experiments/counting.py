@@ -29,7 +29,7 @@ from datasets import GraphSet
 from experiments import figures
 from experiments.accuracy import gate
 from experiments.console import Table, UserError, percent, share, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Resident, reside
 from experiments.learning.training import Settings
@@ -325,14 +325,9 @@ EXPERIMENT = Experiment(
         "The penalty of each probe is chosen on its training graphs.",
         "Trained networks that did not converge or do not beat the majority class decide nothing.",
     ),
-    drawings=(
-        Drawing(
-            "counting",
-            """A table of colours for each kind of node states: readouts across, probes down, the error of a
-            linear probe in each field.""",
-            "Error of a linear probe on held-out graphs: blue is recovered; framed is what is claimed.",
-        ),
-    ),
+    alt="""A table of colours for each kind of node states: readouts across, probes down, the error of a
+    linear probe in each field.""",
+    caption="Error of a linear probe on held-out graphs: blue is recovered; framed is what is claimed.",
     prepare=choose,
     measure=measure,
     parallel=True,

@@ -30,7 +30,7 @@ from experiments.accuracy import baselines
 from experiments.accuracy.jobs import most_folds
 from experiments.by_node import Fold, Task, Values
 from experiments.console import Table, UserError, share, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch, Resident, reside
 from experiments.learning.goals import Classes
@@ -471,14 +471,9 @@ EXPERIMENT = Experiment(
         "A gate adds parameters; they are counted in the table.",
         "The claim of accuracy is one about images; on small molecules there is less to gate.",
     ),
-    drawings=(
-        Drawing(
-            "excitation",
-            "For each data set accuracy by squeeze, the gate of every channel, and gates of copies.",
-            """Accuracy of each squeeze, a dot a fold; the gates of all channels in the first fold; how many
-            of them copies saturate.""",
-        ),
-    ),
+    alt="For each data set accuracy by squeeze, the gate of every channel, and gates of copies.",
+    caption="""Accuracy of each squeeze, a dot a fold; the gates of all channels in the first fold; how many
+    of them copies saturate.""",
     prepare=choose,
     measure=measure,
     parallel=True,

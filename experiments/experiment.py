@@ -120,7 +120,6 @@ class Experiment(Words):
     setup: str
     source: str
     caveats: Sequence[str]
-    drawings: Sequence[Drawing]
     measure: Callable[..., Sequence[Row]]
     tables: Callable[[Sequence[Row]], Iterable[Table]]
     findings: Callable[[Sequence[Row]], Iterable[Finding]]
@@ -129,6 +128,9 @@ class Experiment(Words):
     prepare: Callable[..., Any] | None = None
     notes: Callable[..., Iterable[str]] | None = None
     aside: Callable[..., Iterable[str]] | None = None  # lines for the terminal alone
+    alt: str = ""  # with `caption`, the words of the figure that has the name of the experiment
+    caption: str = ""
+    drawings: Sequence[Drawing] = ()  # those of all figures; only further ones have to be given
     options: Mapping[str, Option] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)  # options of `all --quick`
     takes_numbers: bool = False  # sets whose targets are numbers, as well as those with classes
@@ -139,6 +141,13 @@ class Experiment(Words):
     parallel: bool = False  # takes --jobs and --scheduler: `measure` calls `experiments.jobs.carry_out`
     one_thread: bool = True  # a number then does not depend on how many cores there are
     published: Sequence[Published] = ()
+
+    def __post_init__(self) -> None:
+        """Put the drawing of its own name among all."""
+        super().__post_init__()
+        own = Drawing(self.name.partition("-")[0], self.alt, self.caption)
+        if self.alt and own not in self.drawings:
+            object.__setattr__(self, "drawings", (own, *self.drawings))
 
     @property
     def parameters(self) -> dict[str, Option]:

@@ -28,7 +28,7 @@ from datasets.splits import balanced
 from experiments import figures
 from experiments.accuracy import baselines, gate
 from experiments.console import Table, UserError, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch, Resident, reside
 from experiments.learning.networks import Network
@@ -513,15 +513,10 @@ EXPERIMENT = Experiment(
         """[Buffelli et al.](https://arxiv.org/abs/2207.07888) ask about the largest tenth as it is and report
         MCC, for classes that are not balanced: numbers are not comparable.""",
     ),
-    drawings=(
-        Drawing(
-            "extrapolation",
-            """Three panels for each data set: the accuracy of every readout over the size of the graphs, and
-            the norm of the logits and the calibration error over the number of copies.""",
-            """Accuracy over the size of the graphs, and what copies of a graph do to the logits and to the
-            calibration error; one line a readout.""",
-        ),
-    ),
+    alt="""Three panels for each data set: the accuracy of every readout over the size of the graphs, and the
+    norm of the logits and the calibration error over the number of copies.""",
+    caption="""Accuracy over the size of the graphs, and what copies of a graph do to the logits and to the
+    calibration error; one line a readout.""",
     prepare=choose,
     measure=measure,
     parallel=True,

@@ -24,7 +24,7 @@ from datasets import GraphSet
 from experiments import by_node, figures
 from experiments.by_node import Aim, Fold, Task, Values
 from experiments.console import Table, UserError, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences
+from experiments.experiment import Experiment, Finding, sentences
 from experiments.experiment import span as ends
 from experiments.jobs import Job, carry_out
 from experiments.learning import networks
@@ -413,14 +413,9 @@ EXPERIMENT = Experiment(
         "Median and softmax stand beside sum, mean and max; the claim says nothing of them.",
         "Nodes that are alike by symmetry share: in rings, where most are, no few nodes get most.",
     ),
-    drawings=(
-        Drawing(
-            "gradients",
-            "For each data set and head, how unequal gradients are and how two labels meet, over the epochs.",
-            """Through training: how unequally nodes share the gradient, and how two labels meet. Sum lies
-            under mean.""",
-        ),
-    ),
+    alt="For each data set and head, how unequal gradients are and how two labels meet, over the epochs.",
+    caption="""Through training: how unequally nodes share the gradient, and how two labels meet. Sum lies
+    under mean.""",
     prepare=choose,
     measure=measure,
     parallel=True,

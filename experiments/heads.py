@@ -22,7 +22,7 @@ from datasets import GraphSet
 from experiments import by_node, figures
 from experiments.by_node import EPOCHS, WIDTH, Fold, Task, Values
 from experiments.console import Table, UserError, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences
+from experiments.experiment import Experiment, Finding, sentences
 from experiments.experiment import span as ends
 from experiments.jobs import Job, carry_out
 from experiments.learning.networks import Network, StackedLinear
@@ -445,14 +445,9 @@ EXPERIMENT = Experiment(
         "Trained on shuffled nodes, a flattened head learns what pooling has from the start; see the table.",
         "The law is about random nodes of one graph, and says little of how means of whole graphs vary.",
     ),
-    drawings=(
-        Drawing(
-            "heads",
-            "Accuracy of flattened and pooled heads; the variance of the mean over the number of nodes.",
-            """Accuracy of each head in training, held out, and held out with shuffled nodes; then the
-            variance of the mean of m nodes, dots measured, lines by formula.""",
-        ),
-    ),
+    alt="Accuracy of flattened and pooled heads; the variance of the mean over the number of nodes.",
+    caption="""Accuracy of each head in training, held out, and held out with shuffled nodes; then the
+    variance of the mean of m nodes, dots measured, lines by formula.""",
     prepare=choose,
     measure=measure,
     parallel=True,

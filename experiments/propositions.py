@@ -18,7 +18,7 @@ from datasets import GraphSet, covers, rings
 from datasets.collisions import collisions, colours
 from experiments import figures
 from experiments.console import Table, UserError, table, tiny
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.experiment import Experiment, Finding, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch
 from experiments.learning.loop import fit
@@ -456,15 +456,10 @@ EXPERIMENT = Experiment(
         "A number is no proof: it shows that theory and program agree where both were asked.",
         "Two dozen graphs of each set, drawn with a seed, and all pairs of the set that a mean confuses.",
     ),
-    drawings=(
-        Drawing(
-            "propositions",
-            """The relative deviations of each of the ten propositions on a logarithmic axis, with a column of
-            their own for those that are exactly zero.""",
-            """Relative deviations; in the grey column they are exactly 0, the dotted lines are the
-            tolerances.""",
-        ),
-    ),
+    alt="""The relative deviations of each of the ten propositions on a logarithmic axis, with a column of
+    their own for those that are exactly zero.""",
+    caption="""Relative deviations; in the grey column they are exactly 0, the dotted lines are the
+    tolerances.""",
     prepare=choose,
     measure=measure,
     parallel=True,

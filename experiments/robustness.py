@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from experiments import by_node, figures
 from experiments.by_node import Fold, Task, Values
 from experiments.console import Table, percent, share, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch
 from experiments.learning.networks import Network
@@ -286,14 +286,9 @@ EXPERIMENT = Experiment(
         "Huge numbers in all features are the crudest attack; small ones that are well placed may do more.",
         "What tolerates outliers ignores rare nodes: the same median cannot see a single telling atom.",
     ),
-    drawings=(
-        Drawing(
-            "robustness",
-            "Error of the readouts of a random network, and accuracy of trained ones, over corrupted nodes.",
-            """Over the share of corrupted nodes: the error of each readout, and the accuracy of networks with
-            it. Dotted are the breakdown points.""",
-        ),
-    ),
+    alt="Error of the readouts of a random network, and accuracy of trained ones, over corrupted nodes.",
+    caption="""Over the share of corrupted nodes: the error of each readout, and the accuracy of networks with
+    it. Dotted are the breakdown points.""",
     prepare=by_node.task_of,
     measure=measure,
     parallel=True,

@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import spawn
 import readouts
 from experiments import figures
 from experiments.console import Table, table
-from experiments.experiment import Drawing, Experiment, Finding
+from experiments.experiment import Experiment, Finding
 from experiments.experiment import span as ends
 from experiments.jobs import Job, carry_out
 from experiments.options import flag
@@ -296,14 +296,9 @@ EXPERIMENT = Experiment(
         cluster.""",
         "The table for many ranks is computed from sizes, not measured.",
     ),
-    drawings=(
-        Drawing(
-            "scaling",
-            """Seconds and bytes of messages of each readout over the number of processes; the bytes are level
-            lines.""",
-            "Time and messages of forward and backward over the number of processes.",
-        ),
-    ),
+    alt="""Seconds and bytes of messages of each readout over the number of processes; the bytes are level
+    lines.""",
+    caption="Time and messages of forward and backward over the number of processes.",
     measure=measure,
     tables=tables,
     findings=findings,

@@ -26,7 +26,7 @@ from datasets import GraphSet, covers
 from datasets.collisions import colours, keys
 from experiments import figures, molecules
 from experiments.console import Table, table, tiny
-from experiments.experiment import Drawing, Experiment, Finding
+from experiments.experiment import Experiment, Finding
 from experiments.jobs import Job, carry_out
 from experiments.learning.networks import Network
 from experiments.options import number
@@ -357,15 +357,10 @@ EXPERIMENT = Experiment(
         """The network's linear layers treat every row alike to the bit. Those of PyTorch do not quite, and
         would tell the molecules apart by noise.""",
     ),
-    drawings=(
-        Drawing(
-            "tower",
-            """Molecules of one tower in a row; beneath them the sum readout places each at its own multiple
-            of the first, and mean and max readouts place all on one point.""",
-            """The clearest tower of the set, and where a random network with each readout places its
-            molecules.""",
-        ),
-    ),
+    alt="""Molecules of one tower in a row; beneath them the sum readout places each at its own multiple of
+    the first, and mean and max readouts place all on one point.""",
+    caption="""The clearest tower of the set, and where a random network with each readout places its
+    molecules.""",
     prepare=find_towers,
     measure=measure,
     parallel=True,

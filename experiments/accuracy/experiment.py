@@ -20,7 +20,7 @@ from experiments.accuracy.answer import paragraph
 from experiments.accuracy.gate import objections, shares
 from experiments.accuracy.jobs import Plan, ceiling, list_fits, most_folds, reads_attributes
 from experiments.console import Table, percent, say, table, tracked
-from experiments.experiment import Drawing, Experiment, Finding, Published, span
+from experiments.experiment import Experiment, Finding, Published, span
 from experiments.jobs import carry_out, known
 from experiments.learning.batches import NETWORKS, reside
 from experiments.learning.goals import ACCURACY, SKILL
@@ -382,14 +382,9 @@ EXPERIMENT = Experiment(
         "One architecture and schedule for all: a readout may gain from settings of its own.",
         "No train accuracy is above the ceiling of its readout; a run in which one were would stop.",
     ),
-    drawings=(
-        Drawing(
-            "accuracy",
-            """Held-out accuracy of every readout and baseline: a dot a fold, a bar for the mean, a triangle
-            for the ceiling.""",
-            "Held-out accuracy: a dot a fold, a bar for their mean, a grey triangle for the ceiling.",
-        ),
-    ),
+    alt="""Held-out accuracy of every readout and baseline: a dot a fold, a bar for the mean, a triangle for
+    the ceiling.""",
+    caption="Held-out accuracy: a dot a fold, a bar for their mean, a grey triangle for the ceiling.",
     measure=measure,
     tables=tables,
     findings=findings,

@@ -25,7 +25,7 @@ from experiments.ceiling.jobs import (
     prepare,
 )
 from experiments.console import Table, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.experiment import Experiment, Finding, span
 from experiments.options import FOLDS_OF_CLASSES, number
 from experiments.records import Row, pick, present, values
 from experiments.statistics import LEVEL, Comparison, corrected_error, interval, over_sets
@@ -336,15 +336,10 @@ EXPERIMENT = Experiment(
         them: the difference there says how much of it the sum wins back.""",
         "A few sets are no sample of all sets: the order over them is a description.",
     ),
-    drawings=(
-        Drawing(
-            "ceiling",
-            """For each data set, the held-out accuracy of a sum minus that of a mean, over the difference of
-            their ceilings; beside it that of a mean with the size.""",
-            """Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over
-            the gap between the ceilings (square root scale); bars are 95 % intervals.""",
-        ),
-    ),
+    alt="""For each data set, the held-out accuracy of a sum minus that of a mean, over the difference of
+    their ceilings; beside it that of a mean with the size.""",
+    caption="""Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over
+    the gap between the ceilings (square root scale); bars are 95 % intervals.""",
     prepare=prepare,
     measure=measure,
     tables=tables,

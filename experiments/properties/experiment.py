@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from experiments import figures
 from experiments.console import Table, percent, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.experiment import Experiment, Finding, span
 from experiments.jobs import carry_out
 from experiments.options import names, number
 from experiments.properties.jobs import (
@@ -298,15 +298,10 @@ EXPERIMENT = Experiment(
         """Rings are few, and all are rings: the size of the largest ring grows with the molecule there, and
         is an extensive target under another name.""",
     ),
-    drawings=(
-        Drawing(
-            "properties",
-            """Two panels for each data set, random folds and folds by size: the skill of every readout on
-            every target, and that of counts of atoms alone.""",
-            """Skill of every readout on every target; a grey bar for the better of two models that know the
-            counts of atoms alone. Hollow: not decided. Skills below -1 are drawn at -1.""",
-        ),
-    ),
+    alt="""Two panels for each data set, random folds and folds by size: the skill of every readout on every
+    target, and that of counts of atoms alone.""",
+    caption="""Skill of every readout on every target; a grey bar for the better of two models that know the
+    counts of atoms alone. Hollow: not decided. Skills below -1 are drawn at -1.""",
     prepare=choose,
     measure=measure,
     tables=tables,

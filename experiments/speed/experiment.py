@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from datasets import GraphSet
 from experiments import figures
 from experiments.console import Table, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.experiment import Experiment, Finding, span
 from experiments.options import flag, number
 from experiments.records import Row, RowLog
 from experiments.speed import epochs, processes
@@ -244,14 +244,9 @@ EXPERIMENT = Experiment(
         "Times hold for one machine, and want it quiet: this experiment is no part of `all`.",
         "Limits that are missed stand in a table of their own, each with by how much.",
     ),
-    drawings=(
-        Drawing(
-            "speed",
-            """Time of sum, mean and max over the size of the features, forward and forward with backward, for
-            every contender and for what memory allows.""",
-            "Time over the size of the features; the broad grey line is what memory allows.",
-        ),
-    ),
+    alt="""Time of sum, mean and max over the size of the features, forward and forward with backward, for
+    every contender and for what memory allows.""",
+    caption="Time over the size of the features; the broad grey line is what memory allows.",
     measure=measure,
     tables=tables,
     findings=findings,
