@@ -65,24 +65,14 @@ def command_of(name: str, text: str, parameters: Mapping[str, Option], body: Cal
     kinds = {option: parameter.kind for option, parameter in parameters.items()}
     run.__annotations__, run.__doc__ = kinds, text
     keyword = inspect.Parameter.KEYWORD_ONLY
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(option, keyword, default=parameter.default, annotation=parameter.kind)
-            for option, parameter in parameters.items()
-        ]
-    )
+    parts = [
+        inspect.Parameter(option, keyword, default=parameter.default, annotation=parameter.kind)
+        for option, parameter in parameters.items()
+    ]
+    run.__signature__ = inspect.Signature(parts)  # type: ignore[attr-defined]
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     alone.command(name, cls=Command)(run)
     return typer.main.get_command(alone)
-
-
-def command_of_experiment(experiment: Experiment) -> Any:
-    """The command of an experiment."""
-    from experiments.run import run
-
-    return command_of(
-        experiment.name, experiment.question, experiment.parameters, lambda given: run(experiment, given)
-    )
 
 
 def options_of(experiment: Experiment, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +179,12 @@ class Commands(TyperGroup):
         """The command of this name, if there is one."""
         if cmd_name in OTHERS:
             return command_of(cmd_name, *OTHERS[cmd_name])
-        return command_of_experiment(load(MODULES[cmd_name])) if cmd_name in MODULES else None
+        if cmd_name not in MODULES:
+            return None
+        from experiments.run import run
+
+        one = load(MODULES[cmd_name])
+        return command_of(one.name, one.question, one.parameters, lambda given: run(one, given))
 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, cls=Commands)

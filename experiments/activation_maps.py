@@ -20,6 +20,7 @@ from torch_geometric.data import Data
 
 from datasets import GraphSet
 from datasets.splits import Split, stratified_folds
+from experiments import maps
 from experiments.accuracy import baselines, gate
 from experiments.activation_figures import GALLERY, NONE, PICKING, SHOWN, areas, figure, patterns, per_fold
 from experiments.console import Table, UserError, share, table
@@ -28,26 +29,7 @@ from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Resident, reside
 from experiments.learning.networks import Network
 from experiments.learning.training import Settings
-from experiments.maps import (
-    BEST,
-    DRAWS,
-    ORDERS,
-    RANDOM,
-    READOUTS,
-    REMOVED,
-    ROUNDS,
-    WORST,
-    Task,
-    activation_maps,
-    deletions,
-    drops,
-    half,
-    hit,
-    logits,
-    point,
-    ranked,
-    shares,
-)
+from experiments.maps import BEST, DRAWS, ORDERS, RANDOM, READOUTS, REMOVED, ROUNDS, WORST, Task, point
 from experiments.options import OF_FOLDS, number, option
 from experiments.patterns import GROUPS, nodes_of
 from experiments.records import Row, RowLog, pick, present, values
@@ -151,23 +133,23 @@ def judge_fold(bench: Bench, fold: int) -> list[dict[str, float]]:
         settings = replace(bench.settings, epochs=epochs)
         stack = train(resident, split.train, readout, settings, seed + fold, linear_head=True)
         network = stack.network
-        maps = activation_maps(network, held_out, readout)
-        right = (logits(network, held_out) > 0) == torch.cat([graph.y for graph in held_out]).bool()
-        found.append({"accuracy": right.double().mean().item(), "half": mean(map(half, maps))})
+        scored = maps.activation_maps(network, held_out, readout)
+        right = (maps.logits(network, held_out) > 0) == torch.cat([graph.y for graph in held_out]).bool()
+        found.append({"accuracy": right.double().mean().item(), "half": mean(map(maps.half, scored))})
         if epochs:
-            curves = deletions(network, held_out, maps, seed)
+            curves = maps.deletions(network, held_out, scored, seed)
             found[-1] |= gate_values(stack, split.train, readout)[0]
             found[-1] |= zip(CURVES, [value for order in ORDERS for value in curves[order]], strict=True)
         for nodes in task.patterns.values():
             groups = [nodes[place] for place in split.test]
-            found.append(judge_pattern(network, held_out, maps, groups, seed))
+            found.append(judge_pattern(network, held_out, scored, groups, seed))
         if epochs and fold == 0 and readout == PICKING:
             found.append(pick_graphs(task, split, network))
     return found
 
 
 def judge_pattern(
-    network: Network, graphs: Sequence[Data], maps: Sequence[Tensor], groups: Sequence[Tensor], seed: int
+    network: Network, graphs: Sequence[Data], scored: Sequence[Tensor], groups: Sequence[Tensor], seed: int
 ) -> dict[str, float]:
     """Where the maps of held-out graphs with a pattern have their score.
 
@@ -177,11 +159,11 @@ def judge_pattern(
     if not inside:
         return dict.fromkeys(MAPPED, 0.0)
     chosen = [graphs[place] for place in inside]
-    scores, parts = ([of[place] for place in inside] for of in (maps, groups))
-    found = [*shares(torch.cat(scores), torch.cat(parts)), mean(map(ranked, scores, parts))]
-    found += drops(network, chosen, scores, parts, seed)
+    scores, parts = ([of[place] for place in inside] for of in (scored, groups))
+    found = [*maps.shares(torch.cat(scores), torch.cat(parts)), mean(map(maps.ranked, scores, parts))]
+    found += maps.drops(network, chosen, scores, parts, seed)
     hits = [
-        (1.0, hit(score, part), part.double().mean().item())
+        (1.0, maps.hit(score, part), part.double().mean().item())
         for graph, score, part in zip(chosen, scores, parts, strict=True)
         if int(graph.y) == 1
     ]
@@ -191,7 +173,8 @@ def judge_pattern(
 
 def count(task: Task) -> list[dict[str, float]]:
     """How many graphs of the scored class and others have each pattern, and have none."""
-    order, found = ((True, True), (False, True), (True, False), (False, False)), []
+    order = ((True, True), (False, True), (True, False), (False, False))
+    found: list[dict[str, float]] = []
     for nodes in task.patterns.values():
         kinds = [(bool(y), bool(one.any())) for y, one in zip(task.graphs.targets, nodes, strict=True)]
         found.append(dict(zip(COUNTS, map(kinds.count, order), strict=True)))
@@ -206,7 +189,7 @@ def pick_graphs(task: Task, split: Split, network: Network) -> dict[str, float]:
     result: dict[str, float] = dict.fromkeys((*SHOWN, *GALLERY), NONE)
     result |= {f"shown {place}": inside[at] for place, at in enumerate(evenly)}
     graphs = [task.graphs[place] for place in split.test]
-    for place, graph, logit in zip(split.test, graphs, logits(network, graphs), strict=True):
+    for place, graph, logit in zip(split.test, graphs, maps.logits(network, graphs), strict=True):
         answer = "right" if (logit > 0) == (graph.y == 1) else "wrong"
         kind = f"{'scored' if graph.y == 1 else 'other'}, {answer}"
         free = [metric for metric in GALLERY if metric.startswith(kind) and result[metric] == NONE]
@@ -228,10 +211,10 @@ def map_graphs(bench: Bench, readout: str, positions: Sequence[int]) -> list[dic
     known = bench.task.splits[0].train
     network = train(bench.resident, known, readout, bench.settings, bench.seed, linear_head=True).network
     graphs = [bench.task.graphs[place] for place in positions]
-    maps = activation_maps(network, graphs, readout)
+    scored = maps.activation_maps(network, graphs, readout)
     return [
         {"logit": logit} | {f"atom {atom}": score for atom, score in enumerate(scores.tolist())}
-        for logit, scores in zip(logits(network, graphs).tolist(), maps, strict=True)
+        for logit, scores in zip(maps.logits(network, graphs).tolist(), scored, strict=True)
     ]
 
 

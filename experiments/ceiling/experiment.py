@@ -12,18 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from experiments import figures
-from experiments.ceiling.jobs import (
-    ALONE,
-    CONTROLS,
-    LOG,
-    OF_NETWORKS,
-    READOUTS,
-    SIZE,
-    TO_CEILING,
-    Task,
-    measure,
-    prepare,
-)
+from experiments.ceiling import jobs
+from experiments.ceiling.jobs import ALONE, CONTROLS, LOG, OF_NETWORKS, READOUTS, SIZE, TO_CEILING, measure
 from experiments.console import Table, table
 from experiments.experiment import Experiment, Finding, span
 from experiments.options import FOLDS_OF_CLASSES, number
@@ -230,10 +220,8 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> tuple[float, fl
 def returned(sets: Mapping[str, Sequence[Row]], learner: str) -> Finding:
     """The size beside the mean returns most of what the sum is ahead, over the sets where it is."""
     ahead = {data: of_set for data, of_set in sets.items() if against_mean(of_set, learner, "sum").better}
-    lost, back = (
-        sum(against_mean(of_set, learner, name).difference for of_set in ahead.values())
-        for name in ("sum", SIZE)
-    )
+    names = "sum", SIZE
+    lost, back = (sum(against_mean(of, learner, name).difference for of in ahead.values()) for name in names)
     claim = f"{learner}, n beside the mean returns most of the difference"
     if not ahead:
         return Finding(claim, None, "the sum is nowhere ahead beyond chance")
@@ -251,7 +239,7 @@ def numbers(rows: Sequence[Row]) -> str:
     return f"sum minus mean on held-out graphs: {'; '.join(said)}"
 
 
-def together(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
+def together(tasks: Sequence[jobs.Task], rows: Sequence[Row]) -> Iterator[str]:
     """What all sets say together of the sum and the mean."""
     sets = by_set(rows)
     for learner in learners(rows) if len(sets) >= ENOUGH else ():
@@ -340,7 +328,7 @@ EXPERIMENT = Experiment(
     their ceilings; beside it that of a mean with the size.""",
     caption="""Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over
     the gap between the ceilings (square root scale); bars are 95 % intervals.""",
-    prepare=prepare,
+    prepare=jobs.prepare,
     measure=measure,
     tables=tables,
     findings=findings,

@@ -219,7 +219,7 @@ def held_out(
     pooled, confusable = task.pooled[name], np.flatnonzero(task.confusable)
     of_networks = learner == "perceptron"
     answers = perceptrons(pooled, splits, seed, epochs) if of_networks else forests(pooled, splits, seed)
-    found = []
+    found: list[dict[str, float]] = []
     for place, split in enumerate(splits):
         parts = split.test, np.intersect1d(split.test, confusable).tolist()
         counts = (int(right(answers[place][None], pooled.counts(part))[0]) for part in parts)

@@ -16,17 +16,8 @@ from experiments.console import Table, percent, table
 from experiments.experiment import Experiment, Finding, span
 from experiments.jobs import carry_out
 from experiments.options import names, number
-from experiments.properties.jobs import (
-    BASELINES,
-    CONSTANT,
-    COUNTS,
-    LINEAR,
-    NETWORKS,
-    SPLITS,
-    Task,
-    choose,
-    list_jobs,
-)
+from experiments.properties import jobs
+from experiments.properties.jobs import BASELINES, CONSTANT, COUNTS, LINEAR, NETWORKS, SPLITS, Task, choose
 from experiments.properties.targets import EXISTENTIAL, EXTENSIVE, INTENSIVE
 from experiments.records import Row, RowLog, present
 from experiments.statistics import Comparison, holm, interval
@@ -48,8 +39,8 @@ def measure(
     """Errors of all networks and baselines on all targets, and what each readout could reach."""
     rows, readouts = [], tuple(dict.fromkeys(readout))
     for task in tasks:
-        jobs = list(list_jobs(task, device, seed, readouts, folds, steps))
-        rows += carry_out(jobs, log, f"training on {task.graphs.name}")
+        found = list(jobs.list_jobs(task, device, seed, readouts, folds, steps))
+        rows += carry_out(found, log, f"training on {task.graphs.name}")
     return rows
 
 
