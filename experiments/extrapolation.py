@@ -35,7 +35,7 @@ from experiments.learning.networks import Network
 from experiments.learning.training import Settings
 from experiments.options import number
 from experiments.records import Row, RowLog, average, present, values
-from experiments.statistics import interval
+from experiments.statistics import Comparison, interval
 from experiments.trained import GATE, alone, gate_values, together, train, twins
 from readouts.nn import MeanReadout
 
@@ -378,30 +378,30 @@ def objections(rows: Sequence[Row], data: str) -> list[str]:
     return gate.objections(gated, "accuracy", *scores)
 
 
-def ahead(rows: Sequence[Row], data: str) -> tuple[float, float, float]:
-    """How far the mean is ahead of the sum on large graphs, and the corrected interval over draws."""
+def ahead(rows: Sequence[Row], data: str) -> Comparison:
+    """How far the mean is ahead of the sum on large graphs, over draws."""
     both = [np.array(accuracies(rows, data, readout, LARGE)) for readout in ("mean", "sum")]
     graphs = [average(rows, data=data, part=part, metric="graphs") for part in (LARGE, TRAIN)]
-    return interval(both[0] - both[1], graphs[0] / graphs[1])[:3]
+    return Comparison("mean", *interval(both[0] - both[1], graphs[0] / graphs[1]))
 
 
 def of_sizes(rows: Sequence[Row], data: str, untrained: Sequence[str]) -> tuple[bool | None, str]:
     """Whether the interval of the difference in accuracy between mean and sum is above 0 or below."""
-    difference, low, high = ahead(rows, data)
-    large = {name: mean(accuracies(rows, data, name, LARGE)) for name in (*READOUTS, *BASELINES)}
+    one = ahead(rows, data)
+    large = {name: 100 * mean(accuracies(rows, data, name, LARGE)) for name in (*READOUTS, *BASELINES)}
     graphs, count = average(rows, data=data, part=LARGE, metric="graphs"), trainings(rows, data)
     against = [f"too small: {graphs:.0f} large graphs of {LEAST_GRAPHS}"] if graphs < LEAST_GRAPHS else []
     against += [f"{count} trainings of {LEAST_TRAININGS}"] if count < LEAST_TRAININGS else []
     against += untrained
     best = max(READOUTS, key=large.__getitem__)
     found = (
-        f"on large graphs a mean has {100 * large['mean']:.1f} % and a sum {100 * large['sum']:.1f} % "
-        f"(difference {100 * difference:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
-        f"{count} trainings, {graphs:.0f} graphs); {best} is best with {100 * large[best]:.1f} %; counts "
-        f"only {100 * large['counts only']:.1f} %, the best size threshold {100 * large[BEST_SIZE]:.1f} %"
+        f"on large graphs a mean has {large['mean']:.1f} % and a sum {large['sum']:.1f} % (difference "
+        f"{one.points} points, 95 % interval {one.bounds}, {count} trainings, {graphs:.0f} graphs); {best} "
+        f"is best with {large[best]:.1f} %; counts only {large['counts only']:.1f} %, the best size threshold "
+        f"{large[BEST_SIZE]:.1f} %"
     )
-    undecided = bool(against) or low <= 0 <= high
-    return None if undecided else low > 0, "; ".join((found, *against))
+    undecided = bool(against) or one.low <= 0 <= one.high
+    return None if undecided else one.low > 0, "; ".join((found, *against))
 
 
 def of_logits(rows: Sequence[Row], data: str) -> tuple[bool, str]:
@@ -430,7 +430,7 @@ def of_calibration(rows: Sequence[Row], data: str) -> tuple[bool, str]:
 def numbers(rows: Sequence[Row]) -> str:
     """How far the mean is ahead, and how fast logits of the sum grow."""
     sets = present(rows, "data")
-    points = span((100 * ahead(rows, data)[0] for data in sets), "+.1f")
+    points = span((100 * ahead(rows, data).difference for data in sets), "+.1f")
     slopes = span((slope(rows, data, "sum") for data in sets), ".2f")
     return f"mean minus sum on large graphs: {points} points; logits of sum grow as k^a, a {slopes}"
 

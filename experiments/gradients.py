@@ -256,22 +256,16 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     spreading = ("set", "head", "readout", "nodes [%]", "nodes a channel [%]", "Gini")
     meeting = (*spreading[:3], "met [%]", "opposed [%]", "|cosine|", "divided [%]", "right [%]")
     when = f"at first → after {max(present(rows, 'epoch'))} epochs"
-    return [
-        table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD), 3),
-        table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "right")), 3),
-    ]
+    found = table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD), 3)
+    return [found, table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "right")), 3)]
 
 
 def lines(rows: Sequence[Row], metrics: Sequence[str]) -> Iterator[list[str]]:
     """One line for each set, head and readout: the first and the last value of each metric."""
     for data, head, of_case in cases(rows):
         for readout in READOUTS:
-            yield [
-                data,
-                head,
-                readout,
-                *(arrow(name, path(of_case, name, readout=readout)) for name in metrics),
-            ]
+            at = partial(path, of_case, readout=readout)
+            yield [data, head, readout, *(arrow(name, at(metric=name)) for name in metrics)]
         yield []
 
 
@@ -308,10 +302,8 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
 def numbers(rows: Sequence[Row]) -> str:
     """How unequal gradients are after training."""
     last = {"metric": "gini", "epoch": max(present(rows, "epoch"))}
-    told = ", ".join(
-        f"{name} {ends((average(found, readout=name, **last) for *_, found in cases(rows)), '.2f')}"
-        for name in ("mean", "max")
-    )
+    found = {name: [average(of, readout=name, **last) for *_, of in cases(rows)] for name in ("mean", "max")}
+    told = ", ".join(f"{name} {ends(values, '.2f')}" for name, values in found.items())
     return f"Gini coefficient after training: {told}"
 
 
@@ -332,24 +324,24 @@ def of_winners(rows: Sequence[Row]) -> tuple[bool, str]:
     found = {name: path(rows, "gini", readout=name) for name in READOUTS}
     takes_all = min(found["max"]) > HALF
     ends = ", ".join(f"{name} {arrow('gini', values)}" for name, values in found.items())
+    reached = arrow("nodes a channel", path(rows, "nodes a channel", readout="max"))
     return takes_all, (
         f"max {'is' if takes_all else 'is not'} winner-take-all (Gini coefficient at first → after "
-        f"{max(present(rows, 'epoch'))} epochs: {ends}); in one channel max reaches "
-        f"{arrow('nodes a channel', path(rows, 'nodes a channel', readout='max'))} % of the nodes"
+        f"{max(present(rows, 'epoch'))} epochs: {ends}); in one channel max reaches {reached} % of the nodes"
     )
 
 
 def of_labels(rows: Sequence[Row], head: str) -> tuple[bool, str]:
     """Whether two losses oppose on some winners of a max only, or, with maps, have few nodes in common."""
-    values = path(rows, "divided" if head == VECTOR else "met", readout="max")
     if head == VECTOR:
-        return min(values) > HALF, (
-            f"in {100 * min(values):.0f} % of the graphs or more, the gradients of two losses oppose on some "
-            "nodes and agree on others"
+        least = min(path(rows, "divided", readout="max"))
+        said = (
+            f"in {100 * least:.0f} % of the graphs or more, the gradients of two losses oppose on some nodes"
         )
-    return max(values) < HALF, (
-        f"of the nodes with a gradient of one loss, {100 * max(values):.0f} % or fewer have one of both"
-    )
+        return least > HALF, f"{said} and agree on others"
+    most = max(path(rows, "met", readout="max"))
+    said = f"of the nodes with a gradient of one loss, {100 * most:.0f} % or fewer have one of both"
+    return most < HALF, said
 
 
 COLOURS = figures.COLOURS | {"softmax": "#e69f00", "median": "#7b4ea3"}

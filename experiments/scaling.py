@@ -206,10 +206,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     measured = f"Measured: forward and backward of {rows[0]['data']}, {GRAPHS} graphs, {FEATURES} features"
     on_paper = f"Computed, not measured: {WIDTH} features, float32, sums of {PAPER_WORDS} limbs"
     paper = ("ranks", "nodes", "graphs", "features a rank [GB]", *(f"{name} [GB]" for name in PAPER_READOUTS))
-    return [
-        table(measured, columns, table_lines(rows), text_columns=1),
-        table(on_paper, paper, paper_lines(), text_columns=0),
-    ]
+    return [table(measured, columns, table_lines(rows)), table(on_paper, paper, paper_lines(), 0)]
 
 
 def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:

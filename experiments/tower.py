@@ -160,14 +160,9 @@ def compare(tower: Tower, device: str, seed: int) -> list[dict[str, float]]:
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One line a graph: the ratio of the sums and the distance of the others, the worst over all seeds."""
     columns = ("graph", "nodes", "k", "sum: ratio", "sum - k first", *READOUTS[1:])
-    title, seeds = (
-        "Towers in {}: distance to the smallest, in units of its norm ({} random networks)",
-        present(rows, "seed"),
-    )
-    return [
-        table(title.format(data, len(seeds)), columns, table_lines(rows, data))
-        for data in present(rows, "data")
-    ]
+    seeds = len(present(rows, "seed"))
+    title = f"Towers in {{}}: distance to the smallest, in units of its norm ({seeds} random networks)"
+    return [table(title.format(data), columns, table_lines(rows, data)) for data in present(rows, "data")]
 
 
 def table_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
@@ -294,9 +289,9 @@ def draw_one_point(axes: Axes, columns: Sequence[float], height: float) -> None:
 
 def grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """The rows of each tower, by its set and name."""
-    result: dict[tuple[str, str], list[Row]] = {}
+    result = defaultdict(list)
     for row in rows:
-        result.setdefault((row["data"], row["tower"]), []).append(row)
+        result[row["data"], row["tower"]].append(row)
     return result
 
 
