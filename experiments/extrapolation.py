@@ -397,8 +397,8 @@ def of_sizes(rows: Sequence[Row], data: str, untrained: Sequence[str]) -> tuple[
     found = (
         f"on large graphs a mean has {large['mean']:.1f} % and a sum {large['sum']:.1f} % (difference "
         f"{one.points} points, 95 % interval {one.bounds}, {count} trainings, {graphs:.0f} graphs); {best} "
-        f"is best with {large[best]:.1f} %; counts only {large['counts only']:.1f} %, the best size threshold "
-        f"{large[BEST_SIZE]:.1f} %"
+        f"is best with {large[best]:.1f} %; counts only {large['counts only']:.1f} %, the best size "
+        f"threshold {large[BEST_SIZE]:.1f} %"
     )
     undecided = bool(against) or one.low <= 0 <= one.high
     return None if undecided else one.low > 0, "; ".join((found, *against))
