@@ -62,10 +62,12 @@ def draw(
     name: str,
     draws: Sequence[Callable[[Axes], object]],
     entries: Mapping[str, tuple[str, str]] | None = None,
-    **sizes: float,
+    width: float = 2.7,
+    height: float = 2.7,
+    columns: int = 3,
 ) -> list[Path]:
-    """Draw on a panel each, with a legend below, and save them; `sizes` are those of `panels`."""
-    figure, axes = panels(len(draws), **sizes)  # type: ignore[arg-type]
+    """Draw on a panel each, with a legend below, and save them; sizes are those of `panels`."""
+    figure, axes = panels(len(draws), width, height, columns)
     for panel, draw_on in zip(axes, draws, strict=True):
         draw_on(panel)
     if entries:

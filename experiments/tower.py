@@ -298,9 +298,9 @@ def grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """All readouts but the sum have one output, bit for bit, and the sum is its multiple of the first."""
     for (data, name), found in grouped(rows).items():
-        others = [name for name in present(found, "readout") if name != "sum"]
-        apart = [name for name in others if largest(found, name, "distance")]
-        together = [name for name in others if name not in apart]
+        others = [readout for readout in present(found, "readout") if readout != "sum"]
+        apart = [readout for readout in others if largest(found, readout, "distance")]
+        together = [readout for readout in others if readout not in apart]
         count = len(present(found, "position"))
         said = f"{listed(together)} place all {count} graphs on one point, bit for bit" if together else ""
         against = f"{listed(apart)} {'does' if len(apart) == 1 else 'do'} not" if apart else ""
