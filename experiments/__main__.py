@@ -12,14 +12,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from experiments.console import UserError, say
 from experiments.experiment import Experiment, command_line
-from experiments.options import COMMON, PARALLEL, Command, Option, load_sets, number, resolve
+from experiments.options import COMMON, PARALLEL, Command, Option, flag, load_sets, number, option, resolve
 
 EXPERIMENTS = (
     "collisions",
@@ -65,24 +65,14 @@ def command_of(name: str, text: str, parameters: Mapping[str, Option], body: Cal
     kinds = {option: parameter.kind for option, parameter in parameters.items()}
     run.__annotations__, run.__doc__ = kinds, text
     keyword = inspect.Parameter.KEYWORD_ONLY
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(option, keyword, default=parameter.default, annotation=parameter.kind)
-            for option, parameter in parameters.items()
-        ]
-    )
+    parts = [
+        inspect.Parameter(option, keyword, default=parameter.default, annotation=parameter.kind)
+        for option, parameter in parameters.items()
+    ]
+    run.__signature__ = inspect.Signature(parts)  # type: ignore[attr-defined]
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     alone.command(name, cls=Command)(run)
     return typer.main.get_command(alone)
-
-
-def command_of_experiment(experiment: Experiment) -> Any:
-    """The command of an experiment."""
-    from experiments.run import run
-
-    return command_of(
-        experiment.name, experiment.question, experiment.parameters, lambda given: run(experiment, given)
-    )
 
 
 def options_of(experiment: Experiment, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,28 +138,14 @@ def measure_gpu(given: Mapping[str, Any]) -> None:
     command(given)
 
 
-ALL_DATA = Annotated[
-    list[str],
-    typer.Option(
-        metavar="NAME...",
-        help="One or more names of sets, as in --data MUTAG PTC_MR.",
-        show_default="MUTAG, or rings where MUTAG cannot be had",
-    ),
-]
-QUICK = Annotated[
-    bool, typer.Option("--quick", help="Few folds and short trainings: MUTAG in less than ten minutes.")
-]
-README = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True, dir_okay=False, help="Also rewrite the results in this file, between its two markers."
-    ),
-]
+QUICK = "Few folds and short trainings: MUTAG in less than ten minutes."
+README = "Also rewrite the results in this file, between its two markers."
+NAMES = {"metavar": "NAME...", "show_default": "MUTAG, or rings where MUTAG cannot be had"}
 ALL = {
     **COMMON,
     **PARALLEL,
-    "data": Option(ALL_DATA, []),
-    "quick": Option(QUICK, False),
+    "data": option(list[str], [], "One or more names of sets, as in --data MUTAG PTC_MR.", **NAMES),
+    "quick": flag(QUICK, "quick"),
     "jobs": number(None, 1, "Processes, of one thread each.", show_default="one a core"),
 }
 OTHERS: dict[str, tuple[str, Mapping[str, Option], Callable[[Any], object]]] = {
@@ -181,7 +157,7 @@ OTHERS: dict[str, tuple[str, Mapping[str, Option], Callable[[Any], object]]] = {
     ),
     "report": (
         "Make one page of everything that experiments left in a folder: report.html, report.md and tables.",
-        {"out": COMMON["out"], "readme": Option(README, None)},
+        {"out": COMMON["out"], "readme": option(Path | None, None, README, exists=True, dir_okay=False)},
         make_report,
     ),
     "gpu": (
@@ -203,7 +179,12 @@ class Commands(TyperGroup):
         """The command of this name, if there is one."""
         if cmd_name in OTHERS:
             return command_of(cmd_name, *OTHERS[cmd_name])
-        return command_of_experiment(load(MODULES[cmd_name])) if cmd_name in MODULES else None
+        if cmd_name not in MODULES:
+            return None
+        from experiments.run import run
+
+        one = load(MODULES[cmd_name])
+        return command_of(one.name, one.question, one.parameters, lambda given: run(one, given))
 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, cls=Commands)

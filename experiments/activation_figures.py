@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,6 +47,8 @@ def patterns(rows: Sequence[Row], data: str) -> list[str]:
 
 CELL, LEFT, BAR = (1.72, 1.75), 1.3, 0.85  # inches
 ROOM, HEAD, SIDE, CAPTION = (1.95, 1.75), 0.4, 0.75, 0.25  # inches, of the gallery
+Corner = tuple[float, float]  # in inches
+Box = tuple[float, float, float, float]
 STYLES = {BEST: "-", RANDOM: "--", WORST: ":"}
 
 
@@ -65,11 +69,10 @@ def shown_figure(rows: Sequence[Row], tasks: Sequence[Task], out: Path) -> list[
         positions = [found for metric in SHOWN if (found := chosen(rows, data, metric)) != NONE]
         limit = largest(rows, data, PICKING, positions)
         for column, position in enumerate(positions):
-            draw_graph(paper, rows, task, PICKING, position, limit, (LEFT + CELL[0] * column, bottom), CELL)
+            draw_graph(paper, rows, task, PICKING, position, limit, (LEFT + CELL[0] * column, bottom, *CELL))
         colour_bar(paper, colour_scale(limit), "score", (width - BAR + 0.1, middle - 0.55), 1.1)
-        atoms, score = (
-            mean(per_fold(rows, data, PICKING, name, pattern=first)) for name in ("atoms", "score")
-        )
+        at = partial(per_fold, rows, data, PICKING, pattern=first)
+        atoms, score = (mean(at(metric=name)) for name in ("atoms", "score"))
         note = f"{first[:16]} is {atoms:.0%}\nof the atoms and\ncarries {score:.0%} of\nthe positive score"
         axes.text(0.1, middle + 0.42, data[:14], fontsize=11, fontweight="bold", va="center")
         axes.text(0.1, middle - 0.12, note, fontsize=9, va="center", color=figures.GREY)
@@ -77,23 +80,15 @@ def shown_figure(rows: Sequence[Row], tasks: Sequence[Task], out: Path) -> list[
 
 
 def draw_graph(
-    paper: Figure,
-    rows: Sequence[Row],
-    task: Task,
-    readout: str,
-    position: int,
-    limit: float,
-    corner: tuple[float, float],
-    room: tuple[float, float],
+    paper: Figure, rows: Sequence[Row], task: Task, readout: str, position: int, limit: float, box: Box
 ) -> None:
-    """Draw one graph with its map into a box, all in inches."""
-    width, height = paper.get_size_inches()
-    box = (corner[0] / width, corner[1] / height, room[0] / width, room[1] / height)
+    """Draw one graph with its map into a box."""
+    place = np.array(box) / np.tile(paper.get_size_inches(), 2)
     graph, names = task.graphs[position], symbols_of(task.graphs)
     symbols = None if names is None else [names[label] for label in graph.node_label.tolist()]
     bonds = None if symbols is None else bonds_of(graph, task.graphs)
     scores = torch.tensor(map_of(rows, task.graphs.name, readout, position))
-    draw(graph, scores, symbols=symbols, bonds=bonds, limit=limit, ax=paper.add_axes(box))
+    draw(graph, scores, symbols=symbols, bonds=bonds, limit=limit, ax=paper.add_axes(place))
 
 
 def gallery(rows: Sequence[Row], task: Task, out: Path) -> list[Path]:
@@ -111,7 +106,7 @@ def gallery(rows: Sequence[Row], task: Task, out: Path) -> list[Path]:
         axes.text(left + ROOM[0] / 2, height - HEAD / 2, heading, ha="center", va="center", weight="bold")
         for line, (place, readout) in enumerate(lines):
             corner = (left, height - HEAD - ROOM[1] * (line + 1))
-            draw_cell(paper, axes, corner, rows, task, readout, f"{kind} {place}")
+            draw_cell(paper, axes, rows, task, readout, f"{kind} {place}", corner)
     for line, (place, readout) in enumerate(lines):
         top = height - HEAD - ROOM[1] * line
         axes.text(0.1, top - ROOM[1] / 2, readout, fontsize=11, fontweight="bold", va="center")
@@ -123,13 +118,7 @@ def gallery(rows: Sequence[Row], task: Task, out: Path) -> list[Path]:
 
 
 def draw_cell(
-    paper: Figure,
-    axes: Axes,
-    corner: tuple[float, float],
-    rows: Sequence[Row],
-    task: Task,
-    readout: str,
-    metric: str,
+    paper: Figure, axes: Axes, rows: Sequence[Row], task: Task, readout: str, metric: str, corner: Corner
 ) -> None:
     """Draw one graph of the gallery with its map, and below it the prediction of the network."""
     data, position = task.graphs.name, chosen(rows, task.graphs.name, metric)
@@ -139,8 +128,8 @@ def draw_cell(
         axes.text(centre, middle, "no other in this fold", fontsize=8.5, color=figures.GREY, ha="center")
         return
     limit = largest(rows, data, readout, [position])
-    box = (corner[0], corner[1] + CAPTION), (ROOM[0], ROOM[1] - CAPTION)
-    draw_graph(paper, rows, task, readout, position, limit, *box)
+    box = (corner[0], corner[1] + CAPTION, ROOM[0], ROOM[1] - CAPTION)
+    draw_graph(paper, rows, task, readout, position, limit, box)
     logit = pick(rows, data=data, readout=readout, molecule=position, metric="logit")
     answer = "right" if (logit > 0) == metric.startswith("scored") else "wrong"
     probability = torch.tensor(logit).sigmoid().item()
@@ -163,9 +152,9 @@ def curves_figure(rows: Sequence[Row], out: Path) -> list[Path]:
                 panel.plot(percents, found, linestyle=dashes, color=figures.COLOURS[readout])
         panel.set(title=f"{data}: atoms {what}", xlabel=f"atoms {what} [%]", xlim=(0, 100))
         panel.set(ylabel="probability of predicted class [%]", ylim=(0, 102))
+    colours = figures.COLOURS
     figures.legend(
-        paper,
-        {f"{r}, {order}": (figures.COLOURS[r], dashes) for order, dashes in STYLES.items() for r in READOUTS},
+        paper, {f"{r}, {o}": (colours[r], dashes) for o, dashes in STYLES.items() for r in READOUTS}
     )
     return figures.save(paper, out, "activation_curves")
 

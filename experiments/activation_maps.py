@@ -1,69 +1,36 @@
 """Maps of what each node gave to the score of a class, and what they are worth.
 
-A pattern names the group of atoms that explanations should find. Aromatic NO2 and NH2 are among the groups
-that make a mutagen (Kazius et al., J. Med. Chem. 48, 312, 2005, the source of Mutagenicity), and Luo et al.
-(arXiv 2011.04573) take the two as what explanations should find.
-
-All maps are of molecules that were held out, and those of untrained networks stand beside them. What is drawn
-comes from the first fold and does not depend on the maps. A statement holds where it does in nine of ten
-folds or more, does not where it does in one of ten or fewer, and else is undecided. The two readouts are
-compared fold by fold, and differ where p is below .05. Networks have to pass the gate first.
+Luo et al. (arXiv 2011.04573) take NO2 and NH2 as what explanations should find. What is drawn comes from the
+first fold and does not depend on the maps. A statement holds where it does in nine of ten folds or more, does
+not where it does in one of ten or fewer, and else is undecided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from statistics import mean
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 from torch import Tensor
 from torch_geometric.data import Data
 
 from datasets import GraphSet
 from datasets.splits import Split, stratified_folds
+from experiments import maps
 from experiments.accuracy import baselines, gate
-from experiments.activation_figures import (
-    GALLERY,
-    NONE,
-    PICKING,
-    SHOWN,
-    areas,
-    figure,
-    patterns,
-    per_fold,
-)
+from experiments.activation_figures import GALLERY, NONE, PICKING, SHOWN, areas, figure, patterns, per_fold
 from experiments.console import Table, UserError, share, table
 from experiments.experiment import Drawing, Experiment, Finding
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Resident, reside
 from experiments.learning.networks import Network
 from experiments.learning.training import Settings
-from experiments.maps import (
-    BEST,
-    DRAWS,
-    ORDERS,
-    RANDOM,
-    READOUTS,
-    REMOVED,
-    ROUNDS,
-    WORST,
-    Task,
-    activation_maps,
-    deletions,
-    drops,
-    half,
-    hit,
-    logits,
-    point,
-    ranked,
-    shares,
-)
-from experiments.options import Folds, Option, number
+from experiments.maps import BEST, DRAWS, ORDERS, RANDOM, READOUTS, REMOVED, ROUNDS, WORST, Task, point
+from experiments.options import OF_FOLDS, number, option
 from experiments.patterns import GROUPS, nodes_of
 from experiments.records import Row, RowLog, pick, present, values
 from experiments.statistics import LEVEL, interval
@@ -77,17 +44,13 @@ def choose(graphs: GraphSet, pattern: Sequence[str], label: int | None, seed: in
     """Find the patterns; sets of mutagens have a class and patterns of their own."""
     names = list(dict.fromkeys(pattern)) or (list(GROUPS) if graphs.name in MUTAGENS else [])
     if not names:
-        raise UserError(
-            f"--pattern: expected SMARTS of a group to look for in {graphs.name}, got none; only "
-            f"{' and '.join(MUTAGENS)} have known ones."
-        )
+        wanted = f"expected SMARTS of a group to look for in {graphs.name}, got none"
+        raise UserError(f"--pattern: {wanted}; only {' and '.join(MUTAGENS)} have known ones.")
     chosen = MUTAGENS.get(graphs.name, 1) if label is None else label
     counts = np.bincount(graphs.targets.numpy(), minlength=graphs.classes)
     if chosen >= graphs.classes or counts[chosen] == len(graphs):
-        raise UserError(
-            f"--label: expected one of {graphs.classes} classes of {graphs.name}, and other graphs beside "
-            f"it, got {chosen}."
-        )
+        wanted = f"expected one of {graphs.classes} classes of {graphs.name}, and other graphs beside it"
+        raise UserError(f"--label: {wanted}, got {chosen}.")
     found = {name: nodes_of(graphs, name) for name in names}
     found = {name: nodes for name, nodes in found.items() if any(one.any() for one in nodes)}
     if not found:
@@ -112,6 +75,22 @@ MAPPED = ("atoms", "score", "ranked", "drop top", "drop group", "drop random", *
 CURVES = tuple(point(order, part) for order in ORDERS for part in REMOVED)
 
 
+@dataclass(frozen=True)
+class Bench:
+    """A set on its device, and how networks are trained on it."""
+
+    task: Task
+    resident: Resident
+    seed: int
+    settings: Settings
+
+    def work(self, fold: int, readout: str, epochs: int) -> Row:
+        """What every row of a network says."""
+        name, settings = self.task.graphs.name, replace(self.settings, epochs=epochs)
+        work = {"data": name, "readout": readout, "seed": self.seed, "fold": fold, "draws": DRAWS}
+        return work | {"class": self.task.label, "folds": len(self.task.splits), "settings": asdict(settings)}
+
+
 def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, epochs: int) -> list[Row]:
     """The rows of all sets: those of every fold, and then maps of molecules that are drawn."""
     if not tasks:
@@ -119,80 +98,58 @@ def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, epochs: 
     settings = Settings(ROUNDS, epochs=epochs, learning_rates=(LEARNING_RATE,))
     rows = []
     for task in tasks:
-        work = {"data": task.graphs.name, "readout": None, "seed": seed, "fold": None}
-        here = [(work | {"pattern": name, "class": task.label}, COUNTS) for name in task.patterns]
-        resident = reside(task.graphs, "gin", ROUNDS).to(device)
-        jobs = [Job(here, partial(count, task))]
-        jobs += [job_of(task, resident, fold, seed, settings) for fold in range(len(task.splits))]
+        bench = Bench(task, reside(task.graphs, "gin", ROUNDS).to(device), seed, settings)
+        work = {"data": task.graphs.name, "readout": None, "seed": seed, "fold": None, "class": task.label}
+        counted = [(work | {"pattern": name}, COUNTS) for name in task.patterns]
+        jobs = [
+            Job(counted, partial(count, task)),
+            *(job_of(bench, fold) for fold in range(len(task.splits))),
+        ]
         found = carry_out(jobs, log, f"training on {task.graphs.name}")
         picked = [row["value"] for row in found if row["metric"] in SHOWN + GALLERY and row["value"] != NONE]
-        drawn = [
-            job_of_maps(task, resident, readout, list(dict.fromkeys(picked)), seed, settings)
-            for readout in READOUTS
-        ]
+        drawn = [job_of_maps(bench, readout, list(dict.fromkeys(picked))) for readout in READOUTS]
         rows += found + carry_out(drawn, log, f"maps of {task.graphs.name}")
     return rows
 
 
-def work_of(task: Task, fold: int, seed: int, settings: Settings, readout: str) -> Row:
-    """What every row of a network says."""
-    work = {"data": task.graphs.name, "readout": readout, "seed": seed, "fold": fold, "draws": DRAWS}
-    return work | {"class": task.label, "folds": len(task.splits), "settings": asdict(settings)}
-
-
-def job_of(task: Task, resident: Resident, fold: int, seed: int, settings: Settings) -> Job:
+def job_of(bench: Bench, fold: int) -> Job:
     """Baselines and both readouts on one fold, trained and untrained; of the first also what is drawn."""
-    rows: list[tuple[Row, Sequence[str]]] = [
-        ({"data": task.graphs.name, "readout": name, "seed": seed, "fold": fold}, ("accuracy",))
-        for name in BASELINES
-    ]
-    for readout in READOUTS:
-        for epochs in (settings.epochs, 0):
-            here = work_of(task, fold, seed, replace(settings, epochs=epochs), readout)
-            rows.append((here, (*LEARNED, *GATE, *CURVES) if epochs else LEARNED))
-            rows += [(here | {"pattern": name}, MAPPED) for name in task.patterns]
-            if epochs and fold == 0 and readout == PICKING:
-                rows.append((here, (*SHOWN, *GALLERY)))
-    return Job(rows, partial(judge_fold, task, resident, fold, seed, settings))
+    work: Row = {"data": bench.task.graphs.name, "seed": bench.seed, "fold": fold}
+    rows: list[tuple[Row, Sequence[str]]] = [(work | {"readout": of}, ("accuracy",)) for of in BASELINES]
+    for readout, epochs in product(READOUTS, (bench.settings.epochs, 0)):
+        here = bench.work(fold, readout, epochs)
+        rows.append((here, (*LEARNED, *GATE, *CURVES) if epochs else LEARNED))
+        rows += [(here | {"pattern": name}, MAPPED) for name in bench.task.patterns]
+        rows += [(here, (*SHOWN, *GALLERY))] if epochs and fold == 0 and readout == PICKING else []
+    return Job(rows, partial(judge_fold, bench, fold))
 
 
-def judge_fold(
-    task: Task, resident: Resident, fold: int, seed: int, settings: Settings
-) -> list[dict[str, float]]:
+def judge_fold(bench: Bench, fold: int) -> list[dict[str, float]]:
     """What the rows of a fold say."""
-    split = task.splits[fold]
-    found: list[dict[str, float]] = [
-        baselines.fit_and_judge(resident, split, name, seed + fold) for name in BASELINES
-    ]
-    for readout in READOUTS:
-        for epochs in (settings.epochs, 0):
-            stack = train(
-                resident,
-                split.train,
-                readout,
-                replace(settings, epochs=epochs),
-                seed + fold,
-                linear_head=True,
-            )
-            network, held_out = stack.network, [task.graphs[place] for place in split.test]
-            maps = activation_maps(network, held_out, readout)
-            right = (logits(network, held_out) > 0) == torch.cat([graph.y for graph in held_out]).bool()
-            learned = {"accuracy": right.double().mean().item(), "half": mean(map(half, maps))}
-            if epochs:
-                learned |= gate_values(stack, split.train, readout)[0]
-                curves = deletions(network, held_out, maps, seed)
-                learned |= zip(CURVES, [value for order in ORDERS for value in curves[order]], strict=True)
-            found.append(learned)
-            for nodes in task.patterns.values():
-                groups = [nodes[place] for place in split.test]
-                found.append(judge_pattern(network, held_out, maps, groups, seed))
-            if epochs and fold == 0 and readout == PICKING:
-                found.append(pick_graphs(task, split, network))
+    task, resident, split, seed = bench.task, bench.resident, bench.task.splits[fold], bench.seed
+    held_out = [task.graphs[place] for place in split.test]
+    found = [baselines.fit_and_judge(resident, split, name, seed + fold) for name in BASELINES]
+    for readout, epochs in product(READOUTS, (bench.settings.epochs, 0)):
+        settings = replace(bench.settings, epochs=epochs)
+        stack = train(resident, split.train, readout, settings, seed + fold, linear_head=True)
+        network = stack.network
+        scored = maps.activation_maps(network, held_out, readout)
+        right = (maps.logits(network, held_out) > 0) == torch.cat([graph.y for graph in held_out]).bool()
+        found.append({"accuracy": right.double().mean().item(), "half": mean(map(maps.half, scored))})
+        if epochs:
+            curves = maps.deletions(network, held_out, scored, seed)
+            found[-1] |= gate_values(stack, split.train, readout)[0]
+            found[-1] |= zip(CURVES, [value for order in ORDERS for value in curves[order]], strict=True)
+        for nodes in task.patterns.values():
+            groups = [nodes[place] for place in split.test]
+            found.append(judge_pattern(network, held_out, scored, groups, seed))
+        if epochs and fold == 0 and readout == PICKING:
+            found.append(pick_graphs(task, split, network))
     return found
 
 
 def judge_pattern(
-    network: Network, graphs: Sequence[Data], maps: Sequence[Tensor], groups: Sequence[Tensor], seed: int
+    network: Network, graphs: Sequence[Data], scored: Sequence[Tensor], groups: Sequence[Tensor], seed: int
 ) -> dict[str, float]:
     """Where the maps of held-out graphs with a pattern have their score.
 
@@ -202,11 +159,11 @@ def judge_pattern(
     if not inside:
         return dict.fromkeys(MAPPED, 0.0)
     chosen = [graphs[place] for place in inside]
-    scores, parts = ([of[place] for place in inside] for of in (maps, groups))
-    found = [*shares(torch.cat(scores), torch.cat(parts)), mean(map(ranked, scores, parts))]
-    found += drops(network, chosen, scores, parts, seed)
+    scores, parts = ([of[place] for place in inside] for of in (scored, groups))
+    found = [*maps.shares(torch.cat(scores), torch.cat(parts)), mean(map(maps.ranked, scores, parts))]
+    found += maps.drops(network, chosen, scores, parts, seed)
     hits = [
-        (1.0, hit(score, part), part.double().mean().item())
+        (1.0, maps.hit(score, part), part.double().mean().item())
         for graph, score, part in zip(chosen, scores, parts, strict=True)
         if int(graph.y) == 1
     ]
@@ -217,13 +174,11 @@ def judge_pattern(
 def count(task: Task) -> list[dict[str, float]]:
     """How many graphs of the scored class and others have each pattern, and have none."""
     order = ((True, True), (False, True), (True, False), (False, False))
-    return [
-        dict(zip(COUNTS, map(kinds.count, order), strict=True))
-        for kinds in (
-            [(bool(y), bool(one.any())) for y, one in zip(task.graphs.targets, nodes, strict=True)]
-            for nodes in task.patterns.values()
-        )
-    ]
+    found: list[dict[str, float]] = []
+    for nodes in task.patterns.values():
+        kinds = [(bool(y), bool(one.any())) for y, one in zip(task.graphs.targets, nodes, strict=True)]
+        found.append(dict(zip(COUNTS, map(kinds.count, order), strict=True)))
+    return found
 
 
 def pick_graphs(task: Task, split: Split, network: Network) -> dict[str, float]:
@@ -234,7 +189,7 @@ def pick_graphs(task: Task, split: Split, network: Network) -> dict[str, float]:
     result: dict[str, float] = dict.fromkeys((*SHOWN, *GALLERY), NONE)
     result |= {f"shown {place}": inside[at] for place, at in enumerate(evenly)}
     graphs = [task.graphs[place] for place in split.test]
-    for place, graph, logit in zip(split.test, graphs, logits(network, graphs), strict=True):
+    for place, graph, logit in zip(split.test, graphs, maps.logits(network, graphs), strict=True):
         answer = "right" if (logit > 0) == (graph.y == 1) else "wrong"
         kind = f"{'scored' if graph.y == 1 else 'other'}, {answer}"
         free = [metric for metric in GALLERY if metric.startswith(kind) and result[metric] == NONE]
@@ -242,26 +197,24 @@ def pick_graphs(task: Task, split: Split, network: Network) -> dict[str, float]:
     return result
 
 
-def job_of_maps(
-    task: Task, resident: Resident, readout: str, positions: Sequence[int], seed: int, settings: Settings
-) -> Job:
+def job_of_maps(bench: Bench, readout: str, positions: Sequence[int]) -> Job:
     """Maps of the graphs that are drawn, by the network of the first fold."""
-    work = work_of(task, 0, seed, settings, readout)
-    atoms = [[f"atom {atom}" for atom in range(task.graphs[place].num_nodes)] for place in positions]
-    rows = [(work | {"molecule": place}, ("logit", *of)) for place, of in zip(positions, atoms, strict=True)]
-    return Job(rows, partial(map_graphs, task, resident, readout, positions, seed, settings))
+    work, rows = bench.work(0, readout, bench.settings.epochs), []
+    for place in positions:
+        atoms = [f"atom {atom}" for atom in range(bench.task.graphs[place].num_nodes)]
+        rows.append((work | {"molecule": place}, ("logit", *atoms)))
+    return Job(rows, partial(map_graphs, bench, readout, positions))
 
 
-def map_graphs(
-    task: Task, resident: Resident, readout: str, positions: Sequence[int], seed: int, settings: Settings
-) -> list[dict[str, float]]:
+def map_graphs(bench: Bench, readout: str, positions: Sequence[int]) -> list[dict[str, float]]:
     """The logit of each graph, and the score of each of its nodes."""
-    network = train(resident, task.splits[0].train, readout, settings, seed, linear_head=True).network
-    graphs = [task.graphs[place] for place in positions]
-    maps = activation_maps(network, graphs, readout)
+    known = bench.task.splits[0].train
+    network = train(bench.resident, known, readout, bench.settings, bench.seed, linear_head=True).network
+    graphs = [bench.task.graphs[place] for place in positions]
+    scored = maps.activation_maps(network, graphs, readout)
     return [
         {"logit": logit} | {f"atom {atom}": score for atom, score in enumerate(scores.tolist())}
-        for logit, scores in zip(logits(network, graphs).tolist(), maps, strict=True)
+        for logit, scores in zip(maps.logits(network, graphs).tolist(), scored, strict=True)
     ]
 
 
@@ -279,80 +232,59 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     learned = ("set", "readout", "held out", *BASELINES, "in training", "half")
     mapped = ("set, pattern", "readout", "network", "atoms", "score", "ranked", "best", "group", "random")
     hits = ("set", "pattern", "readout", "scored with", "without", "hit", "chance", "of")
-    columns = ("set", "readout", "deleted best first", "at random", "deleted worst (inserted best) first")
+    curves = ("set", "readout", "deleted best first", "at random", "deleted worst (inserted best) first")
+    networks = [(data, readout) for data in present(rows, "data") for readout in READOUTS]
+    parts = [(data, pattern) for data in present(rows, "data") for pattern in patterns(rows, data)]
+    titles = (
+        "Networks: accuracy; atoms that carry half of the positive score",
+        "Patterns: share of atoms, of positive score; fall of the logit without atoms",
+        "Graphs of the scored class with a pattern: is the best scored atom in it?",
+        "Probability of the predicted class: area under the curve",
+    )
     return [
-        table(
-            "Networks: accuracy; atoms that carry half of the positive score", learned, learned_lines(rows), 2
-        ),
-        table(
-            "Patterns: share of atoms, of positive score; fall of the logit without atoms",
-            mapped,
-            mapped_lines(rows),
-            3,
-        ),
-        table(
-            "Graphs of the scored class with a pattern: is the best scored atom in it?",
-            hits,
-            hit_lines(rows),
-            3,
-        ),
-        table("Probability of the predicted class: area under the curve", columns, area_lines(rows), 2),
+        table(titles[0], learned, (learned_line(rows, *one) for one in networks), 2),
+        table(titles[1], mapped, (line for one in parts for line in mapped_lines(rows, *one)), 3),
+        table(titles[2], hits, (line for one in parts for line in hit_lines(rows, *one)), 3),
+        table(titles[3], curves, (area_line(rows, *one) for one in networks), 2),
     ]
 
 
-def learned_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set and readout."""
-    for data in present(rows, "data"):
-        for readout in READOUTS:
-            of = [(readout, "accuracy"), *((name, "accuracy") for name in BASELINES)]
-            of += [(readout, "train accuracy"), (readout, "half")]
-            yield [data, readout, *(share(mean(per_fold(rows, data, *one))) for one in of)]
+def learned_line(rows: Sequence[Row], data: str, readout: str) -> list[str]:
+    """What a network with a readout, and the baselines, have learned."""
+    of = [(name, "accuracy") for name in (readout, *BASELINES)]
+    of += [(readout, metric) for metric in ("train accuracy", "half")]
+    return [data, readout, *(share(mean(per_fold(rows, data, *one))) for one in of)]
 
 
-def mapped_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set, pattern, readout and network."""
-    for data in present(rows, "data"):
-        for pattern in patterns(rows, data):
-            for readout in READOUTS:
-                for trained in (True, False):
-                    found = [
-                        mean(per_fold(rows, data, readout, name, trained, pattern=pattern))
-                        for name in MAPPED[:6]
-                    ]
-                    network = "trained" if trained else "untrained"
-                    fallen = (f"{value:.2f}" for value in found[3:])
-                    yield [f"{data}, {pattern}", readout, network, *map(share, found[:3]), *fallen]
+def area_line(rows: Sequence[Row], data: str, readout: str) -> list[str]:
+    """The areas under the curves of the three orders."""
+    return [data, readout, *(share(mean(areas(rows, data, readout, name))) for name in (BEST, RANDOM, WORST))]
 
 
-def hit_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set, pattern and readout: rates over all folds, and of how many graphs."""
-    for data in present(rows, "data"):
-        for pattern in patterns(rows, data):
-            for readout in READOUTS:
-                of = [pick(rows, data=data, pattern=pattern, metric=name) for name in COUNTS]
-                line = [data, pattern, readout, f"{of[0]}/{of[0] + of[1]}", f"{of[2]}/{of[2] + of[3]}"]
-                total, hits, chance = (
-                    sum(per_fold(rows, data, readout, name, pattern=pattern)) for name in HITS
-                )
-                line += [share(hits / total), share(chance / total)] if total else ["", ""]
-                yield [*line, f"{total:.0f}"]
+def mapped_lines(rows: Sequence[Row], data: str, pattern: str) -> Iterator[list[str]]:
+    """One line for each readout and network."""
+    for readout, trained in product(READOUTS, (True, False)):
+        at = partial(per_fold, rows, data, readout, trained=trained, pattern=pattern)
+        found = [mean(at(metric=name)) for name in MAPPED[:6]]
+        network, fallen = "trained" if trained else "untrained", (f"{value:.2f}" for value in found[3:])
+        yield [f"{data}, {pattern}", readout, network, *map(share, found[:3]), *fallen]
 
 
-def area_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set and readout."""
-    for data in present(rows, "data"):
-        for readout in READOUTS:
-            found = (mean(areas(rows, data, readout, name)) for name in (BEST, RANDOM, WORST))
-            yield [data, readout, *map(share, found)]
+def hit_lines(rows: Sequence[Row], data: str, pattern: str) -> Iterator[list[str]]:
+    """One line for each readout: rates over all folds, and of how many graphs."""
+    for readout in READOUTS:
+        of = [pick(rows, data=data, pattern=pattern, metric=name) for name in COUNTS]
+        line = [data, pattern, readout, f"{of[0]}/{of[0] + of[1]}", f"{of[2]}/{of[2] + of[3]}"]
+        total, hits, chance = (sum(per_fold(rows, data, readout, name, pattern=pattern)) for name in HITS)
+        rates = [share(hits / total), share(chance / total)] if total else ["", ""]
+        yield [*line, *rates, f"{total:.0f}"]
 
 
 def objections(rows: Sequence[Row], data: str) -> list[str]:
     """What the gate has against these networks."""
     gated = [row for row in rows if row["data"] == data and row["metric"] in GATE]
-    of_networks, of_baselines = (
-        {name: per_fold(rows, data, name, "accuracy") for name in names} for names in (READOUTS, BASELINES)
-    )
-    return gate.objections(gated, "accuracy", of_networks, of_baselines)
+    scores = ({name: per_fold(rows, data, name, "accuracy") for name in of} for of in (READOUTS, BASELINES))
+    return gate.objections(gated, "accuracy", *scores)
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -410,9 +342,8 @@ def of_hits(rows: Sequence[Row], data: str, readout: str) -> Iterator[Said]:
 def of_removal(rows: Sequence[Row], data: str, readout: str) -> Said:
     """Whether graphs with the first pattern need the atoms that the map points at."""
     first = patterns(rows, data)[0]
-    top, at_random = (
-        per_fold(rows, data, readout, name, pattern=first) for name in ("drop top", "drop random")
-    )
+    at = partial(per_fold, rows, data, readout, pattern=first)
+    top, at_random = (at(metric=name) for name in ("drop top", "drop random"))
     lower = [t > r for t, r in zip(top, at_random, strict=True)]
     return (
         "the logit needs the best scored atoms",
@@ -435,12 +366,14 @@ def of_curves(rows: Sequence[Row], data: str, readout: str) -> Iterator[Said]:
 
 def numbers(rows: Sequence[Row]) -> str:
     """The share of the first pattern in atoms and in score, after a mean."""
-    return "; ".join(
-        f"{data}, {first}: {100 * mean(per_fold(rows, data, PICKING, 'atoms', pattern=first)):.0f} % of the "
-        f"atoms, {100 * mean(per_fold(rows, data, PICKING, 'score', pattern=first)):.0f} % of the score"
-        for data in present(rows, "data")
-        for first in patterns(rows, data)[:1]
-    )
+    told = []
+    for data in present(rows, "data"):
+        first = patterns(rows, data)[0]
+        atoms, score = (
+            100 * mean(per_fold(rows, data, PICKING, of, pattern=first)) for of in ("atoms", "score")
+        )
+        told.append(f"{data}, {first}: {atoms:.0f} % of the atoms, {score:.0f} % of the score")
+    return "; ".join(told)
 
 
 def notes(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
@@ -474,14 +407,7 @@ def compared(rows: Sequence[Row], data: str, readout: str, metric: str) -> list[
     return [sign * (chosen - at_random) for chosen, at_random in zip(*both, strict=True)]
 
 
-PATTERNS = Annotated[
-    list[str],
-    typer.Option(
-        metavar="SMARTS...",
-        help=f"Groups of atoms: SMARTS, or one of {', '.join(GROUPS)}. Where nodes are no atoms: labels.",
-        show_default="those for the sets of mutagens",
-    ),
-]
+PATTERNS = f"""Groups of atoms: SMARTS, or one of {", ".join(GROUPS)}. Where nodes are no atoms: labels."""
 
 
 EXPERIMENT = Experiment(
@@ -489,50 +415,39 @@ EXPERIMENT = Experiment(
     title="Activation maps",
     question="Do networks trained on mutagenicity assign high scores to nitro groups?",
     claim="Activation maps of networks trained on mutagenicity highlight nitro groups",
-    theory=(
-        "After a mean readout and a linear head every atom has a score, and their mean is the logit. "
-        "Where a nitro group tells mutagens from other molecules, its atoms carry more than their share "
-        "of the positive score, and a network uses the atoms that its map points at."
-    ),
-    setup=(
-        "GINs of two rounds with batch norm, a mean or a max readout and a linear head are trained on each "
-        "fold (batches of 32, a learning rate of .01 that halves every 50 epochs, the last epoch), and only "
-        "molecules that were held out are mapped; untrained networks stand beside. The share of the "
-        "positive score that nitro groups carry, or any pattern that `--pattern` names in any set; whether "
-        "the best scored atom lies in the pattern, against chance; what is left of the prediction as atoms "
-        "are deleted or inserted in the order of the map, in its reverse, and at random."
-    ),
-    source=(
-        "Class activation maps: [Zhou et al. 2016](https://arxiv.org/abs/1512.04150). Deletion and "
-        "insertion: [Petsiuk et al. 2018](https://arxiv.org/abs/1806.07421). Nitro groups as "
-        "toxicophores: Kazius et al., *Derivation and validation of toxicophores for mutagenicity "
-        "prediction*, J. Med. Chem. 48, 2005."
-    ),
+    theory="""After a mean readout and a linear head every atom has a score, and their mean is the logit.
+    Where a nitro group tells mutagens from other molecules, its atoms carry more than their share of the
+    positive score, and a network uses the atoms that its map points at.""",
+    setup="""GINs of two rounds with batch norm, a mean or a max readout and a linear head are trained on each
+    fold (batches of 32, a learning rate of .01 that halves every 50 epochs, the last epoch), and only
+    molecules that were held out are mapped; untrained networks stand beside. The share of the positive score
+    that nitro groups carry, or any pattern that `--pattern` names in any set; whether the best scored atom
+    lies in the pattern, against chance; what is left of the prediction as atoms are deleted or inserted in
+    the order of the map, in its reverse, and at random.""",
+    source="""Class activation maps: [Zhou et al. 2016](https://arxiv.org/abs/1512.04150). Deletion and
+    insertion: [Petsiuk et al. 2018](https://arxiv.org/abs/1806.07421). Nitro groups as toxicophores: Kazius
+    et al., *Derivation and validation of toxicophores for mutagenicity prediction*, J. Med. Chem. 48,
+    2005.""",
     caveats=(
-        (
-            "In MUTAG every molecule has a nitro group, which then tells nothing about the class: do not "
-            "expect it to light up."
-        ),
+        """In MUTAG every molecule has a nitro group, which then tells nothing about the class: do not expect
+        it to light up.""",
         "Networks that did not converge or are not ahead of the best baseline decide nothing.",
         "Deleting atoms makes molecules that no network has seen.",
         "What is drawn was chosen by its place in the set, not by its map.",
     ),
+    alt="Held-out molecules with the score of every atom as its colour.",
+    caption="Held-out molecules with the score of every atom: orange speaks for a mutagen, blue against.",
     drawings=(
         Drawing(
-            "activation",
-            "Held-out molecules with the score of every atom as its colour.",
-            "Held-out molecules with the score of every atom: orange speaks for a mutagen, blue against.",
-        ),
-        Drawing(
             "gallery",
-            "A gallery of held-out molecules of both classes, some judged right and some wrong, mapped "
-            "after a mean and after a max readout.",
+            """A gallery of held-out molecules of both classes, some judged right and some wrong, mapped after
+            a mean and after a max readout.""",
             "Molecules judged right and wrong, after a mean and after a max.",
         ),
         Drawing(
             "activation_curves",
-            "The output of the network as atoms are removed from a molecule or put into it, in the "
-            "order of the map, against random order.",
+            """The output of the network as atoms are removed from a molecule or put into it, in the order of
+            the map, against random order.""",
             "Deletion and insertion: atoms in the order of the map, in the reverse, and at random.",
         ),
     ),
@@ -547,9 +462,11 @@ EXPERIMENT = Experiment(
     data=(),
     example=("--data", "MUTAG", "Mutagenicity"),
     options={
-        "pattern": Option(PATTERNS, []),
+        "pattern": option(
+            list[str], [], PATTERNS, metavar="SMARTS...", show_default="those for the sets of mutagens"
+        ),
         "label": number(None, 0, "The class whose score is mapped.", show_default="mutagens, or else 1"),
-        "folds": Option(Folds, 10),
+        "folds": number(10, 2, OF_FOLDS),
         "epochs": number(200, 1, "Epochs of training, in batches of 32."),
     },
     quick={"folds": 5, "epochs": 30},

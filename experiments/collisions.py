@@ -1,15 +1,11 @@
-"""What sum, mean and max cannot tell apart in real data.
-
-The *ceiling* is the best accuracy on the whole set of any classifier that sees only the readout of
-Weisfeiler-Leman states of depth t; *pairs* are pairs of graphs that have one mean though their sizes differ,
-in brackets those of different classes.
-"""
+"""What sum, mean and max cannot tell apart in real data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +18,16 @@ from datasets import GraphSet
 from datasets.collisions import VIEWS, Colouring, View, collisions, colours, separation
 from experiments import figures
 from experiments.console import Table, share, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.experiment import Experiment, Finding, span
 from experiments.jobs import Job, carry_out
 from experiments.options import flag
-from experiments.records import Row, RowLog, pick, present
+from experiments.records import Row, RowLog, pick, present, values
 
 DEPTH, MOST_LEFT = 3, 1.0  # rounds; points
 METRICS, CONNECTED = ("ceiling", "pairs", "pairs across classes"), "pairs of connected graphs"
 AGGREGATIONS: dict[View, str] = {"sum": "injective", "mean": "mean"}
 MARKERS = {"sum": "o", "mean": "s", "max": "^"}
+DASHES: dict[View, str] = {"sum": "-", "mean": "--"}  # of the aggregations
 
 
 def measure(sets: Sequence[GraphSet], log: RowLog, depth: int = DEPTH) -> list[Row]:
@@ -40,18 +37,12 @@ def measure(sets: Sequence[GraphSet], log: RowLog, depth: int = DEPTH) -> list[R
         work: dict[str, Any] = {"data": graphs.name, "readout": None, "seed": None, "fold": None}
         jobs.append(Job([(work, ("graphs", "majority"))], partial(count, graphs)))
         for aggregation in AGGREGATIONS:
-            rows = [
-                (work | {"readout": view, "aggregation": aggregation, "depth": step}, metrics_of(view))
-                for step in range(depth + 1)
-                for view in VIEWS
-            ]
+            rows = []
+            for step, view in product(range(depth + 1), VIEWS):
+                here = work | {"readout": view, "aggregation": aggregation, "depth": step}
+                rows.append((here, (*METRICS, CONNECTED) if view == "mean" else METRICS))
             jobs.append(Job(rows, partial(separate, graphs, aggregation, depth)))
     return carry_out(jobs, log, "colours")
-
-
-def metrics_of(view: View) -> tuple[str, ...]:
-    """What is counted of a readout."""
-    return (*METRICS, CONNECTED) if view == "mean" else METRICS
 
 
 def count(graphs: GraphSet) -> list[dict[str, float]]:
@@ -88,66 +79,51 @@ def is_connected(graph: Data) -> bool:
     """Whether a graph is in one piece, and so no disjoint copies of another."""
     edges = graph.edge_index.numpy()
     nodes = graph.num_nodes
-    table = coo_matrix((np.ones(edges.shape[1]), edges), shape=(nodes, nodes))
-    return int(connected_components(table, directed=False)[0]) <= 1
+    adjacency = coo_matrix((np.ones(edges.shape[1]), edges), shape=(nodes, nodes))
+    return int(connected_components(adjacency, directed=False)[0]) <= 1
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table for each kind of neighbour aggregation."""
     columns = ("set", "graphs", "majority", "depth", *VIEWS, "pairs", "(other class)")
+    title = "Accuracy ceilings, and pairs that mean confuses: {} aggregation"
     return [
-        table(
-            f"Accuracy ceilings, and pairs that mean confuses: {name} aggregation",
-            columns,
-            table_lines([row for row in rows if row.get("aggregation") in (None, aggregation)]),
-        )
+        table(title.format(name), columns, table_lines(rows, aggregation))
         for aggregation, name in AGGREGATIONS.items()
     ]
 
 
-def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+def table_lines(rows: Sequence[Row], aggregation: View) -> Iterator[list[str]]:
     """One line for each set and depth; a set's own numbers stand in its first line."""
-    for data in dict.fromkeys(row["data"] for row in rows):
-        heading = [
-            data,
-            str(pick(rows, data=data, metric="graphs")),
-            share(pick(rows, data=data, metric="majority")),
-        ]
-        for depth in sorted({row["depth"] for row in rows if row["data"] == data and "depth" in row}):
-            at = {"data": data, "depth": depth}
-            ceilings = [share(pick(rows, **at, readout=view, metric="ceiling")) for view in VIEWS]
-            pairs = pick(rows, **at, readout="mean", metric="pairs")
-            across = pick(rows, **at, readout="mean", metric="pairs across classes")
+    for data in present(rows, "data"):
+        graphs, majority = (pick(rows, data=data, metric=metric) for metric in ("graphs", "majority"))
+        heading = [data, str(graphs), share(majority)]
+        for depth in present(rows, "depth", data=data):
+            at = partial(pick, rows, data=data, aggregation=aggregation, depth=depth)
+            ceilings = [share(at(readout=view, metric="ceiling")) for view in VIEWS]
+            pairs, across = (at(readout="mean", metric=metric) for metric in METRICS[1:])
             yield [*heading, str(depth), *ceilings, str(pairs), f"({across})"]
-            heading = ["", "", ""]
+            heading = [""] * len(heading)
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """Ceilings over depth, one panel a set; dashed with mean aggregation."""
-    names = list(dict.fromkeys(row["data"] for row in rows))
+    names = present(rows, "data")
     drawing, panels = figures.panels(len(names))
     for panel, data in zip(panels, names, strict=True):
         majority = pick(rows, data=data, metric="majority")
         panel.axhline(100 * majority, color=figures.GREY, linewidth=1, linestyle=":")
-        for aggregation, dashes in zip(AGGREGATIONS, ("-", "--"), strict=True):
+        for aggregation, dashes in DASHES.items():
             for view in VIEWS:
                 at = {"data": data, "readout": view, "aggregation": aggregation, "metric": "ceiling"}
-                line = [row for row in rows if at.items() <= row.items()]
-                depths, ceilings = [row["depth"] for row in line], [100 * row["value"] for row in line]
-                panel.plot(
-                    depths, ceilings, f"{dashes}{MARKERS[view]}", color=figures.COLOURS[view], markersize=5
-                )
+                depths, ceilings = present(rows, "depth", **at), [100 * value for value in values(rows, **at)]
+                style = f"{dashes}{MARKERS[view]}"
+                panel.plot(depths, ceilings, style, color=figures.COLOURS[view], markersize=5)
         panel.set(title=data, xlabel="rounds of message passing", xticks=depths, ylim=(None, 102))
     panels[0].set_ylabel("accuracy ceiling [%]")
-    figures.legend(
-        drawing,
-        {f"{view} readout": (figures.COLOURS[view], "-") for view in VIEWS}
-        | {
-            "injective aggregation": (figures.INK, "-"),
-            "mean aggregation": (figures.INK, "--"),
-        }
-        | {"majority class": (figures.GREY, ":")},
-    )
+    entries = {f"{view} readout": (figures.COLOURS[view], "-") for view in VIEWS}
+    entries |= {f"{AGGREGATIONS[kind]} aggregation": (figures.INK, dashes) for kind, dashes in DASHES.items()}
+    figures.legend(drawing, entries | {"majority class": (figures.GREY, ":")})
     return figures.save(drawing, out, "collisions")
 
 
@@ -189,16 +165,17 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         atoms, round_ = (
             ", ".join(f"{view} {share(ceiling)}" for view, ceiling in found.items()) for found in ceilings
         )
-        at = {"data": data, "depth": deepest, "readout": "mean"}
-        left = {
-            aggregation: f"{pick(rows, **at, aggregation=aggregation, metric='pairs')} ("
-            f"{pick(rows, **at, aggregation=aggregation, metric=CONNECTED)} of connected graphs)"
-            for aggregation in AGGREGATIONS
-        }
+        at = partial(pick, rows, data=data, depth=deepest, readout="mean")
+        of_sum, of_mean = (
+            "{} ({} of connected graphs)".format(
+                *(at(aggregation=kind, metric=of) for of in ("pairs", CONNECTED))
+            )
+            for kind in AGGREGATIONS
+        )
         numbers = (
             f"ceilings on atoms are {atoms}; after one injective round {round_}. Pairs that the mean still "
-            f"confuses after {deepest} rounds: {left['sum']} with injective aggregation, {left['mean']} with "
-            "mean aggregation"
+            f"confuses after {deepest} rounds: {of_sum} with injective aggregation, {of_mean} with mean "
+            "aggregation"
         )
         yield Finding(data, ordered and before > 0 and after <= MOST_LEFT, numbers, "check")
 
@@ -220,46 +197,30 @@ EXPERIMENT = Experiment(
     name="collisions",
     title="Collisions",
     question="Which graphs can a readout not distinguish, and which accuracy is the upper bound?",
-    claim=(
-        "Without messages a mean confuses more graphs than a sum; one round of messages almost closes the gap"
-    ),
-    theory=(
-        "On bags of atoms the mean confuses graphs that the sum separates, for it cannot count, and the "
-        "max confuses more than either. One round of injective message passing almost closes the gap on "
-        "molecules, as node states then carry the structure."
-    ),
-    setup=(
-        "Weisfeiler-Leman colours of every graph at depth 0 to 3, with injective and with mean neighbour "
-        "aggregation. The *ceiling* is the best accuracy on the whole set of any classifier that sees "
-        "only the readout of these colours; *pairs* are pairs of graphs of different size with one mean. "
-        "Pairs of connected graphs are counted apart, for graphs in pieces may be copies of others. All of "
-        "it is counted, nothing is trained or drawn at random: a check."
-    ),
-    source=(
-        "Sum as multiset, mean as distribution, max as set: [Xu et al. "
-        "2019](https://arxiv.org/abs/1810.00826). The graphs that a mean confuses cover a common one: "
-        "[Bamberger 2022](https://arxiv.org/abs/2206.11876)."
-    ),
+    claim="""Without messages a mean confuses more graphs than a sum; one round of messages almost closes the
+    gap""",
+    theory="""On bags of atoms the mean confuses graphs that the sum separates, for it cannot count, and the
+    max confuses more than either. One round of injective message passing almost closes the gap on molecules,
+    as node states then carry the structure.""",
+    setup="""Weisfeiler-Leman colours of every graph at depth 0 to 3, with injective and with mean neighbour
+    aggregation. The *ceiling* is the best accuracy on the whole set of any classifier that sees only the
+    readout of these colours; *pairs* are pairs of graphs of different size with one mean. Pairs of connected
+    graphs are counted apart, for graphs in pieces may be copies of others. All of it is counted, nothing is
+    trained or drawn at random: a check.""",
+    source="""Sum as multiset, mean as distribution, max as set: [Xu et al.
+    2019](https://arxiv.org/abs/1810.00826). The graphs that a mean confuses cover a common one: [Bamberger
+    2022](https://arxiv.org/abs/2206.11876).""",
     caveats=(
         "A ceiling says what a readout allows, not what a network learns.",
-        (
-            "The rings are made to be confused: on them no number of rounds helps, and the claim of one "
-            "round does not hold. That is their purpose."
-        ),
-        (
-            "The ceiling of a set shrinks towards its true accuracy as the set grows: in a small set "
-            "nearly every graph is alone with its readout."
-        ),
+        """The rings are made to be confused: on them no number of rounds helps, and the claim of one round
+        does not hold. That is their purpose.""",
+        """The ceiling of a set shrinks towards its true accuracy as the set grows: in a small set nearly
+        every graph is alone with its readout.""",
     ),
-    drawings=(
-        Drawing(
-            "collisions",
-            "For each data set, the accuracy ceiling of sum, mean and max readouts over the rounds of "
-            "message passing.",
-            "Accuracy ceilings over rounds of message passing; dashed with mean neighbour aggregation, "
-            "dotted the majority class.",
-        ),
-    ),
+    alt="""For each data set, the accuracy ceiling of sum, mean and max readouts over the rounds of message
+    passing.""",
+    caption="""Accuracy ceilings over rounds of message passing; dashed with mean neighbour aggregation,
+    dotted the majority class.""",
     measure=measure,
     parallel=True,
     tables=tables,

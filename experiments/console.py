@@ -10,15 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table as RichTable
 
 WIDTH_WITHOUT_TERMINAL = 100
@@ -58,9 +51,10 @@ def tracked(items: Iterable[Item], description: str, total: int | None = None) -
 
 def walk(items: Iterable[Item], description: str, total: int | None, console: Console) -> Iterator[Item]:
     """The same on a terminal; the time left is estimated from all items so far, however long one takes."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    times = TimeElapsedColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, *times, console=console, transient=True, speed_estimate_period=float("inf"))
+    description_of, done = progress.TextColumn("{task.description}"), progress.MofNCompleteColumn()
+    times = progress.TimeElapsedColumn(), progress.TimeRemainingColumn()
+    columns = description_of, progress.BarColumn(), done, *times
+    bar = progress.Progress(*columns, console=console, transient=True, speed_estimate_period=float("inf"))
     with bar:
         yield from bar.track(items, total, description=description)
 
@@ -98,3 +92,13 @@ def table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]], te
 def share(value: float) -> str:
     """Format a share with three decimals: .931, and 1.000 for all."""
     return f"{value:.3f}".removeprefix("0")
+
+
+def percent(value: float) -> str:
+    """Format a share in percent with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def tiny(value: float) -> str:
+    """Exactly 0, or how small."""
+    return "0" if value == 0 else f"{value:.0e}"

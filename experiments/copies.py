@@ -1,7 +1,4 @@
-"""Can a trained network tell a molecule from its k copies?
-
-The task is one of size alone, and the table says how far a single threshold on the number of nodes gets.
-"""
+"""Can a trained network tell a molecule from its k copies?"""
 
 from __future__ import annotations
 
@@ -12,13 +9,14 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 from torch_geometric.data import Data
 
 from datasets import GraphSet, covers
 from experiments import figures
-from experiments.console import Table, UserError, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.console import Table, UserError, percent, table
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Resident, reside
 from experiments.learning.training import Settings
@@ -39,14 +37,13 @@ Sides = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Task:
-    """Molecules, the number of copies to tell them from, and what to keep in proportion in each fold."""
+    """Molecules, the number of copies to tell them from, what folds keep in proportion, and the folds."""
 
     data: str
     graphs: tuple[Data, ...]
     available: int
     k: int
     strata: tuple[str, ...]
-
     splits: tuple[Sides, ...]
 
     @property
@@ -72,15 +69,10 @@ def choose(graphs: GraphSet, k: int | None, seed: int, folds: int) -> Task:
     """A task on at most `SAMPLE` graphs; k defaults to `enough_copies`."""
     picked = [graph for graph in drawn(graphs, SAMPLE, seed) if graph.num_nodes > 0]
     fields = ("x", "node_label", "edge_index")
+    kept = tuple(Data(**{field: graph[field] for field in fields}) for graph in picked)
     sizes, strata = [graph.num_nodes for graph in picked], tuple(map(label_of, picked))
-    return Task(
-        data=graphs.name,
-        graphs=tuple(Data(**{field: graph[field] for field in fields}) for graph in picked),
-        available=len(graphs),
-        k=k or enough_copies(sizes),
-        strata=strata,
-        splits=split(graphs.name, sizes, strata, folds, seed),
-    )
+    splits = split(graphs.name, sizes, strata, folds, seed)
+    return Task(graphs.name, kept, len(graphs), k or enough_copies(sizes), strata, splits)
 
 
 def enough_copies(sizes: Sequence[int]) -> int:
@@ -143,10 +135,8 @@ def train_and_judge(
 
 def judge_sizes(task: Task, sides: Sides) -> list[dict[str, float]]:
     """The baseline: the one threshold on the number of nodes that is best in training."""
-    seen, asked = (
-        torch.cat([nodes, nodes * task.k])
-        for nodes in (torch.tensor([float(task.graphs[place].num_nodes) for place in side]) for side in sides)
-    )
+    sizes = torch.tensor([float(graph.num_nodes) for graph in task.graphs])
+    seen, asked = (torch.cat([sizes[side], sizes[side] * task.k]) for side in sides)
     thresholds = seen.unique() + 0.5
     best = max(thresholds.tolist(), key=lambda threshold: accuracy(seen - threshold))
     return [judge(seen - best, asked - best)]
@@ -156,11 +146,8 @@ def judge(train_scores: Tensor, test_scores: Tensor) -> dict[str, float]:
     """Accuracy in training and on held-out molecules, and the share of pairs whose copies score higher."""
     single, copied = test_scores.chunk(2)
     ranked = (copied > single).double() + 0.5 * (copied == single).double()
-    return {
-        "train accuracy": accuracy(train_scores),
-        "accuracy": accuracy(test_scores),
-        "pairs ranked": ranked.mean().item(),
-    }
+    found = accuracy(train_scores), accuracy(test_scores), ranked.mean().item()
+    return dict(zip(METRICS, found, strict=True))
 
 
 def accuracy(scores: Tensor) -> float:
@@ -172,55 +159,33 @@ def accuracy(scores: Tensor) -> float:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Accuracies in percent, averaged over folds, with the worst and best fold."""
-    columns = ("set", "readout", "train", "held out", "folds from - to", "copies score higher")
-    return [table("A molecule or its copies? Accuracy [%]", columns, table_lines(rows), text_columns=2)]
-
-
-def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set and readout."""
-    for data in dict.fromkeys(row["data"] for row in rows):
+    columns, lines = ("set", "readout", "train", "held out", "folds from - to", "copies score higher"), []
+    for data in present(rows, "data"):
         for readout in (*READOUTS, BASELINE):
-            held_out = of(rows, data, readout, "accuracy")
-            yield [
-                data,
-                readout,
-                percent(mean(of(rows, data, readout, "train accuracy"))),
-                percent(mean(held_out)),
-                f"{percent(min(held_out))} - {percent(max(held_out))}",
-                percent(mean(of(rows, data, readout, "pairs ranked"))),
-            ]
-
-
-def percent(value: float) -> str:
-    """A share in percent with one decimal."""
-    return f"{100 * value:.1f}"
+            folds = [of(rows, data, readout, metric) for metric in METRICS]
+            training, held_out, ranked = (percent(mean(found)) for found in folds)
+            ends = f"{percent(min(folds[1]))} - {percent(max(folds[1]))}"
+            lines.append([data, readout, training, held_out, ends, ranked])
+    return [table("A molecule or its copies? Accuracy [%]", columns, lines, text_columns=2)]
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
-    """Held-out accuracy of each readout: a dot a fold and a bar for their mean."""
-    names = list(dict.fromkeys(row["data"] for row in rows))
-    drawing, panels = figures.panels(len(names), width=3.4, height=2.0)
-    lines = (*READOUTS, BASELINE)
-    for panel, data in zip(panels, names, strict=True):
-        panel.axvline(50, color=figures.GREY, linewidth=1, linestyle=":", zorder=0)
-        for height, readout in enumerate(reversed(lines)):
-            values = [100 * value for value in of(rows, data, readout, "accuracy")]
-            colour = figures.COLOURS.get(readout, figures.GREY)
-            panel.plot(
-                values,
-                [height] * len(values),
-                "o",
-                color=colour,
-                alpha=0.35,
-                markersize=8,
-                mew=0,
-                clip_on=False,
-            )
-            panel.plot([mean(values)], [height], "|", color=colour, markersize=18, mew=3, clip_on=False)
-            panel.annotate(f"{mean(values):.1f} %", (104, height), va="center", annotation_clip=False)
-        panel.set(title=data, xlim=(30, 101), ylim=(-0.6, len(lines) - 0.4), xlabel="held-out accuracy [%]")
-        panel.set_yticks(range(len(lines)), list(reversed(lines)))
-    return figures.save(drawing, out, "copies")
+    """Held-out accuracy of each readout, a panel a set."""
+    draws = [partial(draw, rows, data) for data in present(rows, "data")]
+    return figures.draw(out, "copies", draws, width=3.4, height=2.0)
+
+
+def draw(rows: Sequence[Row], data: str, panel: Axes) -> None:
+    """A dot a fold and a bar for their mean."""
+    lines = (BASELINE, *reversed(READOUTS))
+    panel.axvline(50, color=figures.GREY, linewidth=1, linestyle=":", zorder=0)
+    for height, readout in enumerate(lines):
+        found = [100 * value for value in of(rows, data, readout, "accuracy")]
+        colour = figures.COLOURS.get(readout, figures.GREY)
+        figures.dots(panel, height, found, colour, (18, 3), clip_on=False, alpha=0.35, markersize=8)
+        panel.annotate(f"{mean(found):.1f} %", (104, height), va="center", annotation_clip=False)
+    panel.set(title=data, xlim=(30, 101), ylim=(-0.6, len(lines) - 0.4), xlabel="held-out accuracy [%]")
+    panel.set_yticks(range(len(lines)), lines)
 
 
 def of(rows: Sequence[Row], data: str, readout: str, metric: str) -> list[float]:
@@ -256,52 +221,36 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def numbers(rows: Sequence[Row]) -> str:
     """The accuracies of all sets."""
-    of_sets = {
-        readout: span(100 * mean(of(rows, data, readout, "accuracy")) for data in present(rows, "data"))
-        for readout in (*READOUTS, "size only")  # the number of nodes alone tells copies apart
-    }
-    return f"held-out accuracy: {', '.join(f'{readout} {found} %' for readout, found in of_sets.items())}"
+    told = []
+    for readout in (*READOUTS, BASELINE):
+        found = (100 * mean(of(rows, data, readout, "accuracy")) for data in present(rows, "data"))
+        told.append(f"{readout} {span(found)} %")
+    return f"held-out accuracy: {', '.join(told)}"
 
 
 EXPERIMENT = Experiment(
     name="copies",
     title="Copies",
     question="Can a trained network distinguish a molecule from its copies?",
-    claim=(
-        "A trained network with a mean or max readout cannot tell a molecule from its copies; with a sum "
-        "it can"
-    ),
-    theory=(
-        "With a mean or max readout a molecule and k disjoint copies of it have the same logits, bit for "
-        "bit, however long one trains: one answer of each pair is right and the other wrong, 50.0 %. With "
-        "a sum readout a network learns it. That is a theorem, and this is its check."
-    ),
-    setup=(
-        "Each network is trained to say whether it sees a molecule or k copies of it, and asked about "
-        "molecules that were held out; both forms of a molecule are on the same side of a fold. k "
-        "outgrows the largest molecule, at most 12. GIN of two rounds with batch norm, batches of 32, a "
-        "learning rate of .01 that halves every 50 epochs, the last epoch. A single threshold on "
-        "the number of nodes stands beside."
-    ),
+    claim="""A trained network with a mean or max readout cannot tell a molecule from its copies; with a sum
+    it can""",
+    theory="""With a mean or max readout a molecule and k disjoint copies of it have the same logits, bit for
+    bit, however long one trains: one answer of each pair is right and the other wrong, 50.0 %. With a sum
+    readout a network learns it. That is a theorem, and this is its check.""",
+    setup="""Each network is trained to say whether it sees a molecule or k copies of it, and asked about
+    molecules that were held out; both forms of a molecule are on the same side of a fold. k outgrows the
+    largest molecule, at most 12. GIN of two rounds with batch norm, batches of 32, a learning rate of .01
+    that halves every 50 epochs, the last epoch. A single threshold on the number of nodes stands beside.""",
     source="[Xu et al. 2019](https://arxiv.org/abs/1810.00826), corollary 8: a mean sees proportions.",
     caveats=(
-        (
-            "The task is one of size alone, which the threshold shows: it tells what a readout can see, "
-            "not that counting is useful."
-        ),
-        (
-            "Every network sees the smallest and the largest molecule of each class in training, so that "
-            "none has to extrapolate."
-        ),
+        """The task is one of size alone, which the threshold shows: it tells what a readout can see, not that
+        counting is useful.""",
+        """Every network sees the smallest and the largest molecule of each class in training, so that none
+        has to extrapolate.""",
     ),
-    drawings=(
-        Drawing(
-            "copies",
-            "Held-out accuracy of sum, mean and max readouts and of a threshold on size: a dot a fold, "
-            "and a bar for the mean.",
-            "Held-out accuracy: a dot a fold, a bar for their mean; dotted is guessing.",
-        ),
-    ),
+    alt="""Held-out accuracy of sum, mean and max readouts and of a threshold on size: a dot a fold, and a bar
+    for the mean.""",
+    caption="Held-out accuracy: a dot a fold, a bar for their mean; dotted is guessing.",
     prepare=choose,
     measure=measure,
     parallel=True,

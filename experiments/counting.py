@@ -1,8 +1,7 @@
 """Linear probes of a pooled vector: what of counts, proportions and presence each readout keeps.
 
-A probe is linear, fitted on some graphs and judged on others. The *error* of ridge regression is its mean
-square divided by the variance of the target in the set; that of logistic regression (presence) its share of
-wrong answers divided by that of naming the majority. So 0 is recovered and 1 a blind guess.
+The *error* of ridge regression is its mean square divided by the variance of the target in the set; that of
+logistic regression (presence) its share of wrong answers divided by that of naming the majority.
 """
 
 from __future__ import annotations
@@ -10,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,8 @@ from torch_geometric.data import Data
 from datasets import GraphSet
 from experiments import figures
 from experiments.accuracy import gate
-from experiments.console import Table, UserError, share, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.console import Table, UserError, percent, share, table
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Resident, reside
 from experiments.learning.training import Settings
@@ -82,9 +83,8 @@ def choose(graphs: GraphSet, seed: int, folds: int) -> Task:
     picked = drawn(graphs, SAMPLE, seed)
     kinds = picked[0].x.size(1)
     if not 1 <= kinds <= MOST_KINDS:
-        raise UserError(
-            f"{graphs.name}: expected 1 to {MOST_KINDS} kinds of nodes for a probe each, got {kinds}."
-        )
+        expected = f"expected 1 to {MOST_KINDS} kinds of nodes for a probe each"
+        raise UserError(f"{graphs.name}: {expected}, got {kinds}.")
     kept = replace(graphs, graphs=tuple(picked))
     return Task(kept, len(graphs), split(graphs.name, kind_counts(picked), folds, seed))
 
@@ -94,47 +94,26 @@ def measure(tasks: Sequence[Task], log: RowLog, device: str, seed: int, epochs: 
     rows = []
     for task in tasks:
         resident = reside(task.graphs, "gin", ROUNDS).to(device)
-        jobs = [
-            job_of(task, resident, fold, state, readout, seed, epochs)
-            for fold in range(len(task.splits))
-            for state in task.states
-            for readout in READOUTS
-        ]
+        jobs = []
+        for fold, state, readout in product(range(len(task.splits)), task.states, READOUTS):
+            work = {"data": task.graphs.name, "readout": readout, "seed": seed, "fold": fold, "states": state}
+            work |= {"folds": len(task.splits), "graphs": len(task.graphs)}
+            trained = state == TRAINED
+            settings = Settings(ROUNDS, epochs=epochs if trained else 0, learning_rates=(LEARNING_RATE,))
+            work |= {} if state == ATOMS else {"settings": asdict(settings)}
+            metrics = (*PROBES, EXACT, *((*GATE, "accuracy", "majority") if trained else ()))
+            compute = partial(probe, task, resident, fold, state, readout, settings, seed + fold)
+            jobs.append(Job([(work, metrics)], compute))
         rows += carry_out(jobs, log, f"probing {task.graphs.name}")
     return rows
 
 
-def job_of(
-    task: Task, resident: Resident, fold: int, state: str, readout: str, seed: int, epochs: int
-) -> Job:
-    """Probe one readout of one kind of states on one fold."""
-    settings = Settings(ROUNDS, epochs=epochs if state == TRAINED else 0, learning_rates=(LEARNING_RATE,))
-    work = {"data": task.graphs.name, "readout": readout, "seed": seed, "fold": fold, "states": state}
-    work |= {"folds": len(task.splits), "graphs": len(task.graphs)}
-    metrics: tuple[str, ...] = (*PROBES, EXACT)
-    if state != ATOMS:
-        work |= {"settings": asdict(settings)}
-    if state == TRAINED:
-        metrics = (*metrics, *GATE, "accuracy", "majority")
-    seed += fold
-    return Job(
-        [(work, metrics)],
-        partial(probe, task.graphs, resident, task.splits[fold], state, readout, settings, seed),
-    )
-
-
 def probe(
-    graphs: GraphSet,
-    resident: Resident,
-    sides: Sides,
-    state: str,
-    readout: str,
-    settings: Settings,
-    seed: int,
+    task: Task, resident: Resident, fold: int, state: str, readout: str, settings: Settings, seed: int
 ) -> list[dict[str, float]]:
     """Pool atoms, or the states of a random or trained network, and judge what can be read off."""
-    train_on, test = sides
-    batch, gated = together(graphs.graphs, ROUNDS, resident.x.device), {}
+    train_on, test = task.splits[fold]
+    batch, gated = together(task.graphs.graphs, ROUNDS, resident.x.device), {}
     nodes = batch.x
     if state != ATOMS:
         stack = train(resident, train_on, readout, settings, seed)
@@ -144,15 +123,14 @@ def probe(
             majority = float(resident.y[test].bincount().max()) / len(test)
             gated = gate_values(stack, train_on, readout)[0] | stack.judge(test)[0] | {"majority": majority}
     pooled = pool(nodes, batch.graphs, readout).double().cpu().numpy()
-    return [judge(pooled, kind_counts(graphs.graphs), train_on, test) | gated]
+    return [judge(pooled, kind_counts(task.graphs.graphs), train_on, test) | gated]
 
 
 def kind_counts(graphs: Sequence[Data]) -> Matrix:
     """How many nodes of each kind every graph has, float [B, L]."""
     kinds = graphs[0].x.size(1)
-    return np.stack([np.bincount(graph.x.argmax(dim=1).numpy(), minlength=kinds) for graph in graphs]).astype(
-        np.float64
-    )
+    found = [np.bincount(graph.x.argmax(dim=1).numpy(), minlength=kinds) for graph in graphs]
+    return np.stack(found).astype(np.float64)
 
 
 def split(data: str, counts: Matrix, folds: int, seed: int) -> tuple[Sides, ...]:
@@ -164,9 +142,8 @@ def split(data: str, counts: Matrix, folds: int, seed: int) -> tuple[Sides, ...]
         unknown = ~counts[train_on].any(axis=0)
         asked = [graph for graph in test.tolist() if not counts[graph, unknown].any()]
         if not asked:
-            raise UserError(
-                f"{data}: every graph held out in one of {folds} folds has kinds of nodes of its own."
-            )
+            said = f"every graph held out in one of {folds} folds has kinds of nodes of its own"
+            raise UserError(f"{data}: {said}.")
         sides.append((train_on.tolist(), asked))
     return tuple(sides)
 
@@ -178,13 +155,11 @@ def judge(pooled: Matrix, counts: Matrix, train: Sequence[int], test: Sequence[i
     presence = counts > 0
     counted = regressed(pooled, counts, train, test)
     answers = classified(pooled, presence, train, test)
+    divided = regressed(pooled, proportions, train, test)
     rarer = np.minimum(presence.mean(axis=0), 1 - presence.mean(axis=0))
     return {
         "counts": relative(np.square(counted - counts[test]), counts.var(axis=0)),
-        "proportions": relative(
-            np.square(regressed(pooled, proportions, train, test) - proportions[test]),
-            proportions.var(axis=0),
-        ),
+        "proportions": relative(np.square(divided - proportions[test]), proportions.var(axis=0)),
         "presence": relative((answers != presence[test]).astype(np.float64), rarer),
         EXACT: float((counted.round() == counts[test]).all(axis=1).mean()),
     }
@@ -221,27 +196,20 @@ def over_folds(rows: Sequence[Row], data: str, state: str, readout: str, metric:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Errors of each probe on each readout, averaged over folds."""
-    columns = ("set", "pooled", "readout", *PROBES, "all counts exact [%]")
-    return [
-        table(
-            "What a linear probe recovers on held-out graphs: 0 is all of it, 1 a blind guess",
-            columns,
-            table_lines(rows),
-            text_columns=3,
-        )
-    ]
+    """Errors of each probe on each readout of each kind of states, averaged over folds."""
+    columns, lines = ("set", "pooled", "readout", *PROBES, "all counts exact [%]"), []
+    for data, state in cases(rows):
+        for readout in READOUTS:
+            at = partial(over_folds, rows, data, state, readout)
+            lines.append([data, state, readout, *(shown(at(probe)) for probe in PROBES), percent(at(EXACT))])
+        lines.append([])
+    title = "What a linear probe recovers on held-out graphs: 0 is all of it, 1 a blind guess"
+    return [table(title, columns, lines, text_columns=3)]
 
 
-def table_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """One line for each set, kind of states and readout; a rule after each kind."""
-    for data in present(rows, "data"):
-        for state in present(rows, "states", data=data):
-            for readout in READOUTS:
-                errors = [over_folds(rows, data, state, readout, probe) for probe in PROBES]
-                exact = over_folds(rows, data, state, readout, EXACT)
-                yield [data, state, readout, *map(shown, errors), f"{100 * exact:.1f}"]
-            yield []
+def cases(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Each set with each kind of its states."""
+    return [(data, state) for data in present(rows, "data") for state in present(rows, "states", data=data)]
 
 
 def shown(error: float) -> str:
@@ -271,17 +239,13 @@ def of_states(error: Callable[[str, str], float]) -> tuple[bool, str]:
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """A cross table for each set and kind of states: blue is recovered, framed is what is claimed."""
-    sheets = [(data, state) for data in present(rows, "data") for state in present(rows, "states", data=data)]
+    sheets = cases(rows)
     drawing, panels = figures.panels(len(sheets), width=3.0, height=2.6)
     for panel, (data, state) in zip(panels, sheets, strict=True):
-        errors = np.array([[over_folds(rows, data, state, r, p) for r in READOUTS] for p in PROBES])
-        draw(panel, errors)
+        draw(panel, np.array([[over_folds(rows, data, state, r, p) for r in READOUTS] for p in PROBES]))
         panel.set_title(f"{data}: {state}")
-    drawing.supxlabel(
-        "error of a linear probe on held-out graphs: 0 recovered, 1 a blind guess; framed: the claim",
-        fontsize=9,
-        color=figures.GREY,
-    )
+    said = "error of a linear probe on held-out graphs: 0 recovered, 1 a blind guess; framed: the claim"
+    drawing.supxlabel(said, fontsize=9, color=figures.GREY)
     return figures.save(drawing, out, "counting")
 
 
@@ -291,11 +255,16 @@ def draw(panel: Axes, errors: Matrix) -> None:
     for (row, column), error in np.ndenumerate(errors):
         colour = "white" if error < 0.25 else figures.INK
         panel.text(column, row, shown(error), ha="center", va="center", color=colour)
+    frame: dict[str, Any] = {
+        "fill": False,
+        "edgecolor": figures.INK,
+        "linewidth": 2,
+        "zorder": 3,
+        "clip_on": False,
+    }
     for readout, probe in CLAIMED:
         corner = READOUTS.index(readout) - 0.5, PROBES.index(probe) - 0.5
-        panel.add_patch(
-            Rectangle(corner, 1, 1, fill=False, edgecolor=figures.INK, linewidth=2, zorder=3, clip_on=False)
-        )
+        panel.add_patch(Rectangle(corner, 1, 1, **frame))
     panel.set_xticks(range(len(READOUTS)), READOUTS)
     panel.set_yticks(range(len(PROBES)), PROBES)
     panel.tick_params(length=0)
@@ -306,41 +275,33 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """For each set and kind of states: each readout gives what it is said to hold of atoms and nothing else
     (a check, by algebra), and the most of it of states.
     """
-    for data in present(rows, "data"):
-        for state in present(rows, "states", data=data):
-            error = partial(over_folds, rows, data, state)
-            exact = f"off the sum, all counts are right in {100 * error('sum', EXACT):.1f} % of graphs"
-            if state == ATOMS:
-                held, said = of_atoms(error)
-                yield Finding(f"{data}, {state}", held, f"{said}; {exact}", "check")
-                continue
-            held, said = of_states(error)
-            against = objections(rows, data) if state == TRAINED else []
-            told = "; ".join((said, exact, *against))
-            yield Finding(f"{data}, {state}", None if against else held, told)
+    for data, state in cases(rows):
+        error = partial(over_folds, rows, data, state)
+        exact = f"off the sum, all counts are right in {percent(error('sum', EXACT))} % of graphs"
+        held, said = (of_atoms if state == ATOMS else of_states)(error)
+        against = objections(rows, data) if state == TRAINED else []
+        told = "; ".join((said, exact, *against))
+        kind: Literal["check", "finding"] = "check" if state == ATOMS else "finding"
+        yield Finding(f"{data}, {state}", None if against else held, told, kind)
 
 
 def objections(rows: Sequence[Row], data: str) -> list[str]:
     """What the gate has against the trained networks of a set."""
     trained = [row for row in rows if row["data"] == data and row["states"] == TRAINED]
-    found = {
-        readout: values(trained, readout=readout, metric="accuracy")
-        for readout in present(trained, "readout")
-    }
     gated = [row for row in trained if row["metric"] in GATE]
     if not gated:
         return ["how the networks were trained is not known"]
+    found = {name: values(trained, readout=name, metric="accuracy") for name in present(trained, "readout")}
     return gate.objections(gated, "accuracy", found, {"majority": values(trained, metric="majority")})
 
 
 def numbers(rows: Sequence[Row]) -> str:
     """How often all counts of atoms are right."""
-    exact = {
-        readout: span(100 * over_folds(rows, data, ATOMS, readout, EXACT) for data in present(rows, "data"))
-        for readout in READOUTS
-    }
-    told = ", ".join(f"{readout} {found} %" for readout, found in exact.items())
-    return f"graphs with all atoms counted right: {told}"
+    told = []
+    for readout in READOUTS:
+        exact = (100 * over_folds(rows, data, ATOMS, readout, EXACT) for data in present(rows, "data"))
+        told.append(f"{readout} {span(exact)} %")
+    return f"graphs with all atoms counted right: {', '.join(told)}"
 
 
 EXPERIMENT = Experiment(
@@ -348,36 +309,25 @@ EXPERIMENT = Experiment(
     title="Counting",
     question="What does a linear probe recover from a pooled vector: counts, proportions, presence?",
     claim="A linear probe reads counts best off a sum, proportions off a mean, and presence off a max",
-    theory=(
-        "Of one-hot atoms the sum holds the exact count of every kind, the mean the proportions and no "
-        "counts, the max which kinds are there and no more: that is algebra, and a check. Whether each "
-        "readout is still the best for its own of the states after message passing could come out "
-        "otherwise, and is a finding."
-    ),
-    setup=(
-        "Ridge and logistic regression from the pooled vector to the counts, the proportions and the "
-        "presence of every kind of atom, fitted on some graphs and judged on others: of the atoms "
-        "themselves, of a random network's states, and of a trained one's (GIN of two rounds with batch "
-        "norm, batches of 32, a learning rate of .01 that halves every 50 epochs, the last epoch). An error "
-        "of 0 is recovered, 1 a blind guess."
-    ),
-    source=(
-        "[Xu et al. 2019](https://arxiv.org/abs/1810.00826); probing by linear models: [Alain and Bengio "
-        "2016](https://arxiv.org/abs/1610.01644)."
-    ),
+    theory="""Of one-hot atoms the sum holds the exact count of every kind, the mean the proportions and no
+    counts, the max which kinds are there and no more: that is algebra, and a check. Whether each readout is
+    still the best for its own of the states after message passing could come out otherwise, and is a
+    finding.""",
+    setup="""Ridge and logistic regression from the pooled vector to the counts, the proportions and the
+    presence of every kind of atom, fitted on some graphs and judged on others: of the atoms themselves, of a
+    random network's states, and of a trained one's (GIN of two rounds with batch norm, batches of 32, a
+    learning rate of .01 that halves every 50 epochs, the last epoch). An error of 0 is recovered, 1 a blind
+    guess.""",
+    source="""[Xu et al. 2019](https://arxiv.org/abs/1810.00826); probing by linear models: [Alain and Bengio
+    2016](https://arxiv.org/abs/1610.01644).""",
     caveats=(
         "A linear probe shows what is there to be read linearly; what it misses may still be there.",
         "The penalty of each probe is chosen on its training graphs.",
         "Trained networks that did not converge or do not beat the majority class decide nothing.",
     ),
-    drawings=(
-        Drawing(
-            "counting",
-            "A table of colours for each kind of node states: readouts across, probes down, the error "
-            "of a linear probe in each field.",
-            "Error of a linear probe on held-out graphs: blue is recovered; framed is what is claimed.",
-        ),
-    ),
+    alt="""A table of colours for each kind of node states: readouts across, probes down, the error of a
+    linear probe in each field.""",
+    caption="Error of a linear probe on held-out graphs: blue is recovered; framed is what is claimed.",
     prepare=choose,
     measure=measure,
     parallel=True,

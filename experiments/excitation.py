@@ -1,10 +1,8 @@
 """Gates that rescale the channels of all nodes by what a readout, the squeeze, sees of the graph.
 
-All networks have the same weights to begin with, but for the gates, and see the same batches. Gates help
-where `experiments.statistics` calls the difference to no gates better; all sets and squeezes are one family,
-whose chance of one false answer is 5 %. The rest is claimed of folds: in all of them copies move no gate by
-mean or max, and saturate gates by sum; in nine of ten or more, gates by sum follow the size more than the
-others do, on average over the blocks.
+That gates help is tested; the rest is claimed of folds: in all of them copies move no gate by mean or max,
+and saturate gates by sum; in nine of ten or more, gates by sum follow the size more than the others do, on
+average over the blocks.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,7 +30,7 @@ from experiments.accuracy import baselines
 from experiments.accuracy.jobs import most_folds
 from experiments.by_node import Fold, Task, Values
 from experiments.console import Table, UserError, share, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch, Resident, reside
 from experiments.learning.goals import Classes
@@ -120,10 +119,8 @@ class Classified(Task):
 
 def choose(graphs: GraphSet, seed: int) -> Classified:
     """A task on at most `MOST` graphs."""
-    picked = tuple(
-        Data(x=graph.x, node_label=graph.node_label, edge_index=graph.edge_index, y=graph.y)
-        for graph in drawn(graphs, MOST, seed)
-    )
+    fields = ("x", "node_label", "edge_index", "y")
+    picked = tuple(Data(**{field: graph[field] for field in fields}) for graph in drawn(graphs, MOST, seed))
     if len({int(graph.y) for graph in picked}) < 2:
         raise UserError(f"{graphs.name}: all {len(picked)} graphs are of one class; excitation needs two.")
     resident = reside(GraphSet(graphs.name, picked, graphs.classes), "gin", ROUNDS)
@@ -198,10 +195,8 @@ def check(task: Classified, fold: Fold, squeeze: str, reached: float) -> None:
     """Raise `RuntimeError` where a network is more often right in training than it can be, which is a bug."""
     limit = task.ceiling(squeeze, fold.known)
     if reached > limit:
-        raise RuntimeError(
-            f"{task.data}, squeeze {squeeze}: train accuracy {reached} is above "
-            f"{limit}, the ceiling of what the network can tell apart"
-        )
+        said = f"train accuracy {reached} is above {limit}, the ceiling of what the network can tell apart"
+        raise RuntimeError(f"{task.data}, squeeze {squeeze}: {said}")
 
 
 def copied(network: Gated, graphs: Sequence[Data], k: int) -> dict[str, float]:
@@ -210,9 +205,8 @@ def copied(network: Gated, graphs: Sequence[Data], k: int) -> dict[str, float]:
     How far the gates move, on average and at most, the share of them within `CLOSE` of 0 or 1, and the share
     of graphs that are taken for another class.
     """
-    (answers, gates), (others, moved) = (
-        run(network, chosen) for chosen in (graphs, [covers.copies(graph, k) for graph in graphs])
-    )
+    answers, gates = run(network, graphs)
+    others, moved = run(network, [covers.copies(graph, k) for graph in graphs])
     result = {"answers changed": (answers != others).double().mean().item()}
     if len(gates):
         away = (moved - gates).abs()
@@ -273,31 +267,27 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a network, after the baselines."""
     for data in present(rows, "data"):
         for squeeze in (*BASELINES, *VIEWS):
-            sides = (mean(per_fold(rows, data, squeeze, name)) for name in ("train accuracy", "accuracy"))
-            parameters, ceiling = "", ""
-            if squeeze in VIEWS:
-                parameters = f"{per_fold(rows, data, squeeze, 'parameters')[0]:.0f}"
-                ceiling = share(pick(rows, data=data, squeeze=squeeze, metric="ceiling"))
-            yield [data, squeeze, parameters, *map(share, sides), ceiling]
+            at = partial(per_fold, rows, data, squeeze)
+            sides = [share(mean(at(name))) for name in ("train accuracy", "accuracy")]
+            gated = squeeze in VIEWS
+            ceiling = share(pick(rows, data=data, squeeze=squeeze, metric="ceiling")) if gated else ""
+            yield [data, squeeze, f"{at('parameters')[0]:.0f}" if gated else "", *sides, ceiling]
         yield []
 
 
 def difference_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a squeeze."""
     for data, one in comparisons(rows):
-        bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
         verdict = "not compared" if objections(rows, data) else one.verdict
-        yield [data, one.method, f"{100 * one.difference:+.1f}", bounds, f"{one.p:.3f}", verdict]
+        yield [data, one.method, one.points, one.bounds, f"{one.p:.3f}", verdict]
 
 
 def gate_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each squeeze, state of the network and block."""
     for data in present(rows, "data"):
-        for squeeze in SQUEEZES:
-            for state in ("trained", "untrained"):
-                for block in range(ROUNDS - 1):
-                    at = partial(per_fold, rows, data, squeeze, state=state, block=block)
-                    yield [data, squeeze, state, str(block + 1), *(share(mean(at(name))) for name in SPREAD)]
+        for squeeze, state, block in product(SQUEEZES, ("trained", "untrained"), range(ROUNDS - 1)):
+            at = partial(per_fold, rows, data, squeeze, state=state, block=block)
+            yield [data, squeeze, state, str(block + 1), *(share(mean(at(name))) for name in SPREAD)]
         yield []
 
 
@@ -306,9 +296,8 @@ def copy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     for data in present(rows, "data"):
         for squeeze in VIEWS:
             for k in COPIES if squeeze != NONE else COPIES[-1:]:
-                moved, most, saturated, changed = (
-                    per_fold(rows, data, squeeze, name, copies=k) for name in COPIED
-                )
+                found = (per_fold(rows, data, squeeze, name, copies=k) for name in COPIED)
+                moved, most, saturated, changed = found
                 gates = (
                     [exactly(mean(moved)), exactly(max(most)), share(mean(saturated))] if moved else [""] * 3
                 )
@@ -351,7 +340,7 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         against = objections(rows, data)
         for name, one in found:
             if name == data:
-                said = f"{100 * one.difference:+.1f} points of accuracy against no gates ({one.verdict})"
+                said = f"{one.points} points of accuracy against no gates ({one.verdict})"
                 yield by_node.compared(f"{data}, squeezed by {one.method}", against, (one.better, said))
         yield Finding(f"{data}, copies", *of_copies(rows, data), "check", main=False)
         yield by_node.compared(f"{data}, saturation", against, of_saturation(rows, data), main=False)
@@ -378,9 +367,10 @@ def of_copies(rows: Sequence[Row], data: str) -> tuple[bool, str]:
     """Whether copies leave gates by mean and max as they are, and no others."""
     most = {name: max(per_fold(rows, data, name, "moved at most", copies=COPIES[-1])) for name in SQUEEZES}
     still = [name for name in SQUEEZES if most[name] == 0]
-    return still == ["mean", "max"], (
+    said = (
         f"{COPIES[-1]} copies of a graph leave all gates by {' and '.join(still) or 'no readout'} as they are"
     )
+    return still == ["mean", "max"], said
 
 
 def of_saturation(rows: Sequence[Row], data: str) -> tuple[bool, str]:
@@ -414,24 +404,18 @@ MARKERS = {NONE: "x", "mean": "s", "max": "^", "sum": "o"}
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """Three panels a set; the gates are those of the last block in the first fold."""
-    drawing, panels = figures.panels(3 * len(present(rows, "data")), width=3.1, height=2.7)
-    for place, data in enumerate(present(rows, "data")):
-        accuracies, gates, copies = panels[3 * place : 3 * place + 3]
-        draw_accuracies(accuracies, rows, data)
-        draw_gates(gates, rows, data)
-        draw_copies(copies, rows, data)
+    parts = draw_accuracies, draw_gates, draw_copies
+    draws = [partial(draw, rows, data) for data in present(rows, "data") for draw in parts]
     entries = {f"squeeze by {name}" if name != NONE else "no gates": (COLOURS[name], "-") for name in VIEWS}
-    figures.legend(drawing, entries | {name: (figures.GREY, dashes) for name, dashes in LINES.items()})
-    return figures.save(drawing, out, "excitation")
+    entries |= {name: (figures.GREY, dashes) for name, dashes in LINES.items()}
+    return figures.draw(out, "excitation", draws, entries, width=3.1)
 
 
-def draw_accuracies(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_accuracies(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """A dot a fold and a bar for their mean."""
     for height, squeeze in enumerate(reversed(VIEWS)):
-        values = [100 * value for value in per_fold(rows, data, squeeze, "accuracy")]
-        colour = COLOURS[squeeze]
-        panel.plot(values, [height] * len(values), "o", color=colour, alpha=0.3, markersize=5, mew=0)
-        panel.plot([mean(values)], [height], "|", color=colour, markersize=16, mew=2.5)
+        found = [100 * value for value in per_fold(rows, data, squeeze, "accuracy")]
+        figures.dots(panel, height, found, COLOURS[squeeze], (16, 2.5))
     for baseline, dashes in LINES.items():
         reached = 100 * mean(per_fold(rows, data, baseline, "accuracy"))
         panel.axvline(reached, color=figures.GREY, linestyle=dashes, linewidth=1, zorder=0)
@@ -440,7 +424,7 @@ def draw_accuracies(panel: Axes, rows: Sequence[Row], data: str) -> None:
     panel.set_yticks(range(len(VIEWS)), list(reversed(VIEWS)))
 
 
-def draw_gates(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_gates(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """The mean gate of every channel, in their order, and one standard deviation over graphs to each side."""
     for squeeze in SQUEEZES:
         at = {"data": data, "squeeze": squeeze, "block": ROUNDS - 2}
@@ -455,7 +439,7 @@ def draw_gates(panel: Axes, rows: Sequence[Row], data: str) -> None:
     panel.set(ylabel="gate, mean ± sd over graphs", ylim=(0, 1))
 
 
-def draw_copies(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_copies(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """How many gates are saturated, over the number of copies."""
     for squeeze in SQUEEZES:
         values = [100 * mean(per_fold(rows, data, squeeze, "saturated", copies=k)) for k in COPIES]
@@ -471,34 +455,25 @@ EXPERIMENT = Experiment(
     title="Squeeze and excitation",
     question="Do squeeze-and-excitation gates improve accuracy, and which properties does each squeeze keep?",
     claim="Gates that see the whole graph (squeeze-and-excitation) make networks more accurate",
-    theory=(
-        "A gate between two convolutions that rescales channels by a readout of the whole graph, the "
-        "squeeze, makes a network more accurate. The squeeze decides what the gate lets in: those by mean "
-        "and max are the same for a graph and its copies, bit for bit; those by sum follow the size and "
-        "are driven towards 0 and 1 by copies."
-    ),
-    setup=(
-        "GIN with a mean readout (batch norm, batches of 32, Adam with a learning rate that halves), without "
-        "gates and with gates squeezed by mean, max and sum; the same folds, seeds, first weights and "
-        "batches. Differences to no gates are paired by fold, with corrected intervals; the chance of one "
-        "false difference is 5 % over all sets and squeezes. A set is compared where all networks had "
-        "converged and the best is ahead of the majority class and of the size alone. The gates of trained "
-        "networks are then read: how they spread over graphs and channels, how they go with the size, and "
-        "what 2 to 16 copies of a graph do to them."
-    ),
+    theory="""A gate between two convolutions that rescales channels by a readout of the whole graph, the
+    squeeze, makes a network more accurate. The squeeze decides what the gate lets in: those by mean and max
+    are the same for a graph and its copies, bit for bit; those by sum follow the size and are driven towards
+    0 and 1 by copies.""",
+    setup="""GIN with a mean readout (batch norm, batches of 32, Adam with a learning rate that halves),
+    without gates and with gates squeezed by mean, max and sum; the same folds, seeds, first weights and
+    batches. Differences to no gates are paired by fold, with corrected intervals; the chance of one false
+    difference is 5 % over all sets and squeezes. A set is compared where all networks had converged and the
+    best is ahead of the majority class and of the size alone. The gates of trained networks are then read:
+    how they spread over graphs and channels, how they go with the size, and what 2 to 16 copies of a graph do
+    to them.""",
     source="[Hu et al. 2018](https://arxiv.org/abs/1709.01507), on images, with the mean.",
     caveats=(
         "A gate adds parameters; they are counted in the table.",
         "The claim of accuracy is one about images; on small molecules there is less to gate.",
     ),
-    drawings=(
-        Drawing(
-            "excitation",
-            "For each data set accuracy by squeeze, the gate of every channel, and gates of copies.",
-            "Accuracy of each squeeze, a dot a fold; the gates of all channels in the first fold; how many "
-            "of them copies saturate.",
-        ),
-    ),
+    alt="For each data set accuracy by squeeze, the gate of every channel, and gates of copies.",
+    caption="""Accuracy of each squeeze, a dot a fold; the gates of all channels in the first fold; how many
+    of them copies saturate.""",
     prepare=choose,
     measure=measure,
     parallel=True,

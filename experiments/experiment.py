@@ -69,8 +69,24 @@ def verdict(findings: Iterable[Finding]) -> str:
     return f"{word}, undecided in {undecided}" if undecided else word
 
 
+class Words:
+    """A record whose texts are written over several lines, and are one line each."""
+
+    def __post_init__(self) -> None:
+        """Join the lines of every text."""
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, joined(value))
+
+
+def joined(value: Any) -> Any:
+    """A text, or texts, on one line; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(joined, value))
+    return " ".join(map(str.strip, value.split("\n"))) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(Words):
     """The words of a figure: all files whose names begin with `name`, what is seen, and how it is read."""
 
     name: str
@@ -79,7 +95,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Words):
     """A work's numbers by set, and which of ours stand beside: `shown` from the lines of these readouts."""
 
     work: str
@@ -93,7 +109,7 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(Words):
     """An experiment; `claim` is the short form of `theory`, and Markdown is allowed in all words."""
 
     name: str
@@ -104,7 +120,6 @@ class Experiment:
     setup: str
     source: str
     caveats: Sequence[str]
-    drawings: Sequence[Drawing]
     measure: Callable[..., Sequence[Row]]
     tables: Callable[[Sequence[Row]], Iterable[Table]]
     findings: Callable[[Sequence[Row]], Iterable[Finding]]
@@ -113,6 +128,9 @@ class Experiment:
     prepare: Callable[..., Any] | None = None
     notes: Callable[..., Iterable[str]] | None = None
     aside: Callable[..., Iterable[str]] | None = None  # lines for the terminal alone
+    alt: str = ""  # with `caption`, the words of the figure that has the name of the experiment
+    caption: str = ""
+    drawings: Sequence[Drawing] = ()  # those of all figures; only further ones have to be given
     options: Mapping[str, Option] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)  # options of `all --quick`
     takes_numbers: bool = False  # sets whose targets are numbers, as well as those with classes
@@ -123,6 +141,13 @@ class Experiment:
     parallel: bool = False  # takes --jobs and --scheduler: `measure` calls `experiments.jobs.carry_out`
     one_thread: bool = True  # a number then does not depend on how many cores there are
     published: Sequence[Published] = ()
+
+    def __post_init__(self) -> None:
+        """Put the drawing of its own name among all."""
+        super().__post_init__()
+        own = Drawing(self.name.partition("-")[0], self.alt, self.caption)
+        if self.alt and own not in self.drawings:
+            object.__setattr__(self, "drawings", (own, *self.drawings))
 
     @property
     def parameters(self) -> dict[str, Option]:

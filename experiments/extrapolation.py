@@ -1,10 +1,5 @@
 """Is a network as accurate on graphs larger than those it learned from, and is it surer without a reason?
 
-Size shift: learn from the smallest half of the graphs, ask about the largest (Buffelli et al., arXiv
-2207.07888). All parts have as many graphs of each class, drawn again for each seed, so that the shares of the
-classes, which shift with size, decide nothing. Temperature and calibration error: Guo et al. (arXiv
-1706.04599); average pooling in front of softmax: Lin et al. (arXiv 1312.4400).
-
 With a linear head, the sum h of the node states and a bias b, the logits of k copies are k W h + b, and those
 of a mean over n nodes W h / n + b. So to a sum k copies are softmax at temperature 1 / k, and mean pooling is
 sum pooling at temperature n: on images, n = height x width.
@@ -33,14 +28,14 @@ from datasets.splits import balanced
 from experiments import figures
 from experiments.accuracy import baselines, gate
 from experiments.console import Table, UserError, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch, Resident, reside
 from experiments.learning.networks import Network
 from experiments.learning.training import Settings
 from experiments.options import number
 from experiments.records import Row, RowLog, average, present, values
-from experiments.statistics import interval
+from experiments.statistics import Comparison, interval
 from experiments.trained import GATE, alone, gate_values, together, train, twins
 from readouts.nn import MeanReadout
 
@@ -340,16 +335,13 @@ def size_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
     """How many graphs there are and of what size, and a line for each readout and baseline."""
     for fact in ("graphs", "nodes"):
         found = [values(rows, data=data, part=part, metric=fact) for part in PARTS]
-        yield [f"({fact})", *(averaged(of, 1, ".1f") for of in found), ""]
+        yield [f"({fact})", *(averaged(of, 1) for of in found), ""]
     yield []
     for readout in (*READOUTS, *BASELINES):
         shown = [averaged(accuracies(rows, data, readout, part)) for part in PARTS]
         shown[-1] += f" ({100 * np.std(accuracies(rows, data, readout, LARGE), ddof=1):.1f})"
-        yield [
-            readout,
-            *shown,
-            averaged(values(rows, data=data, readout=readout, part=LARGE, metric="loss"), 1, ".2f"),
-        ]
+        loss = averaged(values(rows, data=data, readout=readout, part=LARGE, metric="loss"), 1, ".2f")
+        yield [readout, *shown, loss]
 
 
 def averaged(found: Sequence[float], scale: float = 100, form: str = ".1f") -> str:
@@ -362,10 +354,7 @@ def copy_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
     for readout in READOUTS:
         for k in (1, MOST):
             shown = [f"{of_copies(rows, data, readout, metric, k):.2f}" for metric in CALIBRATED]
-            grown = [
-                f"{slope(rows, data, readout):z.2f}",
-                f"{of_copies(rows, data, readout, MOVED, k):.0%}",
-            ]
+            grown = [f"{slope(rows, data, readout):z.2f}", f"{of_copies(rows, data, readout, MOVED, k):.0%}"]
             yield [readout, str(k), *shown, *(grown if k > 1 else ["", ""])]
 
 
@@ -384,46 +373,42 @@ def objections(rows: Sequence[Row], data: str) -> list[str]:
     """What the gate has against a comparison: networks that had not converged, or did not beat a baseline."""
     trained = [row | {"fold": row["training"]} for row in rows if row["data"] == data and "training" in row]
     gated = [row for row in trained if row["metric"] in GATE]
-    of_networks, of_baselines = (
-        {name: accuracies(rows, data, name, HOLD_OUT) for name in names}
-        for names in (READOUTS, baselines.OF_CLASSES)
-    )
-    return gate.objections(gated, "accuracy", of_networks, of_baselines)
+    methods = READOUTS, baselines.OF_CLASSES
+    scores = ({name: accuracies(rows, data, name, HOLD_OUT) for name in names} for names in methods)
+    return gate.objections(gated, "accuracy", *scores)
 
 
-def ahead(rows: Sequence[Row], data: str) -> tuple[float, float, float]:
-    """How far the mean is ahead of the sum on large graphs, and the corrected interval over draws."""
+def ahead(rows: Sequence[Row], data: str) -> Comparison:
+    """How far the mean is ahead of the sum on large graphs, over draws."""
     both = [np.array(accuracies(rows, data, readout, LARGE)) for readout in ("mean", "sum")]
     graphs = [average(rows, data=data, part=part, metric="graphs") for part in (LARGE, TRAIN)]
-    return interval(both[0] - both[1], graphs[0] / graphs[1])[:3]
+    return Comparison("mean", *interval(both[0] - both[1], graphs[0] / graphs[1]))
 
 
 def of_sizes(rows: Sequence[Row], data: str, untrained: Sequence[str]) -> tuple[bool | None, str]:
     """Whether the interval of the difference in accuracy between mean and sum is above 0 or below."""
-    difference, low, high = ahead(rows, data)
-    large = {name: mean(accuracies(rows, data, name, LARGE)) for name in (*READOUTS, *BASELINES)}
+    one = ahead(rows, data)
+    large = {name: 100 * mean(accuracies(rows, data, name, LARGE)) for name in (*READOUTS, *BASELINES)}
     graphs, count = average(rows, data=data, part=LARGE, metric="graphs"), trainings(rows, data)
     against = [f"too small: {graphs:.0f} large graphs of {LEAST_GRAPHS}"] if graphs < LEAST_GRAPHS else []
     against += [f"{count} trainings of {LEAST_TRAININGS}"] if count < LEAST_TRAININGS else []
     against += untrained
     best = max(READOUTS, key=large.__getitem__)
     found = (
-        f"on large graphs a mean has {100 * large['mean']:.1f} % and a sum {100 * large['sum']:.1f} % "
-        f"(difference {100 * difference:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
-        f"{count} trainings, {graphs:.0f} graphs); {best} is best with {100 * large[best]:.1f} %; counts "
-        f"only {100 * large['counts only']:.1f} %, the best size threshold {100 * large[BEST_SIZE]:.1f} %"
+        f"on large graphs a mean has {large['mean']:.1f} % and a sum {large['sum']:.1f} % (difference "
+        f"{one.points} points, 95 % interval {one.bounds}, {count} trainings, {graphs:.0f} graphs); {best} "
+        f"is best with {large[best]:.1f} %; counts only {large['counts only']:.1f} %, the best size "
+        f"threshold {large[BEST_SIZE]:.1f} %"
     )
-    undecided = bool(against) or low <= 0 <= high
-    return None if undecided else low > 0, "; ".join((found, *against))
+    undecided = bool(against) or one.low <= 0 <= one.high
+    return None if undecided else one.low > 0, "; ".join((found, *against))
 
 
 def of_logits(rows: Sequence[Row], data: str) -> tuple[bool, str]:
     """Whether the sum grows as its head says, and no bit of those that see proportions moves."""
     grows = slope(rows, data, "sum")
     apart = [max(values(rows, data=data, part=COPIED, metric=name)) for name in IDENTITIES]
-    shaken = [
-        readout for readout in PROPORTIONS if any(values(rows, data=data, readout=readout, metric=MOVED))
-    ]
+    shaken = [name for name in PROPORTIONS if any(values(rows, data=data, readout=name, metric=MOVED))]
     held = grows >= LEAST_SLOPE and max(apart) <= TOLERANCE and not shaken
     bits = f"{' and '.join(shaken)} moved" if shaken else f"not a bit of {', '.join(PROPORTIONS)} moved"
     return held, (
@@ -435,9 +420,7 @@ def of_logits(rows: Sequence[Row], data: str) -> tuple[bool, str]:
 
 def of_calibration(rows: Sequence[Row], data: str) -> tuple[bool, str]:
     """Whether sum's calibration error and loss grow with copies of the same graphs."""
-    one, most = (
-        {metric: of_copies(rows, data, "sum", metric, k) for metric in CALIBRATED} for k in (1, MOST)
-    )
+    one, most = ({name: of_copies(rows, data, "sum", name, k) for name in CALIBRATED} for k in (1, MOST))
     held = most["ECE"] - one["ECE"] > LEAST_RISE and most["NLL"] > one["NLL"]
     told = ", ".join(f"{metric} from {one[metric]:.2f} to {most[metric]:.2f}" for metric in CALIBRATED[1:])
     stays = " and ".join(f"{name} {of_copies(rows, data, 'mean', name, MOST):.2f}" for name in ("ECE", "NLL"))
@@ -447,7 +430,7 @@ def of_calibration(rows: Sequence[Row], data: str) -> tuple[bool, str]:
 def numbers(rows: Sequence[Row]) -> str:
     """How far the mean is ahead, and how fast logits of the sum grow."""
     sets = present(rows, "data")
-    points = span((100 * ahead(rows, data)[0] for data in sets), "+.1f")
+    points = span((100 * ahead(rows, data).difference for data in sets), "+.1f")
     slopes = span((slope(rows, data, "sum") for data in sets), ".2f")
     return f"mean minus sum on large graphs: {points} points; logits of sum grow as k^a, a {slopes}"
 
@@ -464,18 +447,14 @@ STYLES = {name: (colour, "-") for name, colour in figures.COLOURS.items()} | {
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """A row of panels for each set."""
-    sets = present(rows, "data")
-    drawing, panels = figures.panels(3 * len(sets), width=3.3, height=2.9, columns=3)
-    for position, data in enumerate(sets):
-        by_size, norms, errors = panels[3 * position : 3 * position + 3]
-        draw_sizes(by_size, rows, data)
-        draw_copies(norms, rows, data, "logit norm")
-        draw_copies(errors, rows, data, "ECE")
-    figures.legend(drawing, STYLES)
-    return figures.save(drawing, out, "extrapolation")
+    draws = []
+    for data in present(rows, "data"):
+        copies = [partial(draw_copies, rows, data, metric) for metric in ("logit norm", "ECE")]
+        draws += [partial(draw_sizes, rows, data), *copies]
+    return figures.draw(out, "extrapolation", draws, STYLES, width=3.3, height=2.9)
 
 
-def draw_sizes(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_sizes(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """Accuracy on held-out graphs over their mean size: a line for the mean of the draws, a dot for each."""
     parts = [part for part in PARTS[1:] if values(rows, data=data, part=part, metric="nodes")]
     nodes = [average(rows, data=data, part=part, metric="nodes") for part in parts]
@@ -487,7 +466,7 @@ def draw_sizes(panel: Axes, rows: Sequence[Row], data: str) -> None:
     panel.set(title=f"{data}: held out", xlabel="mean number of nodes", ylabel="accuracy [%]")
 
 
-def draw_copies(panel: Axes, rows: Sequence[Row], data: str, metric: str) -> None:
+def draw_copies(rows: Sequence[Row], data: str, metric: str, panel: Axes) -> None:
     """The mean over trainings for every number of copies."""
     for readout in READOUTS:
         colour, dashes = STYLES[readout]
@@ -503,64 +482,41 @@ def draw_copies(panel: Axes, rows: Sequence[Row], data: str, metric: str) -> Non
 EXPERIMENT = Experiment(
     name="extrapolation",
     title="Extrapolation and calibration",
-    question=(
-        "Which networks stay accurate on graphs larger than the training graphs, and which grow more "
-        "confident when a graph is only copied?"
-    ),
-    claim=(
-        "On larger graphs a mean stays more accurate than a sum, whose confidence grows with graph size alone"
-    ),
-    theory=(
-        "On graphs larger than those of the training, a mean readout keeps more of its accuracy than a sum, "
-        "whose embedding leaves the range that the head has seen. And a sum grows surer with size alone: "
-        "the logits of k copies of a graph are k times those of one, less the bias, while those of a mean "
-        "do not move by a bit (a check: it follows from the linear head). It is the graph form of *average "
-        "pooling is softmax at temperature H × W*."
-    ),
-    setup=(
-        "GIN with batch norm and a linear head learns from the smaller half of the graphs, with a fifth of "
-        "them held out to choose the epoch; it is asked about large graphs. Every part has as many graphs of "
-        "each class, so that no shift of class shares with size decides. The large part has 100 graphs or "
-        "more, from the largest 40 %. Every seed draws the parts again and trains two networks, with batches "
-        "of 32 and a learning rate of .01 that halves every 50 epochs. Differences over seeds have "
-        "corrected resampled t-intervals. Then networks are asked about k = 1 to 16 disjoint copies of "
-        "held-out graphs. The embedded rings give way to rings of up to 80 atoms, known or not, each there "
-        "six times, with the family as class and a fifth of the labels drawn at random."
-    ),
-    source=(
-        "Size shift: [Buffelli et al. 2022](https://arxiv.org/abs/2207.07888). Temperature and "
-        "calibration: [Guo et al. 2017](https://arxiv.org/abs/1706.04599). Average pooling in front of "
-        "softmax: [Lin et al. 2014](https://arxiv.org/abs/1312.4400)."
-    ),
+    question="""Which networks stay accurate on graphs larger than the training graphs, and which grow more
+    confident when a graph is only copied?""",
+    claim="""On larger graphs a mean stays more accurate than a sum, whose confidence grows with graph size
+    alone""",
+    theory="""On graphs larger than those of the training, a mean readout keeps more of its accuracy than a
+    sum, whose embedding leaves the range that the head has seen. And a sum grows surer with size alone: the
+    logits of k copies of a graph are k times those of one, less the bias, while those of a mean do not move
+    by a bit (a check: it follows from the linear head). It is the graph form of *average pooling is softmax
+    at temperature H × W*.""",
+    setup="""GIN with batch norm and a linear head learns from the smaller half of the graphs, with a fifth of
+    them held out to choose the epoch; it is asked about large graphs. Every part has as many graphs of each
+    class, so that no shift of class shares with size decides. The large part has 100 graphs or more, from the
+    largest 40 %. Every seed draws the parts again and trains two networks, with batches of 32 and a learning
+    rate of .01 that halves every 50 epochs. Differences over seeds have corrected resampled t-intervals. Then
+    networks are asked about k = 1 to 16 disjoint copies of held-out graphs. The embedded rings give way to
+    rings of up to 80 atoms, known or not, each there six times, with the family as class and a fifth of the
+    labels drawn at random.""",
+    source="""Size shift: [Buffelli et al. 2022](https://arxiv.org/abs/2207.07888). Temperature and
+    calibration: [Guo et al. 2017](https://arxiv.org/abs/1706.04599). Average pooling in front of softmax:
+    [Lin et al. 2014](https://arxiv.org/abs/1312.4400).""",
     caveats=(
-        (
-            "A comparison is undecided with fewer than 100 large graphs, fewer than 20 trainings, or "
-            "networks that did not converge or did not beat the baselines on small graphs."
-        ),
+        """A comparison is undecided with fewer than 100 large graphs, fewer than 20 trainings, or networks
+        that did not converge or did not beat the baselines on small graphs.""",
         "Copies are the purest change of size that there is; larger molecules differ in other ways, too.",
-        (
-            "A threshold on size learned from small graphs puts nearly all large ones on one side; *size "
-            "only, best* is chosen on the graphs that it is judged on and is no fair competitor."
-        ),
-        (
-            "Confidence fits balanced classes, as trained: compare calibration between k = 1 and 16 "
-            "rather than between sets. A head of two layers would not obey the law of temperature "
-            "exactly."
-        ),
-        (
-            "[Buffelli et al.](https://arxiv.org/abs/2207.07888) ask about the largest tenth as it is and "
-            "report MCC, for classes that are not balanced: numbers are not comparable."
-        ),
+        """A threshold on size learned from small graphs puts nearly all large ones on one side; *size only,
+        best* is chosen on the graphs that it is judged on and is no fair competitor.""",
+        """Confidence fits balanced classes, as trained: compare calibration between k = 1 and 16 rather than
+        between sets. A head of two layers would not obey the law of temperature exactly.""",
+        """[Buffelli et al.](https://arxiv.org/abs/2207.07888) ask about the largest tenth as it is and report
+        MCC, for classes that are not balanced: numbers are not comparable.""",
     ),
-    drawings=(
-        Drawing(
-            "extrapolation",
-            "Three panels for each data set: the accuracy of every readout over the size of the graphs, and "
-            "the norm of the logits and the calibration error over the number of copies.",
-            "Accuracy over the size of the graphs, and what copies of a graph do to the logits and to the "
-            "calibration error; one line a readout.",
-        ),
-    ),
+    alt="""Three panels for each data set: the accuracy of every readout over the size of the graphs, and the
+    norm of the logits and the calibration error over the number of copies.""",
+    caption="""Accuracy over the size of the graphs, and what copies of a graph do to the logits and to the
+    calibration error; one line a readout.""",
     prepare=choose,
     measure=measure,
     parallel=True,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -53,6 +55,40 @@ def sheet(width: float, height: float) -> tuple[Figure, Axes]:
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
     return figure, axes
+
+
+def draw(
+    out: Path,
+    name: str,
+    draws: Sequence[Callable[[Axes], object]],
+    entries: Mapping[str, tuple[str, str]] | None = None,
+    width: float = 2.7,
+    height: float = 2.7,
+    columns: int = 3,
+) -> list[Path]:
+    """Draw on a panel each, with a legend below, and save them; sizes are those of `panels`."""
+    figure, axes = panels(len(draws), width, height, columns)
+    for panel, draw_on in zip(axes, draws, strict=True):
+        draw_on(panel)
+    if entries:
+        legend(figure, entries)
+    return save(figure, out, name)
+
+
+def dots(
+    panel: Axes,
+    height: int,
+    values: Sequence[float],
+    colour: str,
+    bar: tuple[float, float],
+    clip_on: bool = True,
+    **style: Any,
+) -> None:
+    """A dot for each fold at one height, and a bar of this size and width for their mean."""
+    of_dots = {"alpha": 0.3, "markersize": 5, "mew": 0, "clip_on": clip_on} | style
+    panel.plot(values, [height] * len(values), "o", color=colour, **of_dots)
+    size, width = bar
+    panel.plot([mean(values)], [height], "|", color=colour, markersize=size, mew=width, clip_on=clip_on)
 
 
 def legend(figure: Figure, entries: Mapping[str, tuple[str, str]]) -> None:

@@ -24,7 +24,7 @@ from datasets import GraphSet
 from experiments import by_node, figures
 from experiments.by_node import Aim, Fold, Task, Values
 from experiments.console import Table, UserError, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences
+from experiments.experiment import Experiment, Finding, sentences
 from experiments.experiment import span as ends
 from experiments.jobs import Job, carry_out
 from experiments.learning import networks
@@ -90,12 +90,7 @@ def right(outputs: Tensor, y: Tensor) -> Tensor:
     return ((outputs > 0) == (y > 0)).double().mean(dim=(1, 2))
 
 
-def mean_loss(outputs: Tensor, y: Tensor) -> Tensor:
-    """The mean over graphs and labels, [1]."""
-    return losses(outputs, y).mean(dim=(1, 2))
-
-
-AIM = Aim(mean_loss, right, lambda y: y.mean(dim=0) - 0.5)
+AIM = Aim(lambda outputs, y: losses(outputs, y).mean(dim=(1, 2)), right, lambda y: y.mean(dim=0) - 0.5)
 
 
 def gradients(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -185,10 +180,8 @@ def choose(graphs: GraphSet, seed: int) -> Labels:
         )
     labels = tuple(asked)[:2]
     y = torch.stack([asked[label] for label in labels], dim=1).float()
-    kept = tuple(
-        Data(x=graph.x, edge_index=graph.edge_index, y=row[None])
-        for graph, row in zip(picked, y, strict=True)
-    )
+    pairs = zip(picked, y, strict=True)
+    kept = tuple(Data(x=graph.x, edge_index=graph.edge_index, y=row[None]) for graph, row in pairs)
     return Labels(graphs.name, kept, len(graphs), 2, labels)
 
 
@@ -263,20 +256,17 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     spreading = ("set", "head", "readout", "nodes [%]", "nodes a channel [%]", "Gini")
     meeting = (*spreading[:3], "met [%]", "opposed [%]", "|cosine|", "divided [%]", "right [%]")
     when = f"at first → after {max(present(rows, 'epoch'))} epochs"
-    return [
-        table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD), 3),
-        table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "right")), 3),
-    ]
+    found = table(f"Nodes with a gradient, {when}", spreading, lines(rows, SPREAD), 3)
+    return [found, table(f"Two labels on one node, {when}", meeting, lines(rows, (*LABELS, "right")), 3)]
 
 
 def lines(rows: Sequence[Row], metrics: Sequence[str]) -> Iterator[list[str]]:
     """One line for each set, head and readout: the first and the last value of each metric."""
-    for data in present(rows, "data"):
-        for head in (VECTOR, MAPS):
-            for readout in READOUTS:
-                found = (path(rows, metric, data=data, head=head, readout=readout) for metric in metrics)
-                yield [data, head, readout, *(arrow(*of) for of in zip(metrics, found, strict=True))]
-            yield []
+    for data, head, of_case in cases(rows):
+        for readout in READOUTS:
+            at = partial(path, of_case, readout=readout)
+            yield [data, head, readout, *(arrow(name, at(metric=name)) for name in metrics)]
+        yield []
 
 
 def path(rows: Sequence[Row], metric: str, **wanted: str) -> list[float]:
@@ -312,11 +302,9 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
 def numbers(rows: Sequence[Row]) -> str:
     """How unequal gradients are after training."""
     last = {"metric": "gini", "epoch": max(present(rows, "epoch"))}
-    gini = {
-        name: ends((average(found, readout=name, **last) for *_, found in cases(rows)), ".2f")
-        for name in ("mean", "max")
-    }
-    return f"Gini coefficient after training: {', '.join(f'{name} {value}' for name, value in gini.items())}"
+    found = {name: [average(of, readout=name, **last) for *_, of in cases(rows)] for name in ("mean", "max")}
+    told = ", ".join(f"{name} {ends(values, '.2f')}" for name, values in found.items())
+    return f"Gini coefficient after training: {told}"
 
 
 def of_democracy(rows: Sequence[Row]) -> tuple[bool, str]:
@@ -336,24 +324,24 @@ def of_winners(rows: Sequence[Row]) -> tuple[bool, str]:
     found = {name: path(rows, "gini", readout=name) for name in READOUTS}
     takes_all = min(found["max"]) > HALF
     ends = ", ".join(f"{name} {arrow('gini', values)}" for name, values in found.items())
+    reached = arrow("nodes a channel", path(rows, "nodes a channel", readout="max"))
     return takes_all, (
         f"max {'is' if takes_all else 'is not'} winner-take-all (Gini coefficient at first → after "
-        f"{max(present(rows, 'epoch'))} epochs: {ends}); in one channel max reaches "
-        f"{arrow('nodes a channel', path(rows, 'nodes a channel', readout='max'))} % of the nodes"
+        f"{max(present(rows, 'epoch'))} epochs: {ends}); in one channel max reaches {reached} % of the nodes"
     )
 
 
 def of_labels(rows: Sequence[Row], head: str) -> tuple[bool, str]:
     """Whether two losses oppose on some winners of a max only, or, with maps, have few nodes in common."""
-    values = path(rows, "divided" if head == VECTOR else "met", readout="max")
     if head == VECTOR:
-        return min(values) > HALF, (
-            f"in {100 * min(values):.0f} % of the graphs or more, the gradients of two losses oppose on some "
-            "nodes and agree on others"
+        least = min(path(rows, "divided", readout="max"))
+        said = (
+            f"in {100 * least:.0f} % of the graphs or more, the gradients of two losses oppose on some nodes"
         )
-    return max(values) < HALF, (
-        f"of the nodes with a gradient of one loss, {100 * max(values):.0f} % or fewer have one of both"
-    )
+        return least > HALF, f"{said} and agree on others"
+    most = max(path(rows, "met", readout="max"))
+    said = f"of the nodes with a gradient of one loss, {100 * most:.0f} % or fewer have one of both"
+    return most < HALF, said
 
 
 COLOURS = figures.COLOURS | {"softmax": "#e69f00", "median": "#7b4ea3"}
@@ -361,20 +349,23 @@ COLOURS = figures.COLOURS | {"softmax": "#e69f00", "median": "#7b4ea3"}
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """For each set and head, the Gini coefficient over the epochs, and how the labels meet."""
-    sheets = [
-        (data, head, labels) for data in present(rows, "data") for head in (VECTOR, MAPS) for labels in (0, 1)
-    ]
-    columns = 2 if len(sheets) == 4 else 4  # one set in a square, several in a row each
-    drawing, panels = figures.panels(len(sheets), width=3.2, height=2.5, columns=columns)
-    for panel, (data, head, labels) in zip(panels, sheets, strict=True):
-        metric = ("divided" if head == VECTOR else "met") if labels else "gini"
-        draw(panel, [row for row in rows if row["data"] == data and row.get("head") == head], metric)
-        panel.set_title(f"{data}: {head}", fontsize=9.5)
-    figures.legend(drawing, {name: (COLOURS[name], "-") for name in READOUTS})
-    return figures.save(drawing, out, "gradients")
+    draws = []
+    for data, head, of_case in cases(rows):
+        for metric in ("gini", "divided" if head == VECTOR else "met"):
+            draws.append(partial(draw, of_case, metric, f"{data}: {head}"))
+    columns = 2 if len(draws) == 4 else 4  # one set in a square, several in a row each
+    entries = {name: (COLOURS[name], "-") for name in READOUTS}
+    return figures.draw(out, "gradients", draws, entries, width=3.2, height=2.5, columns=columns)
 
 
-def draw(panel: Axes, rows: Sequence[Row], metric: str) -> None:
+LABELLED = {
+    "gini": "Gini of the gradient norms",
+    "divided": "graphs divided [%]",
+    "met": "nodes with both gradients [%]",
+}
+
+
+def draw(rows: Sequence[Row], metric: str, title: str, panel: Axes) -> None:
     """One line a readout; sum lies under mean, which does the same."""
     epochs = present(rows, "epoch")
     factor = 1 if metric == "gini" else 100
@@ -382,58 +373,41 @@ def draw(panel: Axes, rows: Sequence[Row], metric: str) -> None:
         values = [factor * value for value in path(rows, metric, readout=name)]
         size, width = (8, 3) if name == "sum" else (4, 1.5)
         panel.plot(epochs, values, f"-{marker}", color=COLOURS[name], markersize=size, linewidth=width)
-    label = {
-        "gini": "Gini of the gradient norms",
-        "divided": "graphs divided [%]",
-        "met": "nodes with both gradients [%]",
-    }
     panel.set_xscale("symlog", linthresh=1)
     ticks = [epoch for epoch in epochs if str(epoch).strip("0") in ("", "1")]
     panel.set_xticks(ticks, [str(epoch) for epoch in ticks])
     panel.set_xticks([], minor=True)
-    panel.set(xlabel="epochs of training", ylabel=label[metric], ylim=(-0.04 * factor, 1.04 * factor))
+    panel.set(xlabel="epochs of training", ylabel=LABELLED[metric], ylim=(-0.04 * factor, 1.04 * factor))
+    panel.set_title(title, fontsize=9.5)
 
 
 EXPERIMENT = Experiment(
     name="gradients",
     title="Gradients",
-    question=(
-        "Which nodes receive the gradient of each readout, and at which nodes do the losses of two labels "
-        "both have a gradient?"
-    ),
+    question="""Which nodes receive the gradient of each readout, and at which nodes do the losses of two
+    labels both have a gradient?""",
     claim="A mean shares the gradient among all nodes, a max passes it to the nodes with the maximum",
-    theory=(
-        "A sum or a mean gives every node of a graph the same gradient; a max gives most to few nodes. Two "
-        "losses therefore both have a gradient at all nodes after a mean; after a max they oppose on some "
-        "winners and agree on others, or, where every label has a map of its own, have few nodes in common."
-    ),
-    setup=(
-        "GIN with two labels a graph (class, proportion of a kind of node, or size, each cut in two), after "
-        "one shared vector or with a map of the nodes for each label. The gradient of the loss with respect "
-        "to the node states before the readout: the share of nodes that have any, the Gini coefficient of "
-        "its norms, where both labels meet and whether they pull apart; at first and through training (batch "
-        "norm, batches of 32, Adam with a learning rate that halves), averaged over folds. That sum and mean "
-        "give all nodes the same is a theorem, and checked; max is judged where training had converged and "
-        "is ahead of naming the larger part."
-    ),
-    source=(
-        "Average pooling finds the whole extent of an object, max pooling its most telling part: [Zhou et "
-        "al. 2016](https://arxiv.org/abs/1512.04150). The gradients themselves: proposition 8 above."
-    ),
+    theory="""A sum or a mean gives every node of a graph the same gradient; a max gives most to few nodes.
+    Two losses therefore both have a gradient at all nodes after a mean; after a max they oppose on some
+    winners and agree on others, or, where every label has a map of its own, have few nodes in common.""",
+    setup="""GIN with two labels a graph (class, proportion of a kind of node, or size, each cut in two),
+    after one shared vector or with a map of the nodes for each label. The gradient of the loss with respect
+    to the node states before the readout: the share of nodes that have any, the Gini coefficient of its
+    norms, where both labels meet and whether they pull apart; at first and through training (batch norm,
+    batches of 32, Adam with a learning rate that halves), averaged over folds. That sum and mean give all
+    nodes the same is a theorem, and checked; max is judged where training had converged and is ahead of
+    naming the larger part.""",
+    source="""Average pooling finds the whole extent of an object, max pooling its most telling part: [Zhou et
+    al. 2016](https://arxiv.org/abs/1512.04150). The gradients themselves: proposition 8 above.""",
     caveats=(
         "It is the gradient before the readout, not what message passing makes of it further down.",
         "Two labels that were made of class, composition and size stand for a multi-label problem.",
         "Median and softmax stand beside sum, mean and max; the claim says nothing of them.",
         "Nodes that are alike by symmetry share: in rings, where most are, no few nodes get most.",
     ),
-    drawings=(
-        Drawing(
-            "gradients",
-            "For each data set and head, how unequal gradients are and how two labels meet, over the epochs.",
-            "Through training: how unequally nodes share the gradient, and how two labels meet. Sum lies "
-            "under mean.",
-        ),
-    ),
+    alt="For each data set and head, how unequal gradients are and how two labels meet, over the epochs.",
+    caption="""Through training: how unequally nodes share the gradient, and how two labels meet. Sum lies
+    under mean.""",
     prepare=choose,
     measure=measure,
     parallel=True,

@@ -1,11 +1,8 @@
 """What is wrong with a fully connected layer on all node states, and what does averaging do about it?
 
-Such a layer reads the node states in the order of storage, padded to the largest graph. All heads follow the
-same network, from the same weights, and are trained on the same folds and batches.
-
-Averaging is said to pay by the law Var(mean of m) = variance / m. Of m nodes drawn at random from n without
-replacement the variance about the mean of all is S^2 (1 - m / n) / m, with S^2 = sum_i (x_i - mu)^2 / (n - 1)
-(Cochran 1977, section 2). The nodes of one graph are no such draw from the nodes of all graphs.
+Of m nodes drawn at random from n without replacement the variance of the mean about the mean of all is
+S^2 (1 - m / n) / m, with S^2 = sum_i (x_i - mu)^2 / (n - 1) (Cochran 1977, section 2). The nodes of one graph
+are no such draw from the nodes of all graphs.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from datasets import GraphSet
 from experiments import by_node, figures
 from experiments.by_node import EPOCHS, WIDTH, Fold, Task, Values
 from experiments.console import Table, UserError, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences
+from experiments.experiment import Experiment, Finding, sentences
 from experiments.experiment import span as ends
 from experiments.jobs import Job, carry_out
 from experiments.learning.networks import Network, StackedLinear
@@ -67,9 +64,8 @@ class Flatten(nn.Module):
 
 def build(head: str, features: int, classes: int, largest: int, copies: int = 1) -> Network:
     """A GIN with a linear layer after a readout, or on all node states; the rounds are drawn first."""
-    network = Network(
-        "gin", "mean" if head in FLAT else head, features, classes, by_node.WIDTH, by_node.ROUNDS, copies
-    )
+    of_network = "mean" if head in FLAT else head
+    network = Network("gin", of_network, features, classes, WIDTH, by_node.ROUNDS, copies)
     if head in FLAT:
         network.readout = Flatten(largest, DROPPED if head == DROPOUT else 0, head == SHUFFLED)
     network.head = StackedLinear(WIDTH * (largest if head in FLAT else 1), classes, copies)
@@ -347,11 +343,7 @@ def of_accuracies(rows: Sequence[Row], data: str) -> tuple[bool | None, str]:
     folds = {head: [mean(found) for found in per_fold(rows, data, head)] for head in ("mean", *ORDERED)}
     found = compare(folds, "mean", len(folds["mean"]))
     worse = all(one.worse for one in found)
-    told = ", ".join(
-        f"{one.method} {100 * one.difference:+.1f} points "
-        f"({100 * one.low:+.1f} to {100 * one.high:+.1f}, {one.verdict})"
-        for one in found
-    )
+    told = ", ".join(f"{one.method} {one.points} points ({one.bounds}, {one.verdict})" for one in found)
     return worse if worse or any(one.better for one in found) else None, f"against the mean: {told}"
 
 
@@ -394,19 +386,14 @@ KINDS = {ATOMS: figures.INK, RANDOM: PURPLE}
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """For each set, accuracies where networks were trained, and variances over the number of nodes."""
-    sheets = [
-        (data, draw)
-        for data in present(rows, "data")
-        for draw in (draw_heads, draw_law)
-        if draw is draw_law or data in trained(rows)
-    ]
-    drawing, panels = figures.panels(len(sheets), width=4.2, height=2.9, columns=2)
-    for panel, (data, draw) in zip(panels, sheets, strict=True):
-        draw(panel, rows, data)
-    return figures.save(drawing, out, "heads")
+    draws = []
+    for data in present(rows, "data"):
+        draws += [partial(draw_heads, rows, data)] if data in trained(rows) else []
+        draws.append(partial(draw_law, rows, data))
+    return figures.draw(out, "heads", draws, width=4.2, height=2.9, columns=2)
 
 
-def draw_heads(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_heads(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """A line a head: in training, held out, and held out with shuffled nodes."""
     for metric, (name, mark, colour) in LOOKS.items():
         values = [100 * average(rows, data=data, readout=head, metric=metric) for head in reversed(HEADS)]
@@ -418,18 +405,16 @@ def draw_heads(panel: Axes, rows: Sequence[Row], data: str) -> None:
     panel.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.35, 1.1))
 
 
-def draw_law(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw_law(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """Variances in units of that of one node: dots measured, lines the formula, dashed without correction."""
     for kind, colour in KINDS.items():
         numbers = present(rows, "nodes", data=data, features=kind)
         at = partial(pick, rows, data=data, features=kind)
-        units = [m * at(nodes=m, metric="plain") for m in numbers]
-        shown = [(m, unit) for m, unit in zip(numbers, units, strict=True) if unit > 0]
+        units = {m: m * at(nodes=m, metric="plain") for m in numbers}
+        shown = [m for m in numbers if units[m] > 0]
         for metric, style in (("measured", "o"), ("predicted", "-")):
-            values = [at(nodes=m, metric=metric) / unit for m, unit in shown]
-            panel.plot(
-                [m for m, _ in shown], values, style, color=colour, markersize=5, label=f"{kind}, {metric}"
-            )
+            values = [at(nodes=m, metric=metric) / units[m] for m in shown]
+            panel.plot(shown, values, style, color=colour, markersize=5, label=f"{kind}, {metric}")
     panel.plot(numbers, [1 / m for m in numbers], "--", color=figures.GREY, linewidth=1, label="1 / m")
     panel.set_xscale("log", base=2)
     panel.set_yscale("log", base=2)
@@ -444,36 +429,25 @@ EXPERIMENT = Experiment(
     title="Heads",
     question="How large is a fully connected layer on all nodes, and how accurate is it on shuffled nodes?",
     claim="A flattened, fully connected head fails on shuffled nodes; global pooling is unaffected",
-    theory=(
-        "Global pooling instead of a flattened, fully connected head has fewer parameters and a smaller gap "
-        "between training and test, and needs no dropout. On graphs a flattened head moreover depends on the "
-        "order of the nodes: shuffled, it fails."
-    ),
-    setup=(
-        "The same GIN (batch norm, batches of 32, Adam with a learning rate that halves) with a linear layer "
-        "on all node states in the order of storage, padded to the largest graph, without dropout, with it, "
-        "or trained on shuffled nodes, against sum, mean and max; several networks on each fold. Accuracy in "
-        "training, on held-out graphs, and on the same graphs in ten other orders of their nodes, where all "
-        "heads had converged and the best is ahead of the largest class. Then the variance of the mean of m "
-        "random nodes of a graph against S² (1 − m/n) / m: a check of a theorem."
-    ),
-    source=(
-        "Global average pooling as a regulariser: [Lin et al. 2014](https://arxiv.org/abs/1312.4400). "
-        "Var(mean of m nodes) = σ²/m, with the correction for finite populations."
-    ),
+    theory="""Global pooling instead of a flattened, fully connected head has fewer parameters and a smaller
+    gap between training and test, and needs no dropout. On graphs a flattened head moreover depends on the
+    order of the nodes: shuffled, it fails.""",
+    setup="""The same GIN (batch norm, batches of 32, Adam with a learning rate that halves) with a linear
+    layer on all node states in the order of storage, padded to the largest graph, without dropout, with it,
+    or trained on shuffled nodes, against sum, mean and max; several networks on each fold. Accuracy in
+    training, on held-out graphs, and on the same graphs in ten other orders of their nodes, where all heads
+    had converged and the best is ahead of the largest class. Then the variance of the mean of m random nodes
+    of a graph against S² (1 − m/n) / m: a check of a theorem.""",
+    source="""Global average pooling as a regulariser: [Lin et al. 2014](https://arxiv.org/abs/1312.4400).
+    Var(mean of m nodes) = σ²/m, with the correction for finite populations.""",
     caveats=(
         "The order of the atoms in a file follows the drawing and informs; a pooled head does not get it.",
         "Trained on shuffled nodes, a flattened head learns what pooling has from the start; see the table.",
         "The law is about random nodes of one graph, and says little of how means of whole graphs vary.",
     ),
-    drawings=(
-        Drawing(
-            "heads",
-            "Accuracy of flattened and pooled heads; the variance of the mean over the number of nodes.",
-            "Accuracy of each head in training, held out, and held out with shuffled nodes; then the "
-            "variance of the mean of m nodes, dots measured, lines by formula.",
-        ),
-    ),
+    alt="Accuracy of flattened and pooled heads; the variance of the mean over the number of nodes.",
+    caption="""Accuracy of each head in training, held out, and held out with shuffled nodes; then the
+    variance of the mean of m nodes, dots measured, lines by formula.""",
     prepare=choose,
     measure=measure,
     parallel=True,
@@ -482,10 +456,6 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=sentences,
-    options={
-        "folds": FOLDS,
-        "epochs": EPOCHS,
-        "seeds": number(3, 2, "Networks for each head and fold."),
-    },
+    options={"folds": FOLDS, "epochs": EPOCHS, "seeds": number(3, 2, "Networks for each head and fold.")},
     quick={"seeds": 2},
 )

@@ -172,13 +172,10 @@ def skeletal_labels(graph: Data, node_names: Sequence[str] | None) -> dict[int, 
             if elements[atom] == "H" and elements[other] != "H":
                 hydrogens[other] += 1
                 hidden.add(atom)
-    return {
-        node: "" if element == "C" else element + hydrogen_suffix(hydrogens[node])
-        for node, element in enumerate(elements)
-        if node not in hidden
-    }
-
-
-def hydrogen_suffix(count: int) -> str:
-    """H, H₂ and so on."""
-    return "" if count == 0 else "H" if count == 1 else f"H$_{count}$"
+    written = {0: "", 1: "H"}
+    labels = {}
+    for node, element in enumerate(elements):
+        if node not in hidden:
+            count = hydrogens[node]
+            labels[node] = "" if element == "C" else element + written.get(count, f"H$_{count}$")
+    return labels

@@ -64,18 +64,13 @@ def repeat_option(option: str, arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def check_names(option: str, names: Sequence[str], known: Collection[str]) -> None:
-    """Raise `UserError` unless an option has names that are known."""
-    for name in names:
-        if name not in known:
-            raise UserError(f"--{option}: expected one of {', '.join(known)}, got {name}.")
-
-
 def one_of(option: str, known: Collection[str]) -> Callable[[list[str]], list[str]]:
     """Make the check of an option that takes names, before anything slow is imported."""
 
     def check(names: list[str]) -> list[str]:
-        check_names(option, names, known)
+        for name in names:
+            if name not in known:
+                raise UserError(f"--{option}: expected one of {', '.join(known)}, got {name}.")
         return names
 
     return check
@@ -106,55 +101,6 @@ def check_scheduler(address: str | None) -> str | None:
     return address
 
 
-DataNames = Annotated[
-    list[str],
-    typer.Option(
-        metavar="DATA...",
-        help="rings (built in), TU sets, as in --data MUTAG PTC_MR, or your own: FILE.csv, .tsv or .smi with "
-        "SMILES, FILE.pt of PyG graphs, or package.module:function.",
-    ),
-]
-Mirror = Annotated[
-    str | None,
-    typer.Option(envvar="READOUTS_TU_MIRROR", help="A folder or URL with NAME.zip files, for TU sets."),
-]
-Target = Annotated[
-    str | None,
-    typer.Option(metavar="COLUMN", help="What to predict, by the name of its column or attribute."),
-]
-Task = Annotated[
-    TaskName | None,
-    typer.Option(help="What targets are.", show_default="as the values suggest"),
-]
-Trust = Annotated[bool, typer.Option("--trust", help="Load any class from a FILE.pt: the file may run code.")]
-Out = Annotated[
-    Path,
-    typer.Option(
-        file_okay=False, callback=check_out, help="The folder for rows and figures; a rerun continues there."
-    ),
-]
-Device = Annotated[
-    DeviceName,
-    typer.Option(callback=check_device, help="Where networks run; auto takes CUDA if there is one."),
-]
-Seed = Annotated[int, typer.Option(min=0, max=2**31, help="The number that everything random starts from.")]
-Folds = Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")]
-FoldsOfClasses = Annotated[
-    int | None,
-    typer.Option(min=2, help="Folds of the cross-validation.", show_default="10, or the smallest class"),
-]
-Steps = Annotated[int, typer.Option(min=1, help="Training steps, each on all training graphs.")]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        callback=check_scheduler,
-        help="Of a Dask scheduler, as tcp://host:8786: its workers compute.",
-    ),
-]
-RINGS = ["rings"]
-
-
 @dataclass(frozen=True)
 class Option:
     """The annotated type of a command's option, as Typer wants it, and its default."""
@@ -163,45 +109,67 @@ class Option:
     default: Any
 
 
-COMMON = {
-    "data": Option(DataNames, RINGS),
-    "target": Option(Target, None),
-    "task": Option(Task, None),
-    "trust": Option(Trust, False),
-    "mirror": Option(Mirror, None),
-    "out": Option(Out, Path("results")),
-    "device": Option(Device, DeviceName.auto),
-    "seed": Option(Seed, 0),
-}
-OF_DATA = ("mirror", "target", "task", "trust")
-OF_THE_READER = ("mirror", "trust", "out", "jobs", "scheduler")
+def option(kind: Any, default: Any, text: str, *names: str, **settings: Any) -> Option:
+    """An option with its help; `settings` are Typer's."""
+    return Option(Annotated[kind, typer.Option(*names, help=text, **settings)], default)
 
 
 def number(default: int | None, least: int, text: str, show_default: str | bool = True) -> Option:
     """An option that is a whole number; `show_default` says what stands for None."""
-    asked = typer.Option(min=least, help=text, show_default=show_default)
-    return Option(Annotated[int | None, asked] if default is None else Annotated[int, asked], default)
+    return option(int | None if default is None else int, default, text, min=least, show_default=show_default)
 
 
-def names(option: str, known: Collection[str], default: Sequence[str] = ()) -> Option:
+def names(name: str, known: Collection[str], default: Sequence[str] = ()) -> Option:
     """An option that takes names, all by default where none is given."""
-    text = f"One or more of {', '.join(known)}."
-    shown = True if default else "all"
-    asked = typer.Option(metavar="NAME...", callback=one_of(option, known), help=text, show_default=shown)
-    return Option(Annotated[list[str], asked], list(default))
+    text, shown = f"One or more of {', '.join(known)}.", True if default else "all"
+    check = one_of(name, known)
+    return option(list[str], list(default), text, metavar="NAME...", callback=check, show_default=shown)
 
 
 def flag(text: str, name: str) -> Option:
     """An option that is there or not."""
-    return Option(Annotated[bool, typer.Option(f"--{name}", help=text)], False)
+    return option(bool, False, text, f"--{name}")
 
 
+RINGS = ["rings"]
+DATA = (
+    "rings (built in), TU sets, as in --data MUTAG PTC_MR, or your own: FILE.csv, .tsv or .smi with SMILES, "
+    "FILE.pt of PyG graphs, or package.module:function."
+)
+PREDICTED = "What to predict, by the name of its column or attribute."
+WHERE = "The folder for rows and figures; a rerun continues there."
+COMMON = {
+    "data": option(list[str], RINGS, DATA, metavar="DATA..."),
+    "target": option(str | None, None, PREDICTED, metavar="COLUMN"),
+    "task": option(TaskName | None, None, "What targets are.", show_default="as the values suggest"),
+    "trust": flag("Load any class from a FILE.pt: the file may run code.", "trust"),
+    "mirror": option(
+        str | None, None, "A folder or URL with NAME.zip files, for TU sets.", envvar="READOUTS_TU_MIRROR"
+    ),
+    "out": option(Path, Path("results"), WHERE, file_okay=False, callback=check_out),
+    "device": option(
+        DeviceName,
+        DeviceName.auto,
+        "Where networks run; auto takes CUDA if there is one.",
+        callback=check_device,
+    ),
+    "seed": option(int, 0, "The number that everything random starts from.", min=0, max=2**31),
+}
 PARALLEL = {
     "jobs": number(1, 1, "Processes, of one thread each."),
-    "scheduler": Option(Scheduler, None),
+    "scheduler": option(
+        str | None,
+        None,
+        "Of a Dask scheduler, as tcp://host:8786: its workers compute.",
+        metavar="ADDRESS",
+        callback=check_scheduler,
+    ),
 }
-FOLDS, STEPS = Option(Folds, 4), Option(Steps, 100)
-FOLDS_OF_CLASSES = Option(FoldsOfClasses, None)
+OF_FOLDS = "Folds of the cross-validation."
+FOLDS = number(4, 2, OF_FOLDS)
+FOLDS_OF_CLASSES = number(None, 2, OF_FOLDS, show_default="10, or the smallest class")
+OF_DATA = ("mirror", "target", "task", "trust")
+OF_THE_READER = ("mirror", "trust", "out", "jobs", "scheduler")
 
 
 def load_sets(names: Sequence[str], given: Mapping[str, Any], takes_numbers: bool = False) -> list[GraphSet]:

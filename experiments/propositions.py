@@ -1,10 +1,4 @@
-"""Ten propositions about readouts, each checked in numbers, in float32 and in float64.
-
-Each proposition says of some numbers that they are *equal* (the table shows the largest relative deviation:
-at most 1e-5 in float32 and 1e-12 in float64), and of others that they are *apart* (the table shows the least
-distance, at least 1e-4; for the tenth, how many times the error grows, at least twice). The picture: every
-deviation as a dot, those that are exactly 0 in a column of their own.
-"""
+"""Ten propositions about readouts, each checked in numbers, in float32 and in float64."""
 
 from __future__ import annotations
 
@@ -23,8 +17,8 @@ from torch_geometric.data import Data
 from datasets import GraphSet, covers, rings
 from datasets.collisions import collisions, colours
 from experiments import figures
-from experiments.console import Table, UserError, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.console import Table, UserError, table, tiny
+from experiments.experiment import Experiment, Finding, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch
 from experiments.learning.loop import fit
@@ -134,9 +128,8 @@ def states(graphs: Sequence[Data], dtype: torch.dtype, seed: int, device: str) -
     """Node states of a random network, [N, width], and the batch that they belong to."""
     torch.manual_seed(seed)
     network = Network("gin", "mean", graphs[0].x.size(1), 1, WIDTH, ROUNDS).to(device, dtype).eval()
-    batch = together(
-        [Data(x=graph.x.to(dtype), edge_index=graph.edge_index) for graph in graphs], ROUNDS, device
-    )
+    cast = [Data(x=graph.x.to(dtype), edge_index=graph.edge_index) for graph in graphs]
+    batch = together(cast, ROUNDS, device)
     with torch.no_grad():
         return network.nodes(batch), batch
 
@@ -145,11 +138,8 @@ def embed(graphs: Sequence[Data], dtype: torch.dtype, seed: int, device: str) ->
     """What each readout makes of the states of every graph, [B, width] each."""
     nodes, batch = states(graphs, dtype, seed, device)
     gate = StackedLinear(WIDTH, 1).to(device, dtype).eval()
-    learned = {
-        "attention": AttentionReadout(gate),
-        "logsumexp": LogSumExpReadout(),
-        "mean, log n": SizeAwareMeanReadout(),
-    }
+    learned = {"attention": AttentionReadout(gate), "logsumexp": LogSumExpReadout()}
+    learned |= {"mean, log n": SizeAwareMeanReadout()}
     with torch.no_grad():
         outputs = {name: readout(nodes, batch.graphs, name) for name in (*PROPORTIONAL, "sum")}
         return outputs | {name: module(nodes, batch.graphs) for name, module in learned.items()}
@@ -352,13 +342,11 @@ def measured(rows: Sequence[Row], data: str, number: int, dtype: str) -> Numbers
 def wrong(found: Mapping[str, Numbers], number: int) -> list[str]:
     """Which numbers of all precisions are not as the proposition says."""
     proposition = PROPOSITIONS[number - 1]
-    return [
-        f"{name} in {dtype}"
-        for dtype, values in found.items()
-        for name in (*proposition.equal, *proposition.apart)
-        if (name in proposition.apart and values[name] < proposition.apart[name])
-        or (name in proposition.equal and values[name] > TOLERANCES[dtype])
-    ]
+    failed = []
+    for dtype, values in found.items():
+        failed += [f"{name} in {dtype}" for name in proposition.equal if values[name] > TOLERANCES[dtype]]
+        failed += [f"{name} in {dtype}" for name, least in proposition.apart.items() if values[name] < least]
+    return failed
 
 
 def judged(found: Mapping[str, Numbers], number: int) -> str:
@@ -373,32 +361,21 @@ def judged(found: Mapping[str, Numbers], number: int) -> str:
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table a set: the worst of each proposition in each precision."""
     columns = ("", "proposition", *DTYPES, "same bits", "apart by", "verdict")
-    return [
-        table(f"Propositions on {data}: largest deviation", columns, table_lines(rows, data), text_columns=2)
-        for data in present(rows, "data")
-    ]
+    title = "Propositions on {}: largest deviation"
+    return [table(title.format(data), columns, lines(rows, data), 2) for data in present(rows, "data")]
 
 
-def table_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
+def lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
     """One line a proposition; same bits and least distance are those of the worse precision."""
     for number, proposition in enumerate(PROPOSITIONS, start=1):
         found = {dtype: measured(rows, data, number, dtype) for dtype in DTYPES}
         equal = proposition.equal
         bits = sum(all(values[name] == 0 for values in found.values()) for name in equal)
         apart = [values[name] for values in found.values() for name in proposition.apart]
-        yield [
-            str(number),
-            proposition.words,
-            *(small(max(values[name] for name in equal)) for values in found.values()),
-            f"{bits} of {len(equal)}",
-            f"{min(apart):.2g}" if apart else "",
-            judged(found, number),
-        ]
-
-
-def small(value: float) -> str:
-    """Exactly 0, or how small."""
-    return "0" if value == 0 else f"{value:.0e}"
+        worst = [tiny(max(values[name] for name in equal)) for values in found.values()]
+        least = f"{min(apart):.2g}" if apart else ""
+        kept = f"{bits} of {len(equal)}"
+        yield [str(number), proposition.words, *worst, kept, least, judged(found, number)]
 
 
 def failures(rows: Sequence[Row], data: str) -> dict[int, list[str]]:
@@ -431,16 +408,12 @@ ZERO = -19.0
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """One panel a set."""
-    names = list(present(rows, "data"))
-    drawing, panels = figures.panels(len(names), width=7.2, height=3.2, columns=1)
-    for panel, data in zip(panels, names, strict=True):
-        draw(panel, rows, data)
-    entries = {dtype: (colour, "-") for dtype, colour in COLOURS.items()}
-    figures.legend(drawing, entries | {"tolerance": (figures.GREY, ":")})
-    return figures.save(drawing, out, "propositions")
+    entries = {dtype: (colour, "-") for dtype, colour in COLOURS.items()} | {"tolerance": (figures.GREY, ":")}
+    draws = [partial(draw, rows, data) for data in present(rows, "data")]
+    return figures.draw(out, "propositions", draws, entries, width=7.2, height=3.2, columns=1)
 
 
-def draw(panel: Axes, rows: Sequence[Row], data: str) -> None:
+def draw(rows: Sequence[Row], data: str, panel: Axes) -> None:
     """Propositions down, deviations across, and the tolerances as lines."""
     panel.axvspan(ZERO - 0.8, ZERO + 0.8, color=figures.PALE, alpha=0.5, linewidth=0)
     for dtype, offset in zip(DTYPES, (-0.18, 0.18), strict=True):
@@ -471,34 +444,22 @@ EXPERIMENT = Experiment(
     title="Propositions",
     question="Do ten propositions about readouts hold numerically, in float32 and float64?",
     claim="Ten propositions about readouts hold in numbers, in float32 and in float64",
-    theory=(
-        "What theory says of sums, means and maxima of node states holds of real graphs, of their copies "
-        "and covers, with random weights, up to rounding and often to the bit: ten checks."
-    ),
-    setup=(
-        "Each proposition says of some numbers that they are equal (the largest relative deviation is "
-        "shown, at most 10⁻⁵ in float32 and 10⁻¹² in float64), and of others that they are apart (the "
-        "least distance is shown, at least 10⁻⁴; for the tenth how many times the error grows, at least "
-        "twice)."
-    ),
-    source=(
-        "[Xu et al. 2019](https://arxiv.org/abs/1810.00826), [Bamberger "
-        "2022](https://arxiv.org/abs/2206.11876), [Corso et al. 2020](https://arxiv.org/abs/2004.05718), "
-        "[Wagstaff et al. 2019](https://arxiv.org/abs/1901.09006)."
-    ),
+    theory="""What theory says of sums, means and maxima of node states holds of real graphs, of their copies
+    and covers, with random weights, up to rounding and often to the bit: ten checks.""",
+    setup="""Each proposition says of some numbers that they are equal (the largest relative deviation is
+    shown, at most 10⁻⁵ in float32 and 10⁻¹² in float64), and of others that they are apart (the least
+    distance is shown, at least 10⁻⁴; for the tenth how many times the error grows, at least twice).""",
+    source="""[Xu et al. 2019](https://arxiv.org/abs/1810.00826), [Bamberger
+    2022](https://arxiv.org/abs/2206.11876), [Corso et al. 2020](https://arxiv.org/abs/2004.05718), [Wagstaff
+    et al. 2019](https://arxiv.org/abs/1901.09006).""",
     caveats=(
         "A number is no proof: it shows that theory and program agree where both were asked.",
         "Two dozen graphs of each set, drawn with a seed, and all pairs of the set that a mean confuses.",
     ),
-    drawings=(
-        Drawing(
-            "propositions",
-            "The relative deviations of each of the ten propositions on a logarithmic axis, with a "
-            "column of their own for those that are exactly zero.",
-            "Relative deviations; in the grey column they are exactly 0, the dotted lines are the "
-            "tolerances.",
-        ),
-    ),
+    alt="""The relative deviations of each of the ten propositions on a logarithmic axis, with a column of
+    their own for those that are exactly zero.""",
+    caption="""Relative deviations; in the grey column they are exactly 0, the dotted lines are the
+    tolerances.""",
     prepare=choose,
     measure=measure,
     parallel=True,

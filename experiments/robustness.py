@@ -1,9 +1,4 @@
-"""How many nodes must be corrupted until a readout breaks.
-
-A readout counts as broken when it leaves the range of the clean values. Trained networks inherit the
-breakdown point of their readout where the states before it are corrupted. Where the input is, messages carry
-the damage to the neighbours, and fewer nodes are enough.
-"""
+"""How many nodes must be corrupted until a readout breaks, and a network with it."""
 
 from __future__ import annotations
 
@@ -18,8 +13,8 @@ from torch import Tensor, nn
 
 from experiments import by_node, figures
 from experiments.by_node import Fold, Task, Values
-from experiments.console import Table, share, table
-from experiments.experiment import Drawing, Experiment, Finding, sentences, span
+from experiments.console import Table, percent, share, table
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.batches import Batch
 from experiments.learning.networks import Network
@@ -162,11 +157,10 @@ def accuracy(network: Network, batch: Batch, where: str, place: Tensor, nodes: T
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Breakdown points, and accuracies at some shares."""
+    """Breakdown points, and accuracies at some shares where networks were trained."""
     points = ("set", "readout", "breaks at [%]", "predicted", "graphs as predicted")
     found = [table("The least share of huge nodes that breaks a readout", points, breakdown_lines(rows), 2)]
-    lines = list(accuracy_lines(rows))
-    if lines:
+    if lines := list(accuracy_lines(rows)):
         columns = ("set", "network", "readout", *(f"{100 * part:.0f} %" for part in SHOWN))
         found.append(table("Held-out accuracy with a share of nodes corrupted", columns, lines, 3))
     return found
@@ -177,8 +171,8 @@ def breakdown_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     for data in present(rows, "data"):
         for readout in READOUTS:
             at = partial(average, rows, data=data, readout=readout)
-            measured, theory, agreement = (100 * at(metric=metric) for metric in BREAKDOWN)
-            yield [data, readout, f"{measured:.1f}", f"{theory:.1f}", f"{agreement:.1f} %"]
+            measured, theory, agreement = (percent(at(metric=metric)) for metric in BREAKDOWN)
+            yield [data, readout, measured, theory, f"{agreement} %"]
 
 
 def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -189,7 +183,7 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
                 at = partial(average, rows, data=data, place=place, readout=readout, metric="corrupted")
                 yield [data, place, readout, *(share(at(share=part)) for part in SHOWN)]
             largest = share(average(rows, data=data, metric="largest class"))
-            yield [data, place, "largest class", *(largest for _ in SHOWN)]
+            yield [data, place, "largest class", *[largest] * len(SHOWN)]
             yield []
 
 
@@ -244,16 +238,13 @@ def drop(rows: Sequence[Row], data: str, place: str, readout: str) -> float:
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """Errors of a random network, and accuracies of trained ones, over the share of corrupted nodes."""
     sheets = [(data, place) for data in present(rows, "data") for place in present(rows, "place", data=data)]
-    drawing, panels = figures.panels(len(sheets), width=3.1, height=2.7)
-    for panel, (data, place) in zip(panels, sheets, strict=True):
-        draw(panel, rows, data, place)
     entries = {name: (COLOURS[name], "-") for name in READOUTS}
     entries |= {"breakdown points": (figures.GREY, ":"), "largest class": (figures.GREY, "--")}
-    figures.legend(drawing, entries)
-    return figures.save(drawing, out, "robustness")
+    draws = [partial(draw, rows, *sheet) for sheet in sheets]
+    return figures.draw(out, "robustness", draws, entries, width=3.1)
 
 
-def draw(panel: Axes, rows: Sequence[Row], data: str, place: str) -> None:
+def draw(rows: Sequence[Row], data: str, place: str, panel: Axes) -> None:
     """One line a readout."""
     metric = "error" if place == ERROR else "corrupted"
     for part in (CUT, 0.5):
@@ -279,38 +270,25 @@ EXPERIMENT = Experiment(
     name="robustness",
     title="Robustness",
     question="What share of corrupted nodes does a readout tolerate?",
-    claim=(
-        "One huge node breaks a mean or a max; in trained networks a trimmed mean and a median keep the "
-        "accuracy with 15 % of the states corrupted"
-    ),
-    theory=(
-        "One huge node moves a mean or a max as far as it likes. A mean without the least and the greatest "
-        "fifth of the values tolerates up to a fifth of such nodes, and a median any less than half. Trained "
-        "networks inherit this where the states before the readout are corrupted; where the input is, "
-        "messages carry the damage on."
-    ),
-    setup=(
-        "A growing share of the nodes of every graph is set to a huge number. A readout counts as broken "
-        "when it leaves the range of the clean values: a check of a theorem. Networks (GIN with batch norm, "
-        "batches of 32, Adam with a learning rate that halves) are trained on clean graphs and asked about "
-        "corrupted ones, where training had converged and is ahead of the largest class."
-    ),
-    source=(
-        "Breakdown points: Donoho and Huber, *The notion of breakdown point*, 1983. Trimmed aggregation "
-        "of neighbours: [Geisler et al. 2020](https://arxiv.org/abs/2010.15651)."
-    ),
+    claim="""One huge node breaks a mean or a max; in trained networks a trimmed mean and a median keep the
+    accuracy with 15 % of the states corrupted""",
+    theory="""One huge node moves a mean or a max as far as it likes. A mean without the least and the
+    greatest fifth of the values tolerates up to a fifth of such nodes, and a median any less than half.
+    Trained networks inherit this where the states before the readout are corrupted; where the input is,
+    messages carry the damage on.""",
+    setup="""A growing share of the nodes of every graph is set to a huge number. A readout counts as broken
+    when it leaves the range of the clean values: a check of a theorem. Networks (GIN with batch norm, batches
+    of 32, Adam with a learning rate that halves) are trained on clean graphs and asked about corrupted ones,
+    where training had converged and is ahead of the largest class.""",
+    source="""Breakdown points: Donoho and Huber, *The notion of breakdown point*, 1983. Trimmed aggregation
+    of neighbours: [Geisler et al. 2020](https://arxiv.org/abs/2010.15651).""",
     caveats=(
         "Huge numbers in all features are the crudest attack; small ones that are well placed may do more.",
         "What tolerates outliers ignores rare nodes: the same median cannot see a single telling atom.",
     ),
-    drawings=(
-        Drawing(
-            "robustness",
-            "Error of the readouts of a random network, and accuracy of trained ones, over corrupted nodes.",
-            "Over the share of corrupted nodes: the error of each readout, and the accuracy of networks with "
-            "it. Dotted are the breakdown points.",
-        ),
-    ),
+    alt="Error of the readouts of a random network, and accuracy of trained ones, over corrupted nodes.",
+    caption="""Over the share of corrupted nodes: the error of each readout, and the accuracy of networks with
+    it. Dotted are the breakdown points.""",
     prepare=by_node.task_of,
     measure=measure,
     parallel=True,

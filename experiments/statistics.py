@@ -65,6 +65,16 @@ class Comparison:
             return f"{'worse' if self.worse else 'better'}{' by over 1 point' if beyond else ''}"
         return "equivalent" if self.equivalent else "undecided"
 
+    @property
+    def points(self) -> str:
+        """The difference in points."""
+        return f"{100 * self.difference:+.1f}"
+
+    @property
+    def bounds(self) -> str:
+        """The interval in points."""
+        return f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
+
 
 def compare(
     accuracies: Mapping[str, Sequence[float]], reference: str, folds: int, planned: str | None = None
@@ -101,11 +111,8 @@ def interval(
     Differences that are all 0 are no difference. Where they are all the same otherwise, the folds are too few
     or too small to tell their spread: the interval is then all that is possible, and p is 1.
     """
-    count, mean, error = (
-        len(differences),
-        float(differences.mean()),
-        corrected_error(differences, test_by_train),
-    )
+    count, mean = len(differences), float(differences.mean())
+    error = corrected_error(differences, test_by_train)
     if error <= 1e-12:
         return (0.0, 0.0, 0.0, 1.0) if mean == 0 else (mean, -1.0, 1.0, 1.0)
     reach = float(student.ppf((1 + level) / 2, count - 1)) * error

@@ -1,8 +1,7 @@
 """Molecules that a mean or a max readout places on one point, whatever the weights of the network.
 
-A tower is a set of graphs with the same proportions of node neighbourhoods at every depth, such as the rings
-(C2H4O)k from ethylene oxide to the crown ethers. Every message-passing network gives corresponding nodes the
-same state. The picture: molecules in a row, and beneath them where each readout places them.
+A tower is a set of graphs with the same proportions of node neighbourhoods at every depth. The picture:
+molecules in a row, and beneath them where each readout places them.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
-from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +25,12 @@ from torch_geometric.data import Data
 from datasets import GraphSet, covers
 from datasets.collisions import colours, keys
 from experiments import figures, molecules
-from experiments.console import Table, table
-from experiments.experiment import Drawing, Experiment, Finding
+from experiments.console import Table, table, tiny
+from experiments.experiment import Experiment, Finding
 from experiments.jobs import Job, carry_out
 from experiments.learning.networks import Network
 from experiments.options import number
-from experiments.records import Row, RowLog, present
+from experiments.records import Row, RowLog, average, present, values
 from experiments.trained import together
 from readouts import readout as pool
 
@@ -87,10 +86,8 @@ def find_towers(graphs: GraphSet) -> list[Tower]:
     sizes = [graph.num_nodes for graph in graphs]
     smallest = min(range(len(sizes)), key=lambda position: (sizes[position] < 3, sizes[position]))
     (base,) = build_tower(graphs, [smallest]).members
-    copies = [
-        Member(covers.copies(base.graph, k), f"{k} copies", base.label, Fraction(k))
-        for k in range(2, COPIES + 1)
-    ]
+    numbers = range(2, COPIES + 1)
+    copies = [Member(covers.copies(base.graph, k), f"{k} copies", base.label, Fraction(k)) for k in numbers]
     return [Tower(graphs.name, (base, *copies), graphs.node_names, artificial=True)]
 
 
@@ -130,10 +127,9 @@ def measure(tasks: Sequence[Sequence[Tower]], log: RowLog, device: str, seed: in
         for drawn in range(seed, seed + seeds):
             work = {"data": tower.data, "seed": drawn, "fold": None, "tower": tower.name}
             work |= {"artificial": tower.artificial, "rounds": ROUNDS, "width": WIDTH}
+            members = product(READOUTS, enumerate(tower.members))
             rows = [
-                (work | {"readout": readout, "position": position} | member.facts, METRICS)
-                for readout in READOUTS
-                for position, member in enumerate(tower.members)
+                (work | {"readout": of, "position": at} | one.facts, METRICS) for of, (at, one) in members
             ]
             jobs.append(Job(rows, partial(compare, tower, device, drawn)))
     return carry_out(jobs, log, "towers")
@@ -154,48 +150,31 @@ def compare(tower: Tower, device: str, seed: int) -> list[dict[str, float]]:
     for readout in READOUTS:
         outputs = pool(nodes, batch.graphs, readout).double().cpu()
         norm = outputs[0].norm().item() or 1.0
-        found += [
-            {
-                "distance": (output - outputs[0]).norm().item() / norm,
-                "norm ratio": output.norm().item() / norm,
-                "deviation": (output - float(member.factor) * outputs[0]).norm().item() / norm,
-            }
-            for output, member in zip(outputs, tower.members, strict=True)
-        ]
+        for output, member in zip(outputs, tower.members, strict=True):
+            apart = output - outputs[0], output, output - float(member.factor) * outputs[0]
+            values = (difference.norm().item() / norm for difference in apart)
+            found.append(dict(zip(METRICS, values, strict=True)))
     return found
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One line a graph: the ratio of the sums and the distance of the others, the worst over all seeds."""
-    others = [readout for readout in READOUTS if readout != "sum"]
-    seeds = len({row["seed"] for row in rows})
-    return [
-        table(
-            f"Towers in {data}: distance to the smallest, in units of its norm ({seeds} random networks)",
-            ("graph", "nodes", "k", "sum: ratio", "sum - k first", *others),
-            table_lines([row for row in rows if row["data"] == data], others),
-            text_columns=1,
-        )
-        for data in dict.fromkeys(row["data"] for row in rows)
-    ]
+    columns = ("graph", "nodes", "k", "sum: ratio", "sum - k first", *READOUTS[1:])
+    seeds = len(present(rows, "seed"))
+    title = f"Towers in {{}}: distance to the smallest, in units of its norm ({seeds} random networks)"
+    return [table(title.format(data), columns, table_lines(rows, data)) for data in present(rows, "data")]
 
 
-def table_lines(rows: Sequence[Row], others: Sequence[str]) -> Iterator[list[str]]:
-    """From each graph's rows to the cells of its line; an empty line parts the towers."""
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row["tower"], row["position"]].append(row)
-    for (_, position), inside in groups.items():
-        if position == 0:
-            yield []
-        yield [
-            inside[0]["member"],
-            str(inside[0]["nodes"]),
-            f"{inside[0]['factor']:.4g}",
-            f"{largest(inside, 'sum', 'norm ratio'):.4g}",
-            small(largest(inside, "sum", "deviation")),
-            *(small(largest(inside, readout, "distance")) for readout in others),
-        ]
+def table_lines(rows: Sequence[Row], data: str) -> Iterator[list[str]]:
+    """A line for each graph; a rule before each tower."""
+    for (of, _), found in grouped(rows).items():
+        for position in present(found, "position") if of == data else ():
+            of_graph = [row for row in found if row["position"] == position]
+            (name,), (nodes,), (factor,) = (present(of_graph, fact) for fact in ("member", "nodes", "factor"))
+            ratio, off = (largest(of_graph, "sum", metric) for metric in ("norm ratio", "deviation"))
+            apart = (tiny(largest(of_graph, readout, "distance")) for readout in READOUTS[1:])
+            yield from ([[]] if position == 0 else [])
+            yield [name, str(nodes), f"{factor:.4g}", f"{ratio:.4g}", tiny(off), *apart]
 
 
 def chosen(rows: Sequence[Row], readout: str, metric: str) -> list[Row]:
@@ -205,22 +184,16 @@ def chosen(rows: Sequence[Row], readout: str, metric: str) -> list[Row]:
 
 def largest(rows: Sequence[Row], readout: str, metric: str) -> float:
     """The largest value of a metric over members and seeds."""
-    return float(max(row["value"] for row in chosen(rows, readout, metric)))
-
-
-def small(value: float) -> str:
-    """Exactly 0, or how small."""
-    return "0" if value == 0 else f"{value:.0e}"
+    return float(max(values(rows, readout=readout, metric=metric)))
 
 
 def remarks(tasks: Sequence[Sequence[Tower]], rows: Sequence[Row]) -> list[str]:
     """What the reader has to know about sets without towers."""
+    artificial = (tower for towers in tasks for tower in towers if tower.artificial)
     return [
         f"{tower.data} has no two graphs of different size with one mean at every depth: "
         f"instead, copies of its smallest, {tower.members[0].name}."
-        for towers in tasks
-        for tower in towers
-        if tower.artificial
+        for tower in artificial
     ]
 
 
@@ -257,10 +230,8 @@ def picture(rows: Sequence[Row], tower: Tower) -> Figure:
         axes.text(0.15, height + 0.06, readout, fontsize=14, fontweight="bold", va="center")
         axes.text(0.15, height - 0.17, gloss, fontsize=8.5, va="center", color=figures.GREY)
         axes.plot([LEFT, RIGHT], [height, height], color=figures.PALE, linewidth=1.5, zorder=1)
-        ratios = [
-            mean(row["value"] for row in chosen(rows, readout, "norm ratio") if row["position"] == position)
-            for position in positions
-        ]
+        at = partial(average, rows, readout=readout, metric="norm ratio")
+        ratios = [at(position=position) for position in positions]
         if largest(rows, readout, "distance") == 0:
             draw_one_point(axes, columns, height)
         else:
@@ -289,16 +260,13 @@ def draw_molecules(
         lines = textwrap.wrap(member.name, 13)
         for place, line in enumerate(lines):
             axes.text(column, NAMES - LINE * place, line, ha="center", va="center", fontsize=9.5)
-        axes.text(
-            column,
-            NAMES - LINE * len(lines),
-            member.label,
-            ha="center",
-            va="center",
-            fontsize=9,
-            color=figures.COLOURS["mean"] if member.label == members[0].label else figures.GREY,
-            fontweight="bold" if member.label == members[0].label else "normal",
-        )
+        same = member.label == members[0].label
+        look: dict[str, Any] = {
+            "color": figures.COLOURS["mean"] if same else figures.GREY,
+            "weight": "bold" if same else "normal",
+        }
+        height = NAMES - LINE * len(lines)
+        axes.text(column, height, member.label, ha="center", va="center", fontsize=9, **look)
     axes.text(0.15, MOLECULES, NOTE, fontsize=8.5, va="center", color=figures.GREY, linespacing=1.5)
 
 
@@ -321,30 +289,24 @@ def draw_one_point(axes: Axes, columns: Sequence[float], height: float) -> None:
 
 def grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """The rows of each tower, by its set and name."""
-    result: dict[tuple[str, str], list[Row]] = {}
+    result = defaultdict(list)
     for row in rows:
-        result.setdefault((row["data"], row["tower"]), []).append(row)
+        result[row["data"], row["tower"]].append(row)
     return result
-
-
-def sum_error(rows: Sequence[Row]) -> float:
-    """How far the sums are from their multiples of the first, relative to these."""
-    return max(float(row["value"] / row["factor"]) for row in chosen(rows, "sum", "deviation"))
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
     """All readouts but the sum have one output, bit for bit, and the sum is its multiple of the first."""
     for (data, name), found in grouped(rows).items():
-        strayed = [
-            row for row in found if row["metric"] == "distance" and row["value"] and row["readout"] != "sum"
-        ]
-        apart = present(strayed, "readout")
-        together = [readout for readout in present(found, "readout") if readout not in ("sum", *apart)]
+        others = [readout for readout in present(found, "readout") if readout != "sum"]
+        apart = [readout for readout in others if largest(found, readout, "distance")]
+        together = [readout for readout in others if readout not in apart]
         count = len(present(found, "position"))
         said = f"{listed(together)} place all {count} graphs on one point, bit for bit" if together else ""
         against = f"{listed(apart)} {'does' if len(apart) == 1 else 'do'} not" if apart else ""
-        factor, off = max(row["factor"] for row in found), sum_error(found)
-        sums = f"the sums go up to {factor:.4g} times the first, off by {small(off)} of that at most"
+        factor = max(row["factor"] for row in found)
+        off = max(float(row["value"] / row["factor"]) for row in chosen(found, "sum", "deviation"))
+        sums = f"the sums go up to {factor:.4g} times the first, off by {tiny(off)} of that at most"
         parts = "; ".join(filter(None, (said, against, sums)))
         case = f"{data}, {name}{' (artificial)' if is_artificial(found) else ''}"
         yield Finding(case, not apart and off <= ROUNDING, parts, "check")
@@ -356,7 +318,7 @@ def numbers(rows: Sequence[Row]) -> str:
     factor = max(row["factor"] for row in rows)
     found = [is_artificial(of) for of in grouped(rows).values()]
     return (
-        f"means and maxima at most {small(apart)} apart, sums up to {factor:.4g} times the first; towers of "
+        f"means and maxima at most {tiny(apart)} apart, sums up to {factor:.4g} times the first; towers of "
         f"graphs of the set: {found.count(False)}, of artificial copies: {found.count(True)}"
     )
 
@@ -375,43 +337,26 @@ EXPERIMENT = Experiment(
     name="tower",
     title="Towers",
     question="Which vectors do random networks return for molecules with identical neighbourhoods?",
-    claim=(
-        "A network with a mean or max readout places a molecule and those that cover it on one point, to "
-        "the bit"
-    ),
-    theory=(
-        "Molecules that share all neighbourhoods at every depth, such as the rings (C₂H₄O)ₖ from ethylene "
-        "oxide to the crown ethers, have one mean, max, min and standard deviation, whatever the weights. "
-        "The sum is k times that of the smallest. That is a theorem, and this is its check."
-    ),
-    setup=(
-        "Groups of graphs of different size with one mean at every depth, found by refining colours until "
-        "they are stable; where a set has none, its smallest graph and copies of it. Random networks of "
-        "four rounds and width 32, several seeds; the worst over seeds is shown."
-    ),
-    source=(
-        "Coverings and message passing: [Bamberger 2022](https://arxiv.org/abs/2206.11876); exact sums, "
-        "so that *one* means the same bits: `docs/exactness.md`."
-    ),
+    claim="""A network with a mean or max readout places a molecule and those that cover it on one point, to
+    the bit""",
+    theory="""Molecules that share all neighbourhoods at every depth, such as the rings (C₂H₄O)ₖ from ethylene
+    oxide to the crown ethers, have one mean, max, min and standard deviation, whatever the weights. The sum
+    is k times that of the smallest. That is a theorem, and this is its check.""",
+    setup="""Groups of graphs of different size with one mean at every depth, found by refining colours until
+    they are stable; where a set has none, its smallest graph and copies of it. Random networks of four rounds
+    and width 32, several seeds; the worst over seeds is shown.""",
+    source="""Coverings and message passing: [Bamberger 2022](https://arxiv.org/abs/2206.11876); exact sums,
+    so that *one* means the same bits: `docs/exactness.md`.""",
     caveats=(
-        (
-            "Random weights show that no training can help; how much a trained network loses by it is "
-            "another question."
-        ),
-        (
-            "The network's linear layers treat every row alike to the bit. Those of PyTorch do not quite, "
-            "and would tell the molecules apart by noise."
-        ),
+        """Random weights show that no training can help; how much a trained network loses by it is another
+        question.""",
+        """The network's linear layers treat every row alike to the bit. Those of PyTorch do not quite, and
+        would tell the molecules apart by noise.""",
     ),
-    drawings=(
-        Drawing(
-            "tower",
-            "Molecules of one tower in a row; beneath them the sum readout places each at its own "
-            "multiple of the first, and mean and max readouts place all on one point.",
-            "The clearest tower of the set, and where a random network with each readout places its "
-            "molecules.",
-        ),
-    ),
+    alt="""Molecules of one tower in a row; beneath them the sum readout places each at its own multiple of
+    the first, and mean and max readouts place all on one point.""",
+    caption="""The clearest tower of the set, and where a random network with each readout places its
+    molecules.""",
     prepare=find_towers,
     measure=measure,
     parallel=True,

@@ -14,6 +14,7 @@ from statistics import mean
 import numpy as np
 from scipy.stats import t as student
 
+from experiments.console import percent
 from experiments.statistics import EQUIVALENCE, corrected_error
 
 SURE = 0.9
@@ -70,13 +71,10 @@ class Choice:
 
 def choose(scores: Mapping[str, Sequence[float]], folds: int) -> Choice:
     """Choose the readout of the best mean; `scores` holds a number a fold, greater ones are better."""
-    regret = {
-        name: max(
-            (Belief.of(scores[other], scores[name], folds).gain() for other in scores if other != name),
-            default=0.0,
-        )
-        for name in scores
-    }
+    regret = {}
+    for name in scores:
+        gains = (Belief.of(scores[other], scores[name], folds).gain() for other in scores if other != name)
+        regret[name] = max(gains, default=0.0)
     best = max(scores, key=lambda name: mean(scores[name]))
     against = {name: Belief.of(scores[best], scores[name], folds) for name in scores if name != best}
     return Choice(best, against, regret)
@@ -95,7 +93,7 @@ def paragraph(
     `where` names set and network, and `unit` what points are points of. All scores are shares of 1.
     """
     choice = choose(scores, folds)
-    reached = points(mean(scores[choice.readout]))
+    reached = percent(mean(scores[choice.readout]))
     said = [f"{where}: choose {choice.readout}, at {reached} % {unit} on held-out graphs."]
     if not choice.against:
         said = [f"{where}: {choice.readout} reaches {reached} % {unit}; one readout leaves no choice."]
@@ -106,10 +104,10 @@ def paragraph(
         said.append("These folds do not settle it.")
     if choice.against:
         ranked = sorted(choice.regret.items(), key=lambda pair: pair[1])
-        losses = ", ".join(f"{name} {points(loss)}" for name, loss in ranked)
+        losses = ", ".join(f"{name} {percent(loss)}" for name, loss in ranked)
         said.append(f"Expected loss of each choice, in points: {losses}.")
     said.append(beside_baselines(scores[choice.readout], baselines, folds))
-    bounds = ", ".join(f"{name} {points(ceilings[name])}" for name in scores)
+    bounds = ", ".join(f"{name} {percent(ceilings[name])}" for name in scores)
     said.append(f"What each readout could reach at most on these graphs [%]: {bounds}.")
     return " ".join(said)
 
@@ -118,7 +116,7 @@ def beside_baselines(best: Sequence[float], baselines: Mapping[str, Sequence[flo
     """Say whether the chosen network is ahead of what does not look at the structure."""
     name = max(baselines, key=lambda baseline: mean(baselines[baseline]))
     ahead = Belief.of(best, baselines[name], folds).above(0.0)
-    said = f"The best baseline, {name}, reaches {points(mean(baselines[name]))} %"
+    said = f"The best baseline, {name}, reaches {percent(mean(baselines[name]))} %"
     if ahead > SURE:
         return f"{said}."
     doubt = "the baseline may be all that you need"
@@ -132,8 +130,3 @@ def in_words(belief: Belief) -> str:
         f"by {100 * belief.mean:.1f} points (over one point with probability {surely:.2f}, within one "
         f"{max(0.0, 1 - surely - behind):.2f}, behind by over one {behind:.2f})"
     )
-
-
-def points(share: float) -> str:
-    """A share of 1 as points, with one decimal."""
-    return f"{100 * share:.1f}"

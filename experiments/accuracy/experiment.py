@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from datasets import GraphSet
 from experiments import figures
 from experiments.accuracy.answer import paragraph
 from experiments.accuracy.gate import objections, shares
 from experiments.accuracy.jobs import Plan, ceiling, list_fits, most_folds, reads_attributes
-from experiments.console import Table, say, table, tracked
-from experiments.experiment import Drawing, Experiment, Finding, Published, span
+from experiments.console import Table, percent, say, table, tracked
+from experiments.experiment import Experiment, Finding, Published, span
 from experiments.jobs import carry_out, known
 from experiments.learning.batches import NETWORKS, reside
 from experiments.learning.goals import ACCURACY, SKILL
@@ -88,22 +90,20 @@ NOT_TRIED = (
     "a readout may gain from settings of its own."
 )
 ERRORS = ("set", "network", "readout", "MAE", "RMSE", "R2")
+SCORES = ("set", "network", "readout", "train", "hold-out", "test", "sd", "ceiling", "converged")
+COMPARED = ("set", "network", "method", "difference", "95 % interval", "p", "verdict")
 
 
-def tables(rows: Sequence[Row]) -> list[Table]:
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """Scores, errors of predicted numbers, and for each set and network the differences to the reference."""
-    columns = ("set", "network", "readout", "train", "hold-out", "test", "sd", "ceiling", "converged")
-    data = present(rows, "data")[0]
-    reference, _ = comparisons_of(rows, data, networks(rows, data)[0])
+    sets = present(rows, "data")
+    scores = " and ".join(dict.fromkeys(TITLES[score_of(rows, data)] for data in sets))
+    yield table(f"{scores} [%], mean over folds", SCORES, score_lines(rows), text_columns=3)
+    if errors := list(error_lines(rows)):
+        yield table("Errors on held-out graphs, mean over folds", ERRORS, errors, 3)
+    reference, _ = comparisons_of(rows, sets[0], networks(rows, sets[0])[0])
     title = f"Paired differences to {reference} [points]; p after Holm, but for the planned sum minus mean"
-    comparisons = ("set", "network", "method", "difference", "95 % interval", "p", "verdict")
-    scores = " and ".join(dict.fromkeys(TITLES[score_of(rows, data)] for data in present(rows, "data")))
-    errors = list(error_lines(rows))
-    return [
-        table(f"{scores} [%], mean over folds", columns, score_lines(rows), text_columns=3),
-        *([table("Errors on held-out graphs, mean over folds", ERRORS, errors, 3)] if errors else []),
-        table(title, comparisons, comparison_lines(rows), text_columns=3),
-    ]
+    yield table(title, COMPARED, comparison_lines(rows), text_columns=3)
 
 
 def score_of(rows: Sequence[Row], data: str) -> str:
@@ -115,8 +115,8 @@ def error_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a method of every set whose numbers are predicted."""
     for data in present(rows, "data"):
         if score_of(rows, data) == SKILL:
-            for network in (None, *networks(rows, data)):
-                for method in methods(rows, data, network):
+            for network, of_network in methods(rows, data).items():
+                for method in of_network:
                     of = {"data": data, "network": network, "readout": method}
                     found = (mean(per_fold(rows, **of, metric=name)) for name in ("mae", "rmse", "r2"))
                     yield [data, network or "none", method, *(f"{value:.3g}" for value in found)]
@@ -127,23 +127,20 @@ def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a method; the baselines of a set stand first."""
     for data in present(rows, "data"):
         score = score_of(rows, data)
-        for network in (None, *networks(rows, data)):
-            of_network = [row for row in rows if row["data"] == data and row["network"] == network]
-            converged = shares(of_network, score) if network else {}
-            for method in methods(rows, data, network):
+        for network, of_network in methods(rows, data).items():
+            trained = [row for row in rows if row["data"] == data and row["network"] == network]
+            converged = shares(trained, score) if network else {}
+            for method in of_network:
                 of = {"data": data, "network": network, "readout": method}
-                test = per_fold(rows, **of, metric=score)
-                yield [
-                    data,
-                    network or "none",
-                    method,
-                    percent(mean(per_fold(rows, **of, metric=f"train {score}"))),
-                    percent(mean(per_fold(rows, **of, metric=f"validation {score}"))) if network else "",
-                    percent(mean(test)),
-                    percent(stdev(test)),
-                    percent(pick(rows, **of, metric="ceiling")) if network else "",
-                    f"{100 * converged[method]:.0f}" if network else "",
-                ]
+                at = partial(per_fold, rows, **of)
+                training, test = mean(at(metric=f"train {score}")), at(metric=score)
+                held_out = limit = settled = ""
+                if network:
+                    held_out = percent(mean(at(metric=f"validation {score}")))
+                    limit = percent(pick(rows, **of, metric="ceiling"))
+                    settled = f"{100 * converged[method]:.0f}"
+                found = percent(training), held_out, percent(mean(test)), percent(stdev(test)), limit, settled
+                yield [data, network or "none", method, *found]
             yield []
 
 
@@ -151,9 +148,7 @@ def comparison_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line a comparison."""
     for data, network in pairs(rows):
         for one in comparisons_of(rows, data, network)[1]:
-            bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
-            difference = f"{100 * one.difference:+.1f}"
-            yield [data, network, one.method, difference, bounds, f"{one.p:.3f}", one.verdict]
+            yield [data, network, one.method, one.points, one.bounds, f"{one.p:.3f}", one.verdict]
         yield []
 
 
@@ -163,10 +158,7 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         reference, found = comparisons_of(rows, data, network)
         against = objections_to(rows, data, network)
         for one in found:
-            said = (
-                f"{100 * one.difference:+.1f} points of {score_of(rows, data)} ({100 * one.low:+.1f} to "
-                f"{100 * one.high:+.1f}, {one.verdict})"
-            )
+            said = f"{one.points} points of {score_of(rows, data)} ({one.bounds}, {one.verdict})"
             said += f"; no comparison, for {' and '.join(against)}" if against else ""
             claim = f"{data}, {network}, {one.method} is better than {reference}"
             main = (reference, one.method) == CONTRAST
@@ -195,19 +187,17 @@ def numbers(rows: Sequence[Row]) -> str:
 
 def comparisons_of(rows: Sequence[Row], data: str, network: str) -> tuple[str, list[Comparison]]:
     """The reference, mean where it was run, and all other readouts against it."""
-    readouts = methods(rows, data, network)
-    reference = CONTRAST[0] if CONTRAST[0] in readouts else readouts[0]
+    scores = scores_of(rows, data, network)
+    reference = CONTRAST[0] if CONTRAST[0] in scores else next(iter(scores))
     planned = CONTRAST[1] if reference == CONTRAST[0] else None
-    return reference, compare(scores_of(rows, data, network), reference, folds_of(rows, data), planned)
+    return reference, compare(scores, reference, folds_of(rows, data), planned)
 
 
 def scores_of(rows: Sequence[Row], data: str, network: str | None) -> dict[str, list[float]]:
     """The scores of each readout of a network, or of the baselines, one a fold."""
-    score = score_of(rows, data)
-    return {
-        method: per_fold(rows, data=data, network=network, readout=method, metric=score)
-        for method in methods(rows, data, network)
-    }
+    of = {"data": data, "network": network}
+    at = partial(per_fold, rows, **of, metric=score_of(rows, data))
+    return {method: at(readout=method) for method in present(rows, "readout", **of)}
 
 
 def folds_of(rows: Sequence[Row], data: str) -> int:
@@ -219,13 +209,11 @@ def folds_of(rows: Sequence[Row], data: str) -> int:
 def answers(tasks: Sequence[GraphSet], rows: Sequence[Row]) -> Iterator[str]:
     """Which readout to choose, for each set and network, and what was not tried."""
     for data, network in pairs(rows):
-        scores = scores_of(rows, data, network)
+        scores, score, of = scores_of(rows, data, network), score_of(rows, data), f"{data}, {network}"
         limits = {
             name: pick(rows, data=data, network=network, readout=name, metric="ceiling") for name in scores
         }
-        baselines = scores_of(rows, data, None)
-        unit = score_of(rows, data)
-        yield paragraph(f"{data}, {network}", unit, scores, baselines, limits, folds_of(rows, data))
+        yield paragraph(of, score, scores, scores_of(rows, data, None), limits, folds_of(rows, data))
     for network in present(rows, "network"):
         yield from together(rows, network) if network else ()
     yield NOT_TRIED
@@ -261,39 +249,39 @@ def networks(rows: Sequence[Row], data: str) -> list[str]:
     return [name for name in present(rows, "network", data=data) if name]
 
 
-def methods(rows: Sequence[Row], data: str, network: str | None) -> list[str]:
-    """The readouts of a network, or the baselines."""
-    return present(rows, "readout", data=data, network=network)
+def methods(rows: Sequence[Row], data: str) -> dict[str | None, list[str]]:
+    """The baselines of a set, whose network is None, and then the readouts of each network."""
+    kinds = (None, *networks(rows, data))
+    return {kind: present(rows, "readout", data=data, network=kind) for kind in kinds}
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
     """One panel for each set and network."""
-    trained = pairs(rows)
-    lines = max(len(methods(rows, *pair)) + len(methods(rows, pair[0], None)) for pair in trained)
-    drawing, panels = figures.panels(len(trained), width=4.0, height=0.26 * lines + 0.8, columns=2)
-    for panel, (data, network) in zip(panels, trained, strict=True):
-        named: list[tuple[str, str | None]] = [(method, network) for method in methods(rows, data, network)]
-        named += [(method, None) for method in methods(rows, data, None)]
-        score = score_of(rows, data)
-        for height, (method, of) in enumerate(reversed(named)):
-            where = {"data": data, "network": of, "readout": method}
-            values = [100 * value for value in per_fold(rows, **where, metric=score)]
-            colour = figures.COLOURS.get(method, figures.INK if of else figures.GREY)
-            panel.plot(values, [height] * len(values), "o", color=colour, alpha=0.3, markersize=5, mew=0)
-            panel.plot([mean(values)], [height], "|", color=colour, markersize=13, mew=2.5)
-            if of:
-                ceiling = 100 * pick(rows, **where, metric="ceiling")
-                panel.plot([ceiling], [height], "<", color=figures.GREY, markersize=4)
-        panel.set(title=f"{data}, {network}", xlabel=f"held-out {score} [%]", xlim=(None, 102))
-        panel.set_yticks(range(len(named)), [method for method, _ in reversed(named)])
-    figures.legend(
-        drawing,
-        {
-            "dots: folds, bar: mean": (figures.INK, ""),
-            "grey triangle: ceiling": (figures.GREY, ""),
-        },
-    )
-    return figures.save(drawing, out, "accuracy")
+    shown = {}
+    for data, network in pairs(rows):
+        kinds = methods(rows, data)
+        shown[data, network] = [(kind, name) for kind in (None, network) for name in reversed(kinds[kind])]
+    height = 0.26 * max(map(len, shown.values())) + 0.8
+    entries = {"dots: folds, bar: mean": (figures.INK, ""), "grey triangle: ceiling": (figures.GREY, "")}
+    draws = [partial(draw, rows, *pair, lines) for pair, lines in shown.items()]
+    return figures.draw(out, "accuracy", draws, entries, width=4.0, height=height, columns=2)
+
+
+def draw(
+    rows: Sequence[Row], data: str, network: str, lines: Sequence[tuple[str | None, str]], panel: Axes
+) -> None:
+    """A line a method, from below: a dot a fold, a bar for their mean, a triangle for the ceiling."""
+    score = score_of(rows, data)
+    for height, (of, method) in enumerate(lines):
+        where = {"data": data, "network": of, "readout": method}
+        found = [100 * value for value in per_fold(rows, **where, metric=score)]
+        colour = figures.COLOURS.get(method, figures.INK if of else figures.GREY)
+        figures.dots(panel, height, found, colour, (13, 2.5))
+        if of:
+            ceiling = 100 * pick(rows, **where, metric="ceiling")
+            panel.plot([ceiling], [height], "<", color=figures.GREY, markersize=4)
+    panel.set(title=f"{data}, {network}", xlabel=f"held-out {score} [%]", xlim=(None, 102))
+    panel.set_yticks(range(len(lines)), [method for _, method in lines])
 
 
 def per_fold(rows: Sequence[Row], **conditions: object) -> list[float]:
@@ -302,24 +290,15 @@ def per_fold(rows: Sequence[Row], **conditions: object) -> list[float]:
     return [row["value"] for row in sorted(found, key=lambda row: (row["seed"], row["fold"]))]
 
 
-def percent(value: float) -> str:
-    """A share in percent with one decimal."""
-    return f"{100 * value:.1f}"
-
-
 PUBLISHED = (
     Published(
         work="[Xu et al. 2019](https://arxiv.org/abs/1810.00826): GIN-0, sum readout",
         what="Accuracy [%] of GIN with a sum readout",
-        protocol=(
-            "10-fold cross-validation, the best epoch of the curve averaged over the validation folds; mean "
-            "and standard deviation over folds."
-        ),
-        why=(
-            "Theirs is chosen on the folds that are reported, so it is optimistic, and all depths are "
-            "read out; ours is chosen on a hold-out within the training part, and the last round alone is "
-            "read out. Their *PTC* is PTC_MR."
-        ),
+        protocol="""10-fold cross-validation, the best epoch of the curve averaged over the validation folds;
+        mean and standard deviation over folds.""",
+        why="""Theirs is chosen on the folds that are reported, so it is optimistic, and all depths are read
+        out; ours is chosen on a hold-out within the training part, and the last round alone is read out.
+        Their *PTC* is PTC_MR.""",
         values={
             "MUTAG": "89.4 ± 5.6",
             "PTC_MR": "64.6 ± 7.0",
@@ -333,14 +312,10 @@ PUBLISHED = (
     Published(
         work="[Errica et al. 2020](https://arxiv.org/abs/1912.09893): GIN, readout chosen from mean and sum",
         what="Accuracy [%] of GIN; ours: sum / mean",
-        protocol=(
-            "10-fold risk assessment, inner model selection on a hold-out; mean and standard deviation "
-            "over folds, each the mean of three runs."
-        ),
-        why=(
-            "The same kind of protocol; their selection also searches depth, width, dropout and readout, "
-            "ours learning rate and epoch alone."
-        ),
+        protocol="""10-fold risk assessment, inner model selection on a hold-out; mean and standard deviation
+        over folds, each the mean of three runs.""",
+        why="""The same kind of protocol; their selection also searches depth, width, dropout and readout,
+        ours learning rate and epoch alone.""",
         values={"PROTEINS": "73.3 ± 4.0", "NCI1": "80.0 ± 1.4"},
         network="gin",
         readouts=("sum", "mean"),
@@ -370,10 +345,8 @@ PUBLISHED = (
         work="[Buterez et al. 2022](https://arxiv.org/abs/2211.04952): readouts alone, on GIN",
         what="Sum / mean / max; published: MCC, ours: accuracy [%]",
         protocol="Matthews correlation of their raw runs, averaged.",
-        why=(
-            "Another measure, so only the order of the readouts and the smallness of their differences "
-            "can be compared."
-        ),
+        why="""Another measure, so only the order of the readouts and the smallness of their differences can
+        be compared.""",
         values={"MUTAG": ".754 / .777 / .775", "Mutagenicity": ".626 / .614 / .654"},
         network="gin",
         readouts=("sum", "mean", "max"),
@@ -385,49 +358,33 @@ PUBLISHED = (
 EXPERIMENT = Experiment(
     name="accuracy",
     title="Accuracy",
-    question=(
-        "Which readout is best for my data? Networks with every readout on the same folds, with baselines "
-        "and upper bounds."
-    ),
+    question="""Which readout is best for my data? Networks with every readout on the same folds, with
+    baselines and upper bounds.""",
     claim="After a network that can count, a sum readout is more accurate than a mean",
-    theory=(
-        "The readout that separates more graphs is the better one: a network with a sum readout is more "
-        "accurate than one with a mean. On TU molecules the ceilings of both are nearly the same after a "
-        "round of messages, so expect no significant difference often."
-    ),
-    setup=(
-        "GIN with batch norm, batches of 32, Adam with a learning rate that halves every 50 epochs. "
-        "Stratified folds, the same folds, seeds and first weights for every readout. Within each fold the "
-        "loss on a hold-out chooses the learning rate of each readout from .01, .003 and .001, and, with 500 "
-        "graphs or more, the epoch; smaller sets are then trained once more on all but the test part, for a "
-        "fixed number of epochs. The test part is asked once. A comparison is made only of networks that had "
-        "converged and that are ahead of the best baseline: majority class, one threshold on the number of "
-        "nodes, a forest on the counts of the atoms. Differences are paired by fold, with intervals that "
-        "know that training parts overlap; sum minus mean is the planned contrast, all other p-values are "
-        "Holm's; *equivalent* is an interval within one point. Over sets, a hierarchical model."
-    ),
-    source=(
-        "For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Against it: [Rosenbluth et al. "
-        "2023](https://arxiv.org/abs/2302.11603). Protocol: [Errica et al. "
-        "2020](https://arxiv.org/abs/1912.09893). Intervals: Nadeau and Bengio, *Inference for the "
-        "generalization error*, Machine Learning 52, 2003."
-    ),
+    theory="""The readout that separates more graphs is the better one: a network with a sum readout is more
+    accurate than one with a mean. On TU molecules the ceilings of both are nearly the same after a round of
+    messages, so expect no significant difference often.""",
+    setup="""GIN with batch norm, batches of 32, Adam with a learning rate that halves every 50 epochs.
+    Stratified folds, the same folds, seeds and first weights for every readout. Within each fold the loss on
+    a hold-out chooses the learning rate of each readout from .01, .003 and .001, and, with 500 graphs or
+    more, the epoch; smaller sets are then trained once more on all but the test part, for a fixed number of
+    epochs. The test part is asked once. A comparison is made only of networks that had converged and that are
+    ahead of the best baseline: majority class, one threshold on the number of nodes, a forest on the counts
+    of the atoms. Differences are paired by fold, with intervals that know that training parts overlap; sum
+    minus mean is the planned contrast, all other p-values are Holm's; *equivalent* is an interval within one
+    point. Over sets, a hierarchical model.""",
+    source="""For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Against it: [Rosenbluth et al.
+    2023](https://arxiv.org/abs/2302.11603). Protocol: [Errica et al. 2020](https://arxiv.org/abs/1912.09893).
+    Intervals: Nadeau and Bengio, *Inference for the generalization error*, Machine Learning 52, 2003.""",
     caveats=(
-        (
-            "*Undecided* is the usual outcome on small sets: it says that the folds are too few, not that "
-            "readouts are equal."
-        ),
+        """*Undecided* is the usual outcome on small sets: it says that the folds are too few, not that
+        readouts are equal.""",
         "One architecture and schedule for all: a readout may gain from settings of its own.",
         "No train accuracy is above the ceiling of its readout; a run in which one were would stop.",
     ),
-    drawings=(
-        Drawing(
-            "accuracy",
-            "Held-out accuracy of every readout and baseline: a dot a fold, a bar for the mean, a "
-            "triangle for the ceiling.",
-            "Held-out accuracy: a dot a fold, a bar for their mean, a grey triangle for the ceiling.",
-        ),
-    ),
+    alt="""Held-out accuracy of every readout and baseline: a dot a fold, a bar for the mean, a triangle for
+    the ceiling.""",
+    caption="Held-out accuracy: a dot a fold, a bar for their mean, a grey triangle for the ceiling.",
     measure=measure,
     tables=tables,
     findings=findings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,20 +12,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from experiments import figures
-from experiments.ceiling.jobs import (
-    ALONE,
-    CONTROLS,
-    LOG,
-    OF_NETWORKS,
-    READOUTS,
-    SIZE,
-    TO_CEILING,
-    Task,
-    measure,
-    prepare,
-)
+from experiments.ceiling import jobs
+from experiments.ceiling.jobs import ALONE, CONTROLS, LOG, OF_NETWORKS, READOUTS, SIZE, TO_CEILING, measure
 from experiments.console import Table, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.experiment import Experiment, Finding, span
 from experiments.options import FOLDS_OF_CLASSES, number
 from experiments.records import Row, pick, present, values
 from experiments.statistics import LEVEL, Comparison, corrected_error, interval, over_sets
@@ -41,17 +32,17 @@ ENOUGH, FEWEST, SHUFFLES = 4, 10, 10_000  # sets for an order; graphs for an int
 def tables(rows: Sequence[Row]) -> list[Table]:
     """What networks reach in training, the controls, held-out accuracy, and differences to the mean."""
     reached = ("set", "rounds", "graphs", *OF_NETWORKS)
+    found = [table("Graphs right in training, / ceiling if missed", reached, reached_lines(rows))]
     controls = ("set", *BESIDE, SIZE)
+    title = "Controls: right in training; perceptrons held out [%]"
+    found.append(table(title, controls, control_lines(rows)))
+    columns = ("set", "learner", *SCORED)
+    found.append(table("Held-out accuracy without messages [%]", columns, score_lines(rows), 2))
+    title = "Held out, minus mean, beside the gap of the ceilings [points]"
+    found.append(table(title, APART, difference_lines(rows), 2))
     confused = ("set", "learner", "graphs", "sum", "mean", SIZE, "sum minus mean")
-    return [
-        table("Graphs right in training, / ceiling if missed", reached, reached_lines(rows)),
-        table("Controls: right in training; perceptrons held out [%]", controls, control_lines(rows)),
-        table("Held-out accuracy without messages [%]", ("set", "learner", *SCORED), score_lines(rows), 2),
-        table(
-            "Held out, minus mean, beside the gap of the ceilings [points]", APART, difference_lines(rows), 2
-        ),
-        table("Held out, the graphs that a mean confuses [%]", confused, confused_lines(rows), 2),
-    ]
+    found.append(table("Held out, the graphs that a mean confuses [%]", confused, confused_lines(rows), 2))
+    return found
 
 
 def reached_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -73,13 +64,8 @@ def said_reached(of_set: Sequence[Row], depth: int, name: str) -> str:
 def control_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     """One line for each set: a readout, and beside it what has another scale and sees the same."""
     for data, of_set in by_set(rows).items():
-        yield [
-            data,
-            *(
-                f"{said_reached(of_set, 0, name)}; {accuracy(of_set, 'perceptron', name)}"
-                for name in (*BESIDE, SIZE)
-            ),
-        ]
+        of = (*BESIDE, SIZE)
+        yield [data, *(f"{said_reached(of_set, 0, n)}; {accuracy(of_set, 'perceptron', n)}" for n in of)]
 
 
 def score_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -119,7 +105,7 @@ def confused_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def said_apart(one: Comparison) -> str:
     """A difference in points, and its interval."""
-    return f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+    return f"{one.points} ({one.bounds})"
 
 
 def by_set(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -234,10 +220,8 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> tuple[float, fl
 def returned(sets: Mapping[str, Sequence[Row]], learner: str) -> Finding:
     """The size beside the mean returns most of what the sum is ahead, over the sets where it is."""
     ahead = {data: of_set for data, of_set in sets.items() if against_mean(of_set, learner, "sum").better}
-    lost, back = (
-        sum(against_mean(of_set, learner, name).difference for of_set in ahead.values())
-        for name in ("sum", SIZE)
-    )
+    names = "sum", SIZE
+    lost, back = (sum(against_mean(of, learner, name).difference for of in ahead.values()) for name in names)
     claim = f"{learner}, n beside the mean returns most of the difference"
     if not ahead:
         return Finding(claim, None, "the sum is nowhere ahead beyond chance")
@@ -255,7 +239,7 @@ def numbers(rows: Sequence[Row]) -> str:
     return f"sum minus mean on held-out graphs: {'; '.join(said)}"
 
 
-def together(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
+def together(tasks: Sequence[jobs.Task], rows: Sequence[Row]) -> Iterator[str]:
     """What all sets say together of the sum and the mean."""
     sets = by_set(rows)
     for learner in learners(rows) if len(sets) >= ENOUGH else ():
@@ -269,108 +253,82 @@ def together(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
-    """The held-out difference over the gap of the ceilings: one panel a learner, two bars a set."""
+    """The held-out difference over the gap of the ceilings, a panel a learner."""
     drawing, panels = figures.panels(len(learners(rows)), width=4.2, height=4.2, columns=2)
-    sets = by_set(rows)
-    gaps = {data: ceiling_gap(of_set) for data, of_set in sets.items()}
-    apart = 0.012 * max(1, *gaps.values()) ** 0.5
-    ticks = [tick for tick in (0, 1, 2, 4, 8, 16, 32, 64) if tick <= 1.3 * max(1, *gaps.values())]
     for panel, learner in zip(panels, learners(rows), strict=True):
-        panel.axhline(0, color=figures.GREY, linewidth=1, linestyle=":")
-        for data, of_set in sets.items():
-            place = gaps[data] ** 0.5
-            both = {name: against_mean(of_set, learner, name) for name in SHOWN}
-            for shift, (name, one) in zip((-apart, apart), both.items(), strict=True):
-                colour, marker = SHOWN[name]
-                ends = [100 * one.low, 100 * one.high]
-                panel.plot([place + shift] * 2, ends, color=colour, linewidth=1.5)
-                panel.plot(place + shift, 100 * one.difference, marker, color=colour, markersize=5)
-            label(panel, data, place, max(one.high for one in both.values()))
-        low, high = panel.get_ylim()
-        panel.set_ylim(low, high + 0.2 * (high - low))  # for the names
-        panel.set(title=learner, xlabel="ceiling, sum minus mean [points]")
-        panel.set_xticks([tick**0.5 for tick in ticks], [str(tick) for tick in ticks])
+        draw(panel, by_set(rows), learner)
     panels[0].set_ylabel("held-out accuracy, minus mean [points]")
     figures.legend(drawing, {f"{name} minus mean": (colour, "-") for name, (colour, _) in SHOWN.items()})
     return figures.save(drawing, out, "ceiling")
 
 
-def label(panel: Axes, data: str, place: float, top: float) -> None:
-    """Write the name of a set above its bars, upwards."""
-    panel.annotate(
-        data,
-        (place, 100 * top),
-        xytext=(0, 4),
-        textcoords="offset points",
-        rotation=90,
-        ha="center",
-        va="bottom",
-        fontsize=9,
-    )
+def draw(panel: Axes, sets: Mapping[str, Sequence[Row]], learner: str) -> None:
+    """Two bars a set, with its name above them, upwards."""
+    gaps = {data: ceiling_gap(of_set) for data, of_set in sets.items()}
+    widest = max(1, *gaps.values())
+    panel.axhline(0, color=figures.GREY, linewidth=1, linestyle=":")
+    for data, of_set in sets.items():
+        place, apart = gaps[data] ** 0.5, 0.012 * widest**0.5
+        both = {name: against_mean(of_set, learner, name) for name in SHOWN}
+        for shift, (name, one) in zip((-apart, apart), both.items(), strict=True):
+            colour, marker = SHOWN[name]
+            panel.plot([place + shift] * 2, [100 * one.low, 100 * one.high], color=colour, linewidth=1.5)
+            panel.plot(place + shift, 100 * one.difference, marker, color=colour, markersize=5)
+        above: dict[str, Any] = {
+            "xytext": (0, 4),
+            "textcoords": "offset points",
+            "rotation": 90,
+            "fontsize": 9,
+        }
+        top = 100 * max(one.high for one in both.values())
+        panel.annotate(data, (place, top), ha="center", va="bottom", **above)
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high + 0.2 * (high - low))  # for the names
+    panel.set(title=learner, xlabel="ceiling, sum minus mean [points]")
+    ticks = [tick for tick in (0, 1, 2, 4, 8, 16, 32, 64) if tick <= 1.3 * widest]
+    panel.set_xticks([tick**0.5 for tick in ticks], [str(tick) for tick in ticks])
 
 
 EXPERIMENT = Experiment(
     name="ceiling",
     title="Ceiling",
     question="Does a readout that separates fewer graphs make networks less accurate on held-out graphs?",
-    claim=(
-        "Without messages a mean is less accurate than a sum on held-out graphs, the more so the lower its "
-        "ceiling, and the size beside it makes up for most of that"
-    ),
-    theory=(
-        "A network gets no more graphs right than its readout can tell apart: this ceiling training reaches, "
-        "which is a check. Whether it would have helped on held-out graphs to tell more apart is another "
-        "question. If so, the gap between the ceilings of sum and mean orders sets by how far the sum is "
-        "ahead, and the number of nodes, which is all that a mean loses, returns the difference."
-    ),
-    setup=(
-        "Without messages, DeepSets on the node labels: pooled by the exact readouts, standardised. *To the "
-        "ceiling*: a layer of random sines and two trained layers, on all graphs; four networks (two seeds, "
-        "learning rates .01 and .003 that halve five times) until one of them is at the ceiling, at most "
-        "2,000 steps; the best is shown. After one to three rounds: GraphSAGE with means of neighbours, 64 "
-        "wide, trained for 20 epochs, then the same layers on its pooled vectors. *Held out*: 5 x 10 "
-        "stratified folds, the same for all readouts and both learners. Perceptrons with two hidden layers "
-        "of 32, Adam at .01, at most 300 steps on all training graphs; the step with the lowest loss on "
-        "a tenth of them, held out, counts. Forests of 60 trees, with scikit-learn's settings. A mean "
-        "confuses graphs of different classes that have one mean and different sums. Controls: *n \\* mean* "
-        "and *sum / n* have another scale and see what sum and mean see; *n alone* is the size. Intervals of "
-        "95 % that know that training parts overlap."
-    ),
-    source=(
-        "DeepSets: [Zaheer et al. 2017](https://arxiv.org/abs/1703.06114). Sum as multiset, mean as "
-        "distribution, max as set: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Random sines: Rahimi "
-        "and Recht, *Random features for large-scale kernel machines*, 2007. Intervals: Nadeau and Bengio, "
-        "*Inference for the generalization error*, Machine Learning 52, 2003."
-    ),
+    claim="""Without messages a mean is less accurate than a sum on held-out graphs, the more so the lower its
+    ceiling, and the size beside it makes up for most of that""",
+    theory="""A network gets no more graphs right than its readout can tell apart: this ceiling training
+    reaches, which is a check. Whether it would have helped on held-out graphs to tell more apart is another
+    question. If so, the gap between the ceilings of sum and mean orders sets by how far the sum is ahead, and
+    the number of nodes, which is all that a mean loses, returns the difference.""",
+    setup="""Without messages, DeepSets on the node labels: pooled by the exact readouts, standardised. *To
+    the ceiling*: a layer of random sines and two trained layers, on all graphs; four networks (two seeds,
+    learning rates .01 and .003 that halve five times) until one of them is at the ceiling, at most 2,000
+    steps; the best is shown. After one to three rounds: GraphSAGE with means of neighbours, 64 wide, trained
+    for 20 epochs, then the same layers on its pooled vectors. *Held out*: 5 x 10 stratified folds, the same
+    for all readouts and both learners. Perceptrons with two hidden layers of 32, Adam at .01, at most 300
+    steps on all training graphs; the step with the lowest loss on a tenth of them, held out, counts. Forests
+    of 60 trees, with scikit-learn's settings. A mean confuses graphs of different classes that have one mean
+    and different sums. Controls: *n \\* mean* and *sum / n* have another scale and see what sum and mean see;
+    *n alone* is the size. Intervals of 95 % that know that training parts overlap.""",
+    source="""DeepSets: [Zaheer et al. 2017](https://arxiv.org/abs/1703.06114). Sum as multiset, mean as
+    distribution, max as set: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Random sines: Rahimi and
+    Recht, *Random features for large-scale kernel machines*, 2007. Intervals: Nadeau and Bengio, *Inference
+    for the generalization error*, Machine Learning 52, 2003.""",
     caveats=(
-        (
-            "Held-out accuracy is measured without messages, where the ceilings of sum and mean differ most; "
-            "after a round they nearly meet. `accuracy --network sage` trains whole networks with messages."
-        ),
-        (
-            "A ceiling counts this set: in a small set nearly every graph is alone with its readout. That a "
-            "network reaches it says nothing of other graphs."
-        ),
-        (
-            "After rounds of messages a max may stay below its ceiling: the maxima of 64 numbers do not tell "
-            "all sets of states apart."
-        ),
-        (
-            "The graphs that a mean confuses are chosen by their classes, so a mean is bound to do worse "
-            "on them: the difference there says how much of it the sum wins back."
-        ),
+        """Held-out accuracy is measured without messages, where the ceilings of sum and mean differ most;
+        after a round they nearly meet. `accuracy --network sage` trains whole networks with messages.""",
+        """A ceiling counts this set: in a small set nearly every graph is alone with its readout. That a
+        network reaches it says nothing of other graphs.""",
+        """After rounds of messages a max may stay below its ceiling: the maxima of 64 numbers do not tell all
+        sets of states apart.""",
+        """The graphs that a mean confuses are chosen by their classes, so a mean is bound to do worse on
+        them: the difference there says how much of it the sum wins back.""",
         "A few sets are no sample of all sets: the order over them is a description.",
     ),
-    drawings=(
-        Drawing(
-            "ceiling",
-            "For each data set, the held-out accuracy of a sum minus that of a mean, over the difference "
-            "of their ceilings; beside it that of a mean with the size.",
-            "Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over "
-            "the gap between the ceilings (square root scale); bars are 95 % intervals.",
-        ),
-    ),
-    prepare=prepare,
+    alt="""For each data set, the held-out accuracy of a sum minus that of a mean, over the difference of
+    their ceilings; beside it that of a mean with the size.""",
+    caption="""Held-out accuracy of the sum, and of the mean with n beside it, minus that of the mean, over
+    the gap between the ceilings (square root scale); bars are 95 % intervals.""",
+    prepare=jobs.prepare,
     measure=measure,
     tables=tables,
     findings=findings,

@@ -47,6 +47,7 @@ OF_FORESTS = ("sum", "mean", SIZE, "max", ALONE)  # log n and n * mean are new t
 OF_NETWORKS = {"sum": "sum", "mean": "mean", LOG: "size-aware mean", "max": "max"}
 ROUNDS_WIDTH, ROUNDS_EPOCHS, ROUNDS_RATE = 64, 20, 0.01
 TO_CEILING = "to the ceiling"
+OF_TRAINING = ("right", "steps needed", "ceiling", "vectors", "views")
 OF_FOLDS = ("right", "confusable right")
 
 
@@ -85,14 +86,12 @@ class Task:
     def confusable(self) -> NDArray[np.bool_]:
         """Which graphs share their mean with one of another class that the sum tells apart, [B]."""
         others = defaultdict(set)
-        members = list(
-            zip(*(self.seen[name].tolist() for name in ("mean", "sum")), self.y.tolist(), strict=True)
-        )
+        seen = (self.seen[name].tolist() for name in ("mean", "sum"))
+        members = list(zip(*seen, self.y.tolist(), strict=True))
         for mean, total, label in members:
             others[mean].add((total, label))
-        return np.array(
-            [any(a != total and b != label for a, b in others[mean]) for mean, total, label in members]
-        )
+        apart = (any(a != total and b != label for a, b in others[mean]) for mean, total, label in members)
+        return np.fromiter(apart, bool)
 
 
 def prepare(graphs: GraphSet) -> Task:
@@ -129,32 +128,26 @@ def measure(
     rounds: int,
 ) -> list[Row]:
     """What networks reach when they are trained on all graphs, and what they get right on held-out graphs."""
-    jobs = [
-        job
-        for task in tasks
-        for job in (
-            *training_jobs(task, seed, steps, rounds),
-            *held_out_jobs(task, seed, folds or most_folds(task.graphs), repeats, epochs),
-        )
-    ]
+    jobs: list[Job] = []
+    for task in tasks:
+        jobs += training_jobs(task, seed, steps, rounds)
+        jobs += held_out_jobs(task, seed, folds or most_folds(task.graphs), repeats, epochs)
     return carry_out(jobs, log, "training")
 
 
 def training_jobs(task: Task, seed: int, steps: int, rounds: int) -> Iterator[Job]:
     """Training on all graphs, without messages and after rounds of them."""
     work: dict[str, Any] = {"data": task.data, "readout": None, "seed": None, "fold": None}
-    about = {
-        "graphs": len(task.graphs),
-        "majority": int(task.y.bincount().max()),
-        "confusable": int(task.confusable.sum()),
-    }
+    largest, confusable = int(task.y.bincount().max()), int(task.confusable.sum())
+    about = {"graphs": len(task.graphs), "majority": largest, "confusable": confusable}
     yield Job([(work, tuple(about))], partial(list, [about]))
     work = work | {"seed": seed, "learner": TO_CEILING, "steps": steps}
-    metrics = ("right", "steps needed", "ceiling", "vectors", "views")
     for name in READOUTS:
-        yield Job([(work | {"readout": name, "rounds": 0}, metrics)], partial(train, task, name, seed, steps))
+        yield Job(
+            [(work | {"readout": name, "rounds": 0}, OF_TRAINING)], partial(train, task, name, seed, steps)
+        )
     for depth in range(1, rounds + 1):
-        rows = [(work | {"readout": name, "rounds": depth}, metrics) for name in OF_NETWORKS]
+        rows = [(work | {"readout": name, "rounds": depth}, OF_TRAINING) for name in OF_NETWORKS]
         yield Job(rows, partial(train_rounds, task, depth, seed, steps))
 
 
@@ -196,13 +189,8 @@ def to_ceiling(what: str, pooled: Pooled, seen: NDArray[np.int64], seed: int, st
             f"tell {len(views.vectors)} apart, which allow {ceiling}"
         )
     found = reach(pooled, goal, seed, steps)
-    return {
-        "right": found["right"],
-        "steps needed": found["steps"],
-        "ceiling": ceiling,
-        "vectors": len(pooled.vectors),
-        "views": len(views.vectors),
-    }
+    values = found["right"], found["steps"], ceiling, len(pooled.vectors), len(views.vectors)
+    return dict(zip(OF_TRAINING, values, strict=True))
 
 
 def held_out_jobs(task: Task, seed: int, folds: int, repeats: int, epochs: int) -> Iterator[Job]:
@@ -212,13 +200,10 @@ def held_out_jobs(task: Task, seed: int, folds: int, repeats: int, epochs: int) 
         splits = cut("ceiling", graphs, folds, draw)
         work: dict[str, Any] = {"data": task.data, "seed": draw, "rounds": 0, "folds": folds}
         places = [work | {"fold": fold} for fold in range(folds)]
-        sizes = [
-            {"graphs": len(split.test), "confusable": int(task.confusable[list(split.test)].sum())}
-            for split in splits
-        ]
-        yield Job(
-            [(place | {"readout": None}, ("graphs", "confusable")) for place in places], partial(list, sizes)
-        )
+        counted = ("graphs", "confusable")
+        sizes = [(len(split.test), int(task.confusable[list(split.test)].sum())) for split in splits]
+        found = [dict(zip(counted, both, strict=True)) for both in sizes]
+        yield Job([(place | {"readout": None}, counted) for place in places], partial(list, found))
         for learner, names in (("perceptron", READOUTS), ("forest", OF_FORESTS)):
             settings = {"epochs": epochs} if learner == "perceptron" else {}
             for name in names:
@@ -231,20 +216,12 @@ def held_out(
     task: Task, name: str, learner: str, splits: Sequence[Split], seed: int, epochs: int
 ) -> list[dict[str, float]]:
     """Count the right answers on the test part of each split, in its confusable part, and in training."""
-    pooled = task.pooled[name]
-    if learner == "perceptron":
-        answers = perceptrons(pooled, splits, seed, epochs)
-    else:
-        answers = forests(pooled, splits, seed)
-    confusable = np.flatnonzero(task.confusable)
-
-    def count(place: int, part: Sequence[int]) -> int:
-        return int(right(answers[place][None], pooled.counts(part))[0])
-
-    return [
-        {
-            "right": count(place, split.test),
-            "confusable right": count(place, np.intersect1d(split.test, confusable).tolist()),
-        }
-        for place, split in enumerate(splits)
-    ]
+    pooled, confusable = task.pooled[name], np.flatnonzero(task.confusable)
+    of_networks = learner == "perceptron"
+    answers = perceptrons(pooled, splits, seed, epochs) if of_networks else forests(pooled, splits, seed)
+    found: list[dict[str, float]] = []
+    for place, split in enumerate(splits):
+        parts = split.test, np.intersect1d(split.test, confusable).tolist()
+        counts = (int(right(answers[place][None], pooled.counts(part))[0]) for part in parts)
+        found.append(dict(zip(OF_FOLDS, counts, strict=True)))
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from experiments.gpu.inputs import TRIPLE, hashed
 from experiments.gpu.rows import Run
+from experiments.speed import timing
 from readouts import Segments, median, power_mean, quantile, readout, softmax_mean, trimmed_mean
 from readouts.nn import MultiReadout
 from readouts.reductions import ELEMENTARY
@@ -98,19 +98,12 @@ def on_another_stream(name: str, call: Call, x: Tensor) -> dict[str, Any]:
 
 def captured(name: str, call: Call, x: Tensor) -> dict[str, Any]:
     """A CUDA graph of forward and backward, replayed on other features."""
-    held, stream = x.clone(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            both(call, held)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = both(call, held)
+    held, found = x.clone(), []
+    replay = timing.captured(lambda: found.append(both(call, held)))
     held.mul_(2)
-    graph.replay()
+    replay()
     torch.cuda.synchronize()
-    return verdict(found, both(call, held))
+    return verdict(found[-1], both(call, held))
 
 
 def deterministic(name: str, call: Call, x: Tensor) -> dict[str, Any]:
@@ -174,18 +167,11 @@ def checks(device: str, calls: Calls) -> Iterator[tuple[str, str, Callable[[], d
 
 def measure(run: Run, share: float) -> None:
     """Make all checks until a share of the budget is spent."""
-    with seeded():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
         calls = Calls(run.device)
         for check, name, compute in checks(run.device, calls):
             if run.left(share) < 0:
                 run.row("interface", stopped="the time is up")
                 return
             run.attempt("interface", {"check": check.replace("_", " "), "call": name}, compute)
-
-
-@contextmanager
-def seeded() -> Iterator[None]:
-    """Random numbers of the checks start from 0."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield

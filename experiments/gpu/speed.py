@@ -11,33 +11,15 @@ import torch
 from torch import Tensor
 
 from experiments.gpu.rows import MOST, Run
+from experiments.speed import implementations as by
 from experiments.speed.batches import Batch, make_batch
-from experiments.speed.grid import (
-    BACKWARD,
-    EAGER,
-    FORWARD,
-    GRAPHED,
-    UNSORTED,
-    WIDE,
-    Case,
-    edges,
-    even,
-)
-from experiments.speed.implementations import (
-    GROUPED,
-    INDEX_ADD,
-    OF_US,
-    OURS,
-    PYG,
-    SCATTER,
-    baselines,
-    contenders,
-)
+from experiments.speed.grid import BACKWARD, EAGER, FORWARD, GRAPHED, UNSORTED, WIDE, Case, edges, even
+from experiments.speed.implementations import OURS, baselines, contenders
 from experiments.speed.measure import fits, gradient_of_outputs, timed_call
 from experiments.speed.timing import Thunk, captured, cuda_events, interleave, wall
 from readouts import readout
 
-PEERS = (OURS, GROUPED, PYG, INDEX_ADD, SCATTER)
+PEERS = (*by.OF_US, by.PYG, by.INDEX_ADD, by.SCATTER)
 SEED, SECONDS = 0, 0.15  # for each contender
 CHECKED = 64  # graphs that are also computed on the CPU
 REPEATED = 3
@@ -91,9 +73,8 @@ def times(case: Case, batch: Batch, gradient: Tensor | None, run: Run) -> dict[s
         if case.timing == GRAPHED:
             calls = {name: captured(call) for name, call in calls.items()}
         samples = interleave(calls, SECONDS, cuda_events if run.device == "cuda" else wall)
-    return (
-        found | said | {f"{name} us": round(1e6 * taken.quantile(0.5), 2) for name, taken in samples.items()}
-    )
+    taken = {f"{name} us": round(1e6 * sample.quantile(0.5), 2) for name, sample in samples.items()}
+    return found | said | taken
 
 
 def admitted(case: Case, batch: Batch, gradient: Tensor | None) -> tuple[dict[str, Thunk], dict[str, Any]]:
@@ -103,7 +84,9 @@ def admitted(case: Case, batch: Batch, gradient: Tensor | None) -> tuple[dict[st
     for name, build in contenders(batch, case.reduce).items():
         if name in PEERS:
             try:
-                said[f"{name} apart"] = apart(build(batch, case.reduce)(batch.x), batch, case, name in OF_US)
+                said[f"{name} apart"] = apart(
+                    build(batch, case.reduce)(batch.x), batch, case, name in by.OF_US
+                )
                 call = timed_call(build, batch, case.reduce, gradient)
                 call()
                 calls[name] = call
@@ -135,13 +118,9 @@ def kernels(case: Case, batch: Batch, gradient: Tensor | None) -> dict[str, Any]
         for _ in range(REPEATED):
             call()
         torch.cuda.synchronize()
-    events = [event for event in profiler.key_averages() if event.device_time_total]
-    return {
-        "kernels": {
-            event.key[:60]: {
-                "launches": event.count / REPEATED,
-                "us": round(event.device_time_total / REPEATED, 2),
-            }
-            for event in events
-        }
-    }
+    found = {}
+    for event in profiler.key_averages():
+        if event.device_time_total:
+            time = round(event.device_time_total / REPEATED, 2)
+            found[event.key[:60]] = {"launches": event.count / REPEATED, "us": time}
+    return {"kernels": found}

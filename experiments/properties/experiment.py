@@ -12,21 +12,12 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from experiments import figures
-from experiments.console import Table, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.console import Table, percent, table
+from experiments.experiment import Experiment, Finding, span
 from experiments.jobs import carry_out
 from experiments.options import names, number
-from experiments.properties.jobs import (
-    BASELINES,
-    CONSTANT,
-    COUNTS,
-    LINEAR,
-    NETWORKS,
-    SPLITS,
-    Task,
-    choose,
-    list_jobs,
-)
+from experiments.properties import jobs
+from experiments.properties.jobs import BASELINES, CONSTANT, COUNTS, LINEAR, NETWORKS, SPLITS, Task, choose
 from experiments.properties.targets import EXISTENTIAL, EXTENSIVE, INTENSIVE
 from experiments.records import Row, RowLog, present
 from experiments.statistics import Comparison, holm, interval
@@ -43,19 +34,13 @@ LOW, FLOOR = 0.9, -1.0
 
 
 def measure(
-    tasks: Sequence[Task],
-    log: RowLog,
-    device: str,
-    seed: int,
-    readout: Sequence[str],
-    folds: int,
-    steps: int,
+    tasks: Sequence[Task], log: RowLog, device: str, seed: int, readout: Sequence[str], folds: int, steps: int
 ) -> list[Row]:
     """Errors of all networks and baselines on all targets, and what each readout could reach."""
     rows, readouts = [], tuple(dict.fromkeys(readout))
     for task in tasks:
-        jobs = list(list_jobs(task, device, seed, readouts, folds, steps))
-        rows += carry_out(jobs, log, f"training on {task.graphs.name}")
+        found = list(jobs.list_jobs(task, device, seed, readouts, folds, steps))
+        rows += carry_out(found, log, f"training on {task.graphs.name}")
     return rows
 
 
@@ -115,8 +100,7 @@ class Contrast:
     def said(self) -> str:
         """The difference in points, its interval, and p."""
         one = self.found
-        ends = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
-        return f"{100 * one.difference:+.1f} ({ends}, p = {one.p:.3f})"
+        return f"{one.points} ({one.bounds}, p = {one.p:.3f})"
 
 
 def contrasts(found: Sequence[Cell]) -> list[Contrast]:
@@ -147,22 +131,20 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     found = cells(rows)
     methods = [name for name in METHODS if name in found[0].skill]
     shown = [SHORT.get(name, name) for name in methods]
-    planned = ("set", "targets", "split", "contrast", "points of skill (95 % interval, p after Holm)")
     note = "sized: size-aware mean; all 3: sum+mean+max; forest and linear: counts of atoms alone"
+    title = f"Which readout for which kind of target? Median skill [%]; * the best; {note}"
+    answers = table(title, ("targets", "split", *shown, "decided"), answer_lines(found, methods), 2)
+    columns = ("set", "targets", "split", "contrast", "points of skill (95 % interval, p after Holm)")
+    lines = (
+        [one.data, one.kind, one.split, f"{CLAIMED[one.kind]} - {one.found.method}", one.said]
+        for one in contrasts(found)
+    )
+    planned = table("Planned contrasts, over the decided targets of a kind", columns, lines, 4)
+    title = "Every target: skill [%]; * the best network, where it is ahead of all baselines"
     return [
-        table(
-            f"Which readout for which kind of target? Median skill [%]; * the best; {note}",
-            ("targets", "split", *shown, "decided"),
-            answer_lines(found, methods),
-            text_columns=2,
-        ),
-        table("Planned contrasts, over the decided targets of a kind", planned, contrast_lines(found), 4),
-        table(
-            "Every target: skill [%]; * the best network, where it is ahead of all baselines",
-            ("set", "target", "split", *shown),
-            target_lines(found, methods),
-            text_columns=3,
-        ),
+        answers,
+        planned,
+        table(title, ("set", "target", "split", *shown), target_lines(found, methods), 3),
     ]
 
 
@@ -181,23 +163,12 @@ def marked(scores: Mapping[str, float], best: float | None) -> list[str]:
     return [f"{100 * score:.1f}{'*' if score == best else ''}" for score in scores.values()]
 
 
-def contrast_lines(found: Sequence[Cell]) -> Iterator[list[str]]:
-    """One line a contrast."""
-    for one in contrasts(found):
-        yield [one.data, one.kind, one.split, f"{CLAIMED[one.kind]} - {one.found.method}", one.said]
-
-
 def target_lines(found: Sequence[Cell], methods: Sequence[str]) -> Iterator[list[str]]:
     """One line for each target and split of every set."""
     for cell in found:
         scores = {name: cell.score(name) for name in methods}
         best = scores[cell.best] if cell.decided else None
         yield [cell.data, cell.target, cell.split, *marked(scores, best)]
-
-
-def percent(value: float) -> str:
-    """A share in percent with one decimal."""
-    return f"{100 * value:.1f}"
 
 
 def findings(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -245,19 +216,15 @@ def notes(tasks: Sequence[Task], rows: Sequence[Row]) -> Iterator[str]:
     yield from (task.sentence for task in tasks)
     decided = [cell for cell in cells(rows) if cell.decided]
     if decided:
-        lost = {
-            name: mean(cell.score(cell.best) - cell.score(name) for cell in decided)
-            for name in NETWORKS
-            if name in decided[0].skill
-        }
+        tried = [name for name in NETWORKS if name in decided[0].skill]
+        lost = {name: mean(cell.score(cell.best) - cell.score(name) for cell in decided) for name in tried}
         ranked = ", ".join(f"{name} {percent(lost[name])}" for name in sorted(lost, key=lost.__getitem__))
         yield f"Points of skill behind the best network, mean over {len(decided)} decided targets: {ranked}."
     low = [row for row in rows if row["metric"] == "ceiling" and row["value"] < LOW]
     if low:
-        limits = ", ".join(
-            f"{row['data']} {row['target']} {row['readout']} {percent(row['value'])}" for row in low
-        )
-        yield f"Skill that no function of a readout exceeds on a whole set [%]: {limits}; others 90 or more."
+        limits = (f"{row['data']} {row['target']} {row['readout']} {percent(row['value'])}" for row in low)
+        of = "Skill that no function of a readout exceeds on a whole set [%]"
+        yield f"{of}: {', '.join(limits)}; others 90 or more."
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:
@@ -289,67 +256,43 @@ def figure(rows: Sequence[Row], out: Path) -> list[Path]:
 EXPERIMENT = Experiment(
     name="properties",
     title="Kinds of targets",
-    question=(
-        "Which readout for which kind of target: one that grows with the graph, an average, or whether "
-        "something exists?"
-    ),
+    question="""Which readout for which kind of target: one that grows with the graph, an average, or whether
+    something exists?""",
     claim="Sum is the best readout for extensive targets, mean for intensive ones, max for existential ones",
-    theory=(
-        "A sum adds what nodes contribute, as extensive properties do; a mean averages it, as intensive ones "
-        "do; a max says whether one node is special, as a question of existence asks. So each should be the "
-        "best readout for its kind of target, and most clearly on graphs larger than those of the training."
-    ),
-    setup=(
-        "GIN of two rounds, a batch norm between readout and head so that no readout has the advantage of "
-        "its scale, the same steps, rate and first weights for all; nothing is selected, and the last epoch "
-        "counts. Targets are computed by RDKit: molecular weight, heavy atoms, molar refractivity, TPSA "
-        "(extensive), the share of sp3 carbons, mean electronegativity (intensive), nitro group, halogen, "
-        "size of the largest ring (existential). Folds have equal sizes of molecules; by size, networks "
-        "learn from the smaller half of the training part and are asked about the largest quarter of the "
-        "test part. Skill is the share of the constant's error that is removed: mean absolute error, or "
-        "wrong answers. A target is *decided* if the best network is ahead of the constant, of one tree on "
-        "the size, and of a forest and a linear model on the counts of atoms. Contrasts are the claimed "
-        "readout minus each other one of sum, mean and max, paired by fold, over the decided targets of a "
-        "kind; p after Holm over those of a set."
-    ),
-    source=(
-        "For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Intervals: Nadeau and Bengio, "
-        "*Inference for the generalization error*, Machine Learning 52, 2003. Targets: "
-        "[RDKit](https://www.rdkit.org); molar refractivity: Wildman and Crippen, J. Chem. Inf. Comput. Sci. "
-        "39, 1999."
-    ),
+    theory="""A sum adds what nodes contribute, as extensive properties do; a mean averages it, as intensive
+    ones do; a max says whether one node is special, as a question of existence asks. So each should be the
+    best readout for its kind of target, and most clearly on graphs larger than those of the training.""",
+    setup="""GIN of two rounds, a batch norm between readout and head so that no readout has the advantage of
+    its scale, the same steps, rate and first weights for all; nothing is selected, and the last epoch counts.
+    Targets are computed by RDKit: molecular weight, heavy atoms, molar refractivity, TPSA (extensive), the
+    share of sp3 carbons, mean electronegativity (intensive), nitro group, halogen, size of the largest ring
+    (existential). Folds have equal sizes of molecules; by size, networks learn from the smaller half of the
+    training part and are asked about the largest quarter of the test part. Skill is the share of the
+    constant's error that is removed: mean absolute error, or wrong answers. A target is *decided* if the best
+    network is ahead of the constant, of one tree on the size, and of a forest and a linear model on the
+    counts of atoms. Contrasts are the claimed readout minus each other one of sum, mean and max, paired by
+    fold, over the decided targets of a kind; p after Holm over those of a set.""",
+    source="""For the sum: [Xu et al. 2019](https://arxiv.org/abs/1810.00826). Intervals: Nadeau and Bengio,
+    *Inference for the generalization error*, Machine Learning 52, 2003. Targets:
+    [RDKit](https://www.rdkit.org); molar refractivity: Wildman and Crippen, J. Chem. Inf. Comput. Sci. 39,
+    1999.""",
     caveats=(
-        (
-            "Networks read atoms and which are bonded; they read no bond orders, and no hydrogens where a "
-            "set has none. Charges are in no label: those of nitro groups and their like are added."
-        ),
-        (
-            "Several targets are nearly functions of the counts of atoms. A network that is behind a linear "
-            "model of counts is not needed there, and such a target decides nothing."
-        ),
+        """Networks read atoms and which are bonded; they read no bond orders, and no hydrogens where a set
+        has none. Charges are in no label: those of nitro groups and their like are added.""",
+        """Several targets are nearly functions of the counts of atoms. A network that is behind a linear
+        model of counts is not needed there, and such a target decides nothing.""",
         "One rate, width, depth and schedule for all: a readout may gain from settings of its own.",
-        (
-            "Depth, batch size, the batch norm after the readout and the halogen target were chosen after a "
-            "first look at results."
-        ),
-        (
-            "By size, questions of existence rest on few molecules: of PTC_MR, 30 have a nitro group, few "
-            "of them are large. Five folds find large differences only."
-        ),
-        (
-            "Rings are few, and all are rings: the size of the largest ring grows with the molecule there, "
-            "and is an extensive target under another name."
-        ),
+        """Depth, batch size, the batch norm after the readout and the halogen target were chosen after a
+        first look at results.""",
+        """By size, questions of existence rest on few molecules: of PTC_MR, 30 have a nitro group, few of
+        them are large. Five folds find large differences only.""",
+        """Rings are few, and all are rings: the size of the largest ring grows with the molecule there, and
+        is an extensive target under another name.""",
     ),
-    drawings=(
-        Drawing(
-            "properties",
-            "Two panels for each data set, random folds and folds by size: the skill of every readout on "
-            "every target, and that of counts of atoms alone.",
-            "Skill of every readout on every target; a grey bar for the better of two models that know the "
-            "counts of atoms alone. Hollow: not decided. Skills below -1 are drawn at -1.",
-        ),
-    ),
+    alt="""Two panels for each data set, random folds and folds by size: the skill of every readout on every
+    target, and that of counts of atoms alone.""",
+    caption="""Skill of every readout on every target; a grey bar for the better of two models that know the
+    counts of atoms alone. Hollow: not decided. Skills below -1 are drawn at -1.""",
     prepare=choose,
     measure=measure,
     tables=tables,

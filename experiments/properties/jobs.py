@@ -1,14 +1,11 @@
 """What there is to do on a set of molecules: networks and baselines on every fold and target.
 
-Targets grow with the molecule (extensive), are averages (intensive), or ask what exists. The networks of a
-readout, one for each target, are one stack that is trained at once. Folds have equal sizes
-of molecules; under the split by size, a fold learns from the small molecules among those that it would learn
-from, and is asked about the large ones among those that it would be asked about.
+The networks of a readout, one for each target, are one stack that is trained at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from importlib import metadata
@@ -74,16 +71,10 @@ def choose(graphs: GraphSet, seed: int, molecules: int) -> Task:
         raise UserError(f"{graphs.name}: expected ten molecules or more, got {len(values)} that RDKit reads.")
     commonest = [np.unique(column, return_counts=True)[1].max() / len(values) for column in values.T]
     kept = [place for place, share in enumerate(commonest) if share <= COMMONEST]
-    left = [
-        f"{TARGETS[place].name} ({share:.0%})" for place, share in enumerate(commonest) if place not in kept
-    ]
-    described = tuple(sized(sample[position]) for position in found.values)
-    return Task(
-        replace(sample, graphs=described, classes=0),
-        tuple(TARGETS[place] for place in kept),
-        values[:, kept],
-        said_of(graphs, sample, found, left),
-    )
+    left = [f"{TARGETS[at].name} ({share:.0%})" for at, share in enumerate(commonest) if at not in kept]
+    described = replace(sample, graphs=tuple(sized(sample[position]) for position in found.values), classes=0)
+    targets = tuple(TARGETS[place] for place in kept)
+    return Task(described, targets, values[:, kept], said_of(graphs, sample, found, left))
 
 
 def said_of(graphs: GraphSet, sample: GraphSet, found: Molecules, left: Sequence[str]) -> str:
@@ -118,9 +109,8 @@ def splits_of(task: Task, folds: int, seed: int) -> Iterator[tuple[str, int, Spl
             tuple(filter(part.__contains__, of)) for part, of in ((small, split.train), (large, split.test))
         )
         if not (known and asked):
-            raise UserError(
-                f"{task.graphs.name}: {len(sizes)} molecules are too few for {folds} folds by size."
-            )
+            said = f"{len(sizes)} molecules are too few for {folds} folds by size"
+            raise UserError(f"{task.graphs.name}: {said}.")
         yield BY_SIZE, fold, Split(known, (), asked)
 
 
@@ -185,45 +175,33 @@ def list_jobs(
     resident = replace(reside(task.graphs, "gin", ROUNDS), classes=len(task.targets), y=y)
     classes = tuple(target.classes for target in task.targets)
     data = Properties(resident.to(device), classes)
+    name, count = task.graphs.name, len(task.graphs)
     of_targets = [
-        {"data": task.graphs.name, "target": target.name, "kind": target.kind, "molecules": len(task.graphs)}
+        {"data": name, "target": target.name, "kind": target.kind, "molecules": count}
         for target in task.targets
     ]
-    for part in splits_of(task, folds, seed):
-        yield from jobs_of(data, of_targets, part, folds, seed, readouts, steps)
-    about = {"seed": None, "fold": None, "rounds": ROUNDS}
-    limits = [(about | work | {"readout": view}, ("ceiling",)) for work in of_targets for view in VIEWS]
-    yield Job(limits, partial(ceilings, data))
-
-
-def jobs_of(
-    data: Properties,
-    of_targets: Sequence[Mapping[str, Any]],
-    part: tuple[str, int, Split],
-    folds: int,
-    seed: int,
-    readouts: Sequence[str],
-    steps: int,
-) -> Iterator[Job]:
-    """The work of one fold: a stack of networks for each readout, and the baselines."""
-    name, fold, split = part
-    about = {"seed": seed, "fold": fold, "folds": folds, "split": name}
     version = {"libraries": {"scikit-learn": metadata.version("scikit-learn")}}
-    targets = [{**about, **work} for work in of_targets]
-    fitted = [(work | version | {"readout": method}, ERRORS[:1]) for work in targets for method in BASELINES]
-    yield Job(fitted, partial(fit, data, split, seed + fold))
-    settings = settings_of(split, steps)
-    for readout in readouts:
-        trained = [(work | {"readout": readout, "settings": asdict(settings)}, ERRORS) for work in targets]
-        yield Job(trained, partial(train, data, split, readout, settings, seed + fold))
+    for split_name, fold, split in splits_of(task, folds, seed):
+        about = {"seed": seed, "fold": fold, "folds": folds, "split": split_name}
+        targets = [{**about, **work} for work in of_targets]
+        fitted = [(work | version | {"readout": of}, ERRORS[:1]) for work in targets for of in BASELINES]
+        yield Job(fitted, partial(fit, data, split, seed + fold))
+        settings = settings_of(split, steps)
+        for readout in readouts:
+            trained = [
+                (work | {"readout": readout, "settings": asdict(settings)}, ERRORS) for work in targets
+            ]
+            yield Job(trained, partial(train, data, split, readout, settings, seed + fold))
+    whole = {"seed": None, "fold": None, "rounds": ROUNDS}
+    limits = [(whole | work | {"readout": view}, ("ceiling",)) for work in of_targets for view in VIEWS]
+    yield Job(limits, partial(ceilings, data))
 
 
 def settings_of(split: Split, steps: int) -> Settings:
     """Return settings under which all sets and splits take the same number of steps."""
     epochs = max(1, steps // -(-len(split.train) // BATCH))
-    return Settings(
-        ROUNDS, batch_size=BATCH, learning_rates=(RATE,), epochs=epochs, halve=max(1, epochs // PHASES)
-    )
+    halve = max(1, epochs // PHASES)
+    return Settings(ROUNDS, batch_size=BATCH, learning_rates=(RATE,), epochs=epochs, halve=halve)
 
 
 class Scaled(StackedNorm):
@@ -241,9 +219,8 @@ def train(
     """Train a network for each target; the last epoch counts."""
     resident, copies = data.resident, len(data.classes)
     network = new_network(resident, readout, settings, copies, seed)
-    network.head = nn.Sequential(
-        Scaled(network.pooled, copies).to(resident.x.device), *network.head.children()
-    )
+    scaled = Scaled(network.pooled, copies).to(resident.x.device)
+    network.head = nn.Sequential(scaled, *network.head.children())
     goal = Several.of(data.classes, resident.y[list(split.train)])
     stack = Stack(resident, network, settings, [RATE] * copies, seed, readout, goal)
     stack.train(split.train)

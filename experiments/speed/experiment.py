@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from datasets import GraphSet
 from experiments import figures
 from experiments.console import Table, table
-from experiments.experiment import Drawing, Experiment, Finding, span
+from experiments.experiment import Experiment, Finding, span
 from experiments.options import flag, number
 from experiments.records import Row, RowLog
 from experiments.speed import epochs, processes
@@ -231,33 +231,22 @@ EXPERIMENT = Experiment(
     title="Speed",
     question="How fast are readouts, compared with other libraries?",
     claim="Exact, order-independent readouts are faster than what people use today",
-    theory=(
-        "Readouts whose bits do not depend on the order of the nodes are as fast as memory allows on "
-        "large batches, and faster than PyG, torch-scatter and PyTorch's own operators on all others."
-    ),
-    setup=(
-        "All contenders of a case take turns on the same data, in one process, medians of up to 101 "
-        "samples. Before that, the output and the gradient of each are compared with an oracle: a "
-        "contender that is wrong is reported and not timed; ours must be rounded to nearest and keep its "
-        "bits when nodes are shuffled. Offsets, orders and matrices are handed to `segment_reduce`, "
-        "`embedding_bag` and `sparse.mm` at no cost."
-    ),
-    source=(
-        "Limits: one table, `experiments/speed/thresholds.py`; baselines are a plain read of the "
-        "features, and two reads with one write to fresh memory."
-    ),
+    theory="""Readouts whose bits do not depend on the order of the nodes are as fast as memory allows on
+    large batches, and faster than PyG, torch-scatter and PyTorch's own operators on all others.""",
+    setup="""All contenders of a case take turns on the same data, in one process, medians of up to 101
+    samples. Before that, the output and the gradient of each are compared with an oracle: a contender that is
+    wrong is reported and not timed; ours must be rounded to nearest and keep its bits when nodes are
+    shuffled. Offsets, orders and matrices are handed to `segment_reduce`, `embedding_bag` and `sparse.mm` at
+    no cost.""",
+    source="""Limits: one table, `experiments/speed/thresholds.py`; baselines are a plain read of the
+    features, and two reads with one write to fresh memory.""",
     caveats=(
         "Times hold for one machine, and want it quiet: this experiment is no part of `all`.",
         "Limits that are missed stand in a table of their own, each with by how much.",
     ),
-    drawings=(
-        Drawing(
-            "speed",
-            "Time of sum, mean and max over the size of the features, forward and forward with "
-            "backward, for every contender and for what memory allows.",
-            "Time over the size of the features; the broad grey line is what memory allows.",
-        ),
-    ),
+    alt="""Time of sum, mean and max over the size of the features, forward and forward with backward, for
+    every contender and for what memory allows.""",
+    caption="Time over the size of the features; the broad grey line is what memory allows.",
     measure=measure,
     tables=tables,
     findings=findings,
