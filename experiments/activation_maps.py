@@ -19,7 +19,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from datasets import GraphSet
-from datasets.splits import Split, stratified_folds
+from datasets.splits import Split
 from experiments import maps
 from experiments.accuracy import baselines, gate
 from experiments.activation_figures import GALLERY, NONE, PICKING, SHOWN, areas, figure, patterns, per_fold
@@ -33,6 +33,7 @@ from experiments.maps import BEST, DRAWS, ORDERS, RANDOM, READOUTS, REMOVED, ROU
 from experiments.options import OF_FOLDS, number, option
 from experiments.patterns import GROUPS, nodes_of
 from experiments.records import Row, RowLog, pick, present, values
+from experiments.samples import cut
 from experiments.statistics import LEVEL, interval
 from experiments.trained import GATE, gate_values, train
 
@@ -59,12 +60,10 @@ def choose(graphs: GraphSet, pattern: Sequence[str], label: int | None, seed: in
     for graph in relabelled:
         graph.y = (graph.y == chosen).long()
     two = replace(graphs, graphs=tuple(relabelled), classes=2)
-    try:
-        splits = stratified_folds(two, folds, validation=0.0, seed=seed).splits
-    except ValueError as problem:
-        raise UserError(f"activation-maps: {problem}.") from problem
     known = label is None and graphs.name in MUTAGENS
-    return Task(two, "mutagens" if known else f"class {chosen}", found, splits)
+    return Task(
+        two, "mutagens" if known else f"class {chosen}", found, cut("activation-maps", two, folds, seed)
+    )
 
 
 LEARNING_RATE = 0.01

@@ -151,12 +151,9 @@ def draw(x: Tensor, graphs: Segments, m: int, seed: int) -> dict[str, float]:
     some = PartialReadout("mean", count=m).train()
     torch.manual_seed(seed + m)
     squares = torch.stack([(some(x, graphs) - center)[large].square().mean() for _ in range(DRAWS)])
-    return {
-        "measured": squares.mean().item(),
-        "predicted": (variance * (n - m) / (n - 1) / m).mean().item(),
-        "plain": variance.mean().item() / m,
-        "standard error": squares.std().item() / DRAWS**0.5,
-    }
+    predicted, plain = (variance * (n - m) / (n - 1) / m).mean().item(), variance.mean().item() / m
+    found = squares.mean().item(), predicted, plain, squares.std().item() / DRAWS**0.5
+    return dict(zip(LAW, found, strict=True))
 
 
 def between(x: Tensor, graphs: Segments) -> dict[str, float]:
