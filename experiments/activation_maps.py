@@ -228,36 +228,32 @@ COMPARED = {
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """What was learned, where the maps have their score, what they hit, areas: averages over the folds."""
+    networks: list[list[str]] = []
+    mapped: list[list[str]] = []
+    hits: list[list[str]] = []
+    curves: list[list[str]] = []
+    for data in present(rows, "data"):
+        for readout in READOUTS:
+            of = [(name, "accuracy") for name in (readout, *BASELINES)]
+            of += [(readout, metric) for metric in ("train accuracy", "half")]
+            networks.append([data, readout, *(share(mean(per_fold(rows, data, *one))) for one in of)])
+            found = (mean(areas(rows, data, readout, order)) for order in (BEST, RANDOM, WORST))
+            curves.append([data, readout, *map(share, found)])
+        for pattern in patterns(rows, data):
+            mapped += mapped_lines(rows, data, pattern)
+            hits += hit_lines(rows, data, pattern)
     learned = ("set", "readout", "held out", *BASELINES, "in training", "half")
-    mapped = ("set, pattern", "readout", "network", "atoms", "score", "ranked", "best", "group", "random")
-    hits = ("set", "pattern", "readout", "scored with", "without", "hit", "chance", "of")
-    curves = ("set", "readout", "deleted best first", "at random", "deleted worst (inserted best) first")
-    networks = [(data, readout) for data in present(rows, "data") for readout in READOUTS]
-    parts = [(data, pattern) for data in present(rows, "data") for pattern in patterns(rows, data)]
-    titles = (
-        "Networks: accuracy; atoms that carry half of the positive score",
-        "Patterns: share of atoms, of positive score; fall of the logit without atoms",
-        "Graphs of the scored class with a pattern: is the best scored atom in it?",
-        "Probability of the predicted class: area under the curve",
-    )
+    where = ("set, pattern", "readout", "network", "atoms", "score", "ranked", "best", "group", "random")
+    hit = ("set", "pattern", "readout", "scored with", "without", "hit", "chance", "of")
+    orders = ("set", "readout", "deleted best first", "at random", "deleted worst (inserted best) first")
     return [
-        table(titles[0], learned, (learned_line(rows, *one) for one in networks), 2),
-        table(titles[1], mapped, (line for one in parts for line in mapped_lines(rows, *one)), 3),
-        table(titles[2], hits, (line for one in parts for line in hit_lines(rows, *one)), 3),
-        table(titles[3], curves, (area_line(rows, *one) for one in networks), 2),
+        table("Networks: accuracy; atoms that carry half of the positive score", learned, networks, 2),
+        table(
+            "Patterns: share of atoms, of positive score; fall of the logit without atoms", where, mapped, 3
+        ),
+        table("Graphs of the scored class with a pattern: is the best scored atom in it?", hit, hits, 3),
+        table("Probability of the predicted class: area under the curve", orders, curves, 2),
     ]
-
-
-def learned_line(rows: Sequence[Row], data: str, readout: str) -> list[str]:
-    """What a network with a readout, and the baselines, have learned."""
-    of = [(name, "accuracy") for name in (readout, *BASELINES)]
-    of += [(readout, metric) for metric in ("train accuracy", "half")]
-    return [data, readout, *(share(mean(per_fold(rows, data, *one))) for one in of)]
-
-
-def area_line(rows: Sequence[Row], data: str, readout: str) -> list[str]:
-    """The areas under the curves of the three orders."""
-    return [data, readout, *(share(mean(areas(rows, data, readout, name))) for name in (BEST, RANDOM, WORST))]
 
 
 def mapped_lines(rows: Sequence[Row], data: str, pattern: str) -> Iterator[list[str]]:
