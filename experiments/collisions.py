@@ -169,8 +169,8 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
             left.append(f"{every} ({connected} of connected graphs)")
         numbers = (
             f"ceilings on atoms are {told[0]}; after one injective round {told[1]}. Pairs that the mean "
-            f"still confuses after {deepest} rounds: {left[0]} with injective aggregation, {left[1]} with mean "
-            "aggregation"
+            f"still confuses after {deepest} rounds: {left[0]} with injective aggregation, {left[1]} with "
+            "mean aggregation"
         )
         yield Finding(data, ordered and before > 0 and after <= MOST_LEFT, numbers, "check")
 
