@@ -19,7 +19,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from datasets import GraphSet
-from datasets.splits import Split, stratified_folds
+from datasets.splits import Split
 from experiments import maps
 from experiments.accuracy import baselines, gate
 from experiments.activation_figures import GALLERY, NONE, PICKING, SHOWN, areas, figure, patterns, per_fold
@@ -33,6 +33,7 @@ from experiments.maps import BEST, DRAWS, ORDERS, RANDOM, READOUTS, REMOVED, ROU
 from experiments.options import OF_FOLDS, number, option
 from experiments.patterns import GROUPS, nodes_of
 from experiments.records import Row, RowLog, pick, present, values
+from experiments.samples import cut
 from experiments.statistics import LEVEL, interval
 from experiments.trained import GATE, gate_values, train
 
@@ -59,12 +60,10 @@ def choose(graphs: GraphSet, pattern: Sequence[str], label: int | None, seed: in
     for graph in relabelled:
         graph.y = (graph.y == chosen).long()
     two = replace(graphs, graphs=tuple(relabelled), classes=2)
-    try:
-        splits = stratified_folds(two, folds, validation=0.0, seed=seed).splits
-    except ValueError as problem:
-        raise UserError(f"activation-maps: {problem}.") from problem
     known = label is None and graphs.name in MUTAGENS
-    return Task(two, "mutagens" if known else f"class {chosen}", found, splits)
+    return Task(
+        two, "mutagens" if known else f"class {chosen}", found, cut("activation-maps", two, folds, seed)
+    )
 
 
 LEARNING_RATE = 0.01
@@ -229,36 +228,32 @@ COMPARED = {
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """What was learned, where the maps have their score, what they hit, areas: averages over the folds."""
+    networks: list[list[str]] = []
+    mapped: list[list[str]] = []
+    hits: list[list[str]] = []
+    curves: list[list[str]] = []
+    for data in present(rows, "data"):
+        for readout in READOUTS:
+            of = [(name, "accuracy") for name in (readout, *BASELINES)]
+            of += [(readout, metric) for metric in ("train accuracy", "half")]
+            networks.append([data, readout, *(share(mean(per_fold(rows, data, *one))) for one in of)])
+            found = (mean(areas(rows, data, readout, order)) for order in (BEST, RANDOM, WORST))
+            curves.append([data, readout, *map(share, found)])
+        for pattern in patterns(rows, data):
+            mapped += mapped_lines(rows, data, pattern)
+            hits += hit_lines(rows, data, pattern)
     learned = ("set", "readout", "held out", *BASELINES, "in training", "half")
-    mapped = ("set, pattern", "readout", "network", "atoms", "score", "ranked", "best", "group", "random")
-    hits = ("set", "pattern", "readout", "scored with", "without", "hit", "chance", "of")
-    curves = ("set", "readout", "deleted best first", "at random", "deleted worst (inserted best) first")
-    networks = [(data, readout) for data in present(rows, "data") for readout in READOUTS]
-    parts = [(data, pattern) for data in present(rows, "data") for pattern in patterns(rows, data)]
-    titles = (
-        "Networks: accuracy; atoms that carry half of the positive score",
-        "Patterns: share of atoms, of positive score; fall of the logit without atoms",
-        "Graphs of the scored class with a pattern: is the best scored atom in it?",
-        "Probability of the predicted class: area under the curve",
-    )
+    where = ("set, pattern", "readout", "network", "atoms", "score", "ranked", "best", "group", "random")
+    hit = ("set", "pattern", "readout", "scored with", "without", "hit", "chance", "of")
+    orders = ("set", "readout", "deleted best first", "at random", "deleted worst (inserted best) first")
     return [
-        table(titles[0], learned, (learned_line(rows, *one) for one in networks), 2),
-        table(titles[1], mapped, (line for one in parts for line in mapped_lines(rows, *one)), 3),
-        table(titles[2], hits, (line for one in parts for line in hit_lines(rows, *one)), 3),
-        table(titles[3], curves, (area_line(rows, *one) for one in networks), 2),
+        table("Networks: accuracy; atoms that carry half of the positive score", learned, networks, 2),
+        table(
+            "Patterns: share of atoms, of positive score; fall of the logit without atoms", where, mapped, 3
+        ),
+        table("Graphs of the scored class with a pattern: is the best scored atom in it?", hit, hits, 3),
+        table("Probability of the predicted class: area under the curve", orders, curves, 2),
     ]
-
-
-def learned_line(rows: Sequence[Row], data: str, readout: str) -> list[str]:
-    """What a network with a readout, and the baselines, have learned."""
-    of = [(name, "accuracy") for name in (readout, *BASELINES)]
-    of += [(readout, metric) for metric in ("train accuracy", "half")]
-    return [data, readout, *(share(mean(per_fold(rows, data, *one))) for one in of)]
-
-
-def area_line(rows: Sequence[Row], data: str, readout: str) -> list[str]:
-    """The areas under the curves of the three orders."""
-    return [data, readout, *(share(mean(areas(rows, data, readout, name))) for name in (BEST, RANDOM, WORST))]
 
 
 def mapped_lines(rows: Sequence[Row], data: str, pattern: str) -> Iterator[list[str]]:

@@ -162,29 +162,23 @@ def findings(rows: Sequence[Row]) -> Iterator[Finding]:
         ceilings = [ceilings_at(rows, data, depth) for depth in (0, 1)]
         ordered = all(found["sum"] >= found["mean"] >= found["max"] for found in ceilings)
         before, after = gaps(rows, data)
-        atoms, round_ = (
-            ", ".join(f"{view} {share(ceiling)}" for view, ceiling in found.items()) for found in ceilings
-        )
-        at = partial(pick, rows, data=data, depth=deepest, readout="mean")
-        of_sum, of_mean = (
-            "{} ({} of connected graphs)".format(
-                *(at(aggregation=kind, metric=of) for of in ("pairs", CONNECTED))
-            )
-            for kind in AGGREGATIONS
-        )
+        told = [", ".join(f"{view} {share(one)}" for view, one in found.items()) for found in ceilings]
+        at, left = partial(pick, rows, data=data, depth=deepest, readout="mean"), []
+        for kind in AGGREGATIONS:
+            every, connected = (at(aggregation=kind, metric=metric) for metric in ("pairs", CONNECTED))
+            left.append(f"{every} ({connected} of connected graphs)")
         numbers = (
-            f"ceilings on atoms are {atoms}; after one injective round {round_}. Pairs that the mean still "
-            f"confuses after {deepest} rounds: {of_sum} with injective aggregation, {of_mean} with mean "
-            "aggregation"
+            f"ceilings on atoms are {told[0]}; after one injective round {told[1]}. Pairs that the mean "
+            f"still confuses after {deepest} rounds: {left[0]} with injective aggregation, {left[1]} with "
+            "mean aggregation"
         )
         yield Finding(data, ordered and before > 0 and after <= MOST_LEFT, numbers, "check")
 
 
 def numbers(rows: Sequence[Row]) -> str:
     """The gaps of all sets."""
-    before, after = (
-        span(gap) for gap in zip(*(gaps(rows, data) for data in present(rows, "data")), strict=True)
-    )
+    found = zip(*(gaps(rows, data) for data in present(rows, "data")), strict=True)
+    before, after = map(span, found)
     return f"the mean's ceiling is {before} points below the sum's on atoms, {after} after a round"
 
 

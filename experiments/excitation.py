@@ -24,7 +24,6 @@ from torch_geometric.data import Data
 
 from datasets import GraphSet, covers
 from datasets.collisions import View
-from datasets.splits import stratified_folds
 from experiments import by_node, figures
 from experiments.accuracy import baselines
 from experiments.accuracy.jobs import most_folds
@@ -38,7 +37,7 @@ from experiments.learning.networks import Network
 from experiments.models import RowLinear
 from experiments.options import FOLDS_OF_CLASSES, number
 from experiments.records import Row, RowLog, pick, present, values
-from experiments.samples import drawn
+from experiments.samples import cut, drawn
 from experiments.statistics import LEVEL, Comparison, holm, interval
 from readouts.nn import SqueezeExcitation
 
@@ -139,13 +138,9 @@ def jobs_of(task: Classified, device: str, seed: int, folds: int | None, epochs:
     """Ceilings, and each baseline and squeeze on each fold."""
     graphs = GraphSet(task.data, task.graphs, task.classes)
     count = folds or most_folds(graphs)
-    try:
-        splits = stratified_folds(graphs, count, 0.0, seed).splits
-    except ValueError as problem:
-        raise UserError(f"excitation: {problem}.") from problem
     ceilings = [(task.work(READOUT, seed, squeeze=name, **SIZES), ("ceiling",)) for name in VIEWS]
     yield Job(ceilings, partial(limits, task))
-    for place, split in enumerate(splits):
+    for place, split in enumerate(cut("excitation", graphs, count, seed)):
         for name in BASELINES:
             work = task.work(READOUT, seed, place, squeeze=name, folds=count, **SIZES)
             fit = partial(baselines.fit_and_judge, task.resident, split, name, seed)

@@ -24,8 +24,7 @@ from datasets import GraphSet
 from experiments import by_node, figures
 from experiments.by_node import Aim, Fold, Task, Values
 from experiments.console import Table, UserError, table
-from experiments.experiment import Experiment, Finding, sentences
-from experiments.experiment import span as ends
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning import networks
 from experiments.learning.batches import Batch
@@ -303,7 +302,7 @@ def numbers(rows: Sequence[Row]) -> str:
     """How unequal gradients are after training."""
     last = {"metric": "gini", "epoch": max(present(rows, "epoch"))}
     found = {name: [average(of, readout=name, **last) for *_, of in cases(rows)] for name in ("mean", "max")}
-    told = ", ".join(f"{name} {ends(values, '.2f')}" for name, values in found.items())
+    told = ", ".join(f"{name} {span(values, '.2f')}" for name, values in found.items())
     return f"Gini coefficient after training: {told}"
 
 

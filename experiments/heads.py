@@ -22,8 +22,7 @@ from datasets import GraphSet
 from experiments import by_node, figures
 from experiments.by_node import EPOCHS, WIDTH, Fold, Task, Values
 from experiments.console import Table, UserError, table
-from experiments.experiment import Experiment, Finding, sentences
-from experiments.experiment import span as ends
+from experiments.experiment import Experiment, Finding, sentences, span
 from experiments.jobs import Job, carry_out
 from experiments.learning.networks import Network, StackedLinear
 from experiments.options import FOLDS, number
@@ -151,12 +150,9 @@ def draw(x: Tensor, graphs: Segments, m: int, seed: int) -> dict[str, float]:
     some = PartialReadout("mean", count=m).train()
     torch.manual_seed(seed + m)
     squares = torch.stack([(some(x, graphs) - center)[large].square().mean() for _ in range(DRAWS)])
-    return {
-        "measured": squares.mean().item(),
-        "predicted": (variance * (n - m) / (n - 1) / m).mean().item(),
-        "plain": variance.mean().item() / m,
-        "standard error": squares.std().item() / DRAWS**0.5,
-    }
+    predicted, plain = (variance * (n - m) / (n - 1) / m).mean().item(), variance.mean().item() / m
+    found = squares.mean().item(), predicted, plain, squares.std().item() / DRAWS**0.5
+    return dict(zip(LAW, found, strict=True))
 
 
 def between(x: Tensor, graphs: Segments) -> dict[str, float]:
@@ -297,7 +293,7 @@ def numbers(rows: Sequence[Row]) -> str:
     costs = [100 * found[data][FLATTEN]["lost"] for data in found if not unready(rows, data)]
     kept = [of[head]["same bits"] for of in found.values() for head in POOLED]
     told = f"; graphs whose bits readouts keep: {100 * min(kept):.0f} %" if kept else ""
-    lost = ends(costs, ".1f") if costs else "not compared"
+    lost = span(costs, ".1f") if costs else "not compared"
     return f"points that a flattened head loses when nodes are shuffled: {lost}{told}"
 
 

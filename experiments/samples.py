@@ -8,6 +8,8 @@ import torch
 from torch_geometric.data import Data
 
 from datasets import GraphSet
+from datasets.splits import Split, stratified_folds
+from experiments.console import UserError
 
 
 def drawn(graphs: GraphSet, most: int, seed: int) -> list[Data]:
@@ -24,6 +26,14 @@ def sampled(kept: int, available: int) -> str:
 def untrained(classes: int) -> str:
     """Return what a sentence adds where there is nothing to train networks on."""
     return "" if classes > 1 else "; all of one class, so no network was trained"
+
+
+def cut(experiment: str, graphs: GraphSet, folds: int, seed: int) -> tuple[Split, ...]:
+    """Stratified folds without a hold-out; raises `UserError` where a class is too small."""
+    try:
+        return stratified_folds(graphs, folds, 0.0, seed).splits
+    except ValueError as problem:
+        raise UserError(f"{experiment}: {problem}.") from problem
 
 
 def label_of(graph: Data) -> str:

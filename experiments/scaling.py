@@ -73,16 +73,10 @@ def run(processes: int, readout: str, seed: int, nodes: int) -> list[dict[str, f
         finish(processes, readout, seed, nodes, folder)
         found = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(processes)]
     limbs = [span([f["windows"][power] for f in found]) for power in (0, 1)]
-    return [
-        {
-            "seconds": max(f["seconds"] for f in found),
-            "messages": len(found[0]["sizes"]),
-            "bytes counted": sum(found[0]["sizes"]),
-            "bytes computed": sum(WORD * size for size in messages(readout, GRAPHS, FEATURES, *limbs)),
-            "memory": max(f["memory"] for f in found),
-            "same bits": float(all(f["same"] for f in found)),
-        }
-    ]
+    computed = sum(WORD * size for size in messages(readout, GRAPHS, FEATURES, *limbs))
+    seconds, memory = (max(f[name] for f in found) for name in ("seconds", "memory"))
+    same, sizes = float(all(f["same"] for f in found)), found[0]["sizes"]
+    return [dict(zip(METRICS, (seconds, len(sizes), sum(sizes), computed, memory, same), strict=True))]
 
 
 def finish(processes: int, *arguments: Any) -> None:

@@ -155,6 +155,12 @@ class Overall:
     above: float
     within: float
 
+    @property
+    def said(self) -> str:
+        """The mean in points, its interval, and how sets differ."""
+        bounds = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
+        return f"{100 * self.mean:+.1f} points on average ({bounds}), sets differ by {100 * self.between:.1f}"
+
 
 def over_sets(differences: Sequence[float], errors: Sequence[float]) -> Overall:
     """Believe in a difference of each set drawn around one mean: d_s ~ N(m, t^2 + e_s^2), t half normal.

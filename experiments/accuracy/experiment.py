@@ -232,10 +232,8 @@ def together(rows: Sequence[Row], network: str) -> Iterator[str]:
     if len(differences) >= ENOUGH:
         found = over_sets(differences, errors)
         yield (
-            f"{network}, sum minus mean over {len(differences)} sets: {100 * found.mean:+.1f} points on "
-            f"average ({100 * found.low:+.1f} to {100 * found.high:+.1f}), sets differ by "
-            f"{100 * found.between:.1f}; over one point with probability {found.above:.2f}, within one "
-            f"{found.within:.2f}."
+            f"{network}, sum minus mean over {len(differences)} sets: {found.said}; over one point with "
+            f"probability {found.above:.2f}, within one {found.within:.2f}."
         )
 
 

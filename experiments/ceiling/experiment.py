@@ -246,10 +246,7 @@ def together(tasks: Sequence[jobs.Task], rows: Sequence[Row]) -> Iterator[str]:
         apart = {data: differences(of_set, learner, "sum", WHOLE) for data, of_set in sets.items()}
         errors = [corrected_error(of, test_by_train(sets[data])) for data, of in apart.items()]
         found = over_sets([float(of.mean()) for of in apart.values()], errors)
-        yield (
-            f"{learner}, sum minus mean over {len(sets)} sets: {100 * found.mean:+.1f} points on average "
-            f"({100 * found.low:+.1f} to {100 * found.high:+.1f}), sets differ by {100 * found.between:.1f}."
-        )
+        yield f"{learner}, sum minus mean over {len(sets)} sets: {found.said}."
 
 
 def figure(rows: Sequence[Row], out: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import Data
 
 from datasets import GraphSet
-from datasets.splits import Split, stratified_folds
+from datasets.splits import Split
 from experiments.accuracy.baselines import OF_CLASSES, OF_NUMBERS
 from experiments.console import UserError
 from experiments.jobs import Job
@@ -31,7 +31,7 @@ from experiments.learning.goals import Goal, Integers
 from experiments.learning.networks import Network, StackedNorm
 from experiments.learning.training import Settings, Stack, new_network
 from experiments.properties.targets import TARGETS, Molecules, Target, describe
-from experiments.samples import drawn, sampled
+from experiments.samples import cut, drawn, sampled
 
 NETWORKS = ("sum", "mean", "max", "size-aware mean", "sum+mean+max")
 CONSTANT, SIZE, COUNTS, LINEAR = "constant", "size only", "counts only", "linear in counts"
@@ -96,14 +96,10 @@ def sized(graph: Data) -> Data:
 
 def splits_of(task: Task, folds: int, seed: int) -> Iterator[tuple[str, int, Split]]:
     """Yield both splits of every fold; half of the molecules are small, and a quarter is large."""
-    try:
-        parts = stratified_folds(task.graphs, folds, 0, seed).splits
-    except ValueError as problem:
-        raise UserError(f"properties: {problem}.") from problem
     sizes = task.graphs.targets.numpy()
     order = np.lexsort((np.random.default_rng(seed).permutation(len(sizes)), sizes)).tolist()
     small, large = set(order[: int(SMALL * len(order))]), set(order[-int(LARGE * len(order)) :])
-    for fold, split in enumerate(parts):
+    for fold, split in enumerate(cut("properties", task.graphs, folds, seed)):
         yield RANDOM, fold, split
         known, asked = (
             tuple(filter(part.__contains__, of)) for part, of in ((small, split.train), (large, split.test))
