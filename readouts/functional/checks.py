@@ -63,7 +63,8 @@ def segments_of(x: Tensor, batch: Tensor | Segments | None, ptr: Tensor | None, 
         segments = batch
         segments.check_unchanged()
     elif batch is not None:
-        segments = Segments.shared(batch, size, copied=x.is_floating_point())  # else there is no backward
+        has_backward = x.is_floating_point() or torch.is_grad_enabled()  # of weights, if not of x
+        segments = Segments.shared(batch, size, copied=has_backward)
     else:
         segments = Segments.single(x.shape[0], x.device)
     if segments.num_nodes != x.shape[0]:

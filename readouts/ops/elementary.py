@@ -32,12 +32,14 @@ def reduce(x: Tensor, index: Tensor, ptr: Tensor, order: Tensor | None, names: S
     An empty graph gives 0. The values are defined by `readouts.kernels.reference`.
     """
     if (
-        x.device.type in _KEEPING
+        x.requires_grad
+        and x.device.type in _KEEPING
         and x.dtype in FLOATS
         and needs_x(names)
         and triton.keeps(names)
-        and needs_grad(x)
+        and torch.is_grad_enabled()
         and not is_transforming()
+        and not torch.compiler.is_exporting()  # another device may run the graph, without gradients
     ):
         return _REDUCE_KEEPING(x, index, ptr, order, names)[0]
     return _REDUCE(x, index, ptr, order, names)
@@ -301,7 +303,7 @@ def _reduce_backward(
     if grad.numel() == 0 or len(index) == 0:
         return _reduce_backward_shape(grad, x, out, index, ptr, order, names)
     kernel = _kernel(grad.device, grad.dtype, names)
-    if kept is not None and kernel is triton:
+    if kernel is triton and kept is not None and kept.shape[2] == grad.shape[2]:  # else vmap added features
         return triton.reduce_backward(grad, x, out, index, ptr, order, names, kept)
     return kernel.reduce_backward(grad, x, out, index, ptr, order, names)
 

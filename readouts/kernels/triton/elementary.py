@@ -21,8 +21,8 @@ compute them from x again: for second derivatives, and for the values of order s
 
 Shapes of tiles depend on dtype and number of features alone, and the first call of a kind compiles all
 kernels of the kind (`_Batch`). This must not happen while a CUDA graph is captured: before a capture, run one
-batch of the same dtype, features and reductions on the same device, forward and backward, sorted or not and
-with or without gradients as in the capture.
+batch of the same dtype, features and reductions on the same device, forward and backward, sorted or not, with
+or without gradients, and with data that are aligned to 16 bytes or not, as in the capture.
 
 Numbers are passed as their bits, so that no hardware mode can flush subnormal numbers, and the kernels are
 compiled without fused multiply-add, which would round differently from the reference.
@@ -93,7 +93,7 @@ def kept_blocks(names: Sequence[str]) -> int:
     """Return the number K of blocks that are kept of every graph.
 
     They are the bits of the float64 mean and standard deviation, for var and std, and how many nodes tie with
-    the maximum and the minimum, 32 bits each.
+    the maximum and the minimum, 32 bits each: a graph has fewer than 2**31 nodes.
     """
     return 2 * tracks_squares(names) + needs_out(names)
 
@@ -151,8 +151,8 @@ def reduce_backward(
 
 
 def keeps(names: Sequence[str]) -> bool:
-    """Return whether max and min occur at most once."""
-    return all(names.count(name) <= 1 for name in names if needs_out((name,)))
+    """Return whether the kernels know all names, and max and min occur at most once."""
+    return NAMES.issuperset(names) and all(names.count(name) <= 1 for name in names if needs_out((name,)))
 
 
 class _Batch:

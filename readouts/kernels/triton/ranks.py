@@ -211,7 +211,10 @@ def search_columns(
 # -------------------------------------------------------------------------------------------------- kernel
 
 
-@triton.jit(do_not_specialize=["nodes", "size", "features", "number_of_ranks"])
+@triton.jit(
+    do_not_specialize=["nodes", "size", "features", "number_of_ranks"],
+    do_not_specialize_on_alignment=["x", "order", "ptr", "ranks"],
+)
 def select(
     x, order, ptr, ranks, out, means, nodes, size, features, number_of_ranks,
     MANTISSA: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr, ORDERED: tl.constexpr,

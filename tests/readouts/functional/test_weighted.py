@@ -313,3 +313,13 @@ class TestSizeAwareMean:
         out = SizeAwareMeanReadout()(torch.ones(5000, 1, dtype=torch.bfloat16))
         assert out.dtype == torch.bfloat16
         assert out[0, 1].item() == pytest.approx(math.log(5000), rel=2**-8)
+
+
+@pytest.mark.parametrize("average", [weighted_mean, softmax_mean])
+def test_gradients_of_the_weights_of_integers_do_not_see_a_batch_vector_that_is_used_again(average):
+    x, batch = torch.arange(6), INDEX.clone()
+    given = torch.rand(6).requires_grad_()
+    expected = torch.autograd.grad(average(x, given, INDEX, size=3).square().sum(), given)[0]
+    loss = average(x, given, batch, size=3).square().sum()
+    batch.copy_(INDEX.flip(0))
+    assert_same_bits(torch.autograd.grad(loss, given)[0], expected)

@@ -164,6 +164,7 @@ def test_operators_keep_what_backward_needs(names, monkeypatch):
     monkeypatch.setattr(elementary, "_KEEPING", {"cpu"})
     for dtype in (torch.float32, torch.float64):
         monkeypatch.setitem(registry._chosen, ("cpu", dtype, "elementary"), gpu)
+    keep = gpu._Batch.keep
     monkeypatch.setattr(gpu._Batch, "keep", None)
     index = torch.randint(0, 3, (12,))
     count, ptr, order = grouped(index, 4)
@@ -175,6 +176,10 @@ def test_operators_keep_what_backward_needs(names, monkeypatch):
     assert_same_bits(
         slope.detach(), reference.reduce_backward(grad.detach(), x.detach(), index, count, names)
     )
+    monkeypatch.setattr(gpu._Batch, "keep", keep)
+    function = lambda grad: torch.autograd.grad(out, x, grad, retain_graph=True)[0]  # noqa: E731
+    several = torch.randn(2, *out.shape)
+    assert_same_bits(torch.func.vmap(function)(several), torch.stack([function(one) for one in several]))
     monkeypatch.undo()
     along = torch.randn(x.shape)
     again = torch.autograd.grad(ops.reduce(x, index, ptr, order, names), x, grad, create_graph=True)[0]
