@@ -358,9 +358,12 @@ def add_near(
             gap = (largest >> 23) - tl.maximum(((smallest + 1) >> 23).to(tl.int32), 1)
             widest = tl.maximum(widest, tl.where(smallest == 2**32 - 1, 0, gap))
             most = tl.maximum(most, largest)
-            high, error = two_sum(high, total)
-            low, error = two_sum(low, error)
-            broken = broken | (error != 0.0).to(tl.int32)
+            if start == begin:
+                high = total
+            else:
+                high, error = two_sum(high, total)
+                low, error = two_sum(low, error)
+                broken = broken | (error != 0.0).to(tl.int32)
     finite = is_finite(high)
     broken = tl.where(finite, broken | (widest > 52 - MANTISSA - POWER).to(tl.int32), 0)
     top, bottom, tops, bottoms = joined(
