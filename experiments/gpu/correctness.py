@@ -55,7 +55,7 @@ def on_device(
 ) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     """The results of the kernels, on the CPU, beside those expected.
 
-    In training, forward keeps what backward needs. Alone, they are compiled for some cases only, to save time.
+    In training, forward keeps what backward needs. Alone, they are compiled for some cases, to save time.
     """
     out, kept = elementary.reduce_keeping(x, *batch)
     yield "forward", (out.cpu(), forward)
