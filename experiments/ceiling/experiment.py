@@ -332,6 +332,7 @@ EXPERIMENT = Experiment(
     numbers=numbers,
     figure=figure,
     notes=together,
+    parallel=True,
     options={
         "folds": FOLDS_OF_CLASSES,
         "repeats": number(5, 1, "Cross-validations, each with its own folds."),
