@@ -132,6 +132,7 @@ LIMITS = {
     "float32 trimmed unsorted": 1.25,
     # the graphs of the nodes are copied, and x has but a byte for a number
     "uint8 accumulated sorted": 1.35,
+    "uint8 median sorted": 1.2,
     # PyTorch keeps a gradient of x for each of the uses of x until it has added them: in a network and in
     # the average, in two steps, in several readouts
     "float32 attention sorted": 2.25,

@@ -49,12 +49,13 @@ def launches(monkeypatch, tmp_path):
 
     monkeypatch.setattr(gpu._Batch, "_start", start)
 
-    def launches(dtype, names, nodes):
+    def launches(dtype, names, nodes, keep=True):
         started.clear()
         x, index = torch.ones(nodes, 64, dtype=dtype), torch.arange(nodes) // 20
         ptr = torch.arange(0, nodes + 1, 20)
-        out = gpu.reduce(x, index, ptr, index, names)
-        gpu.reduce_backward(out, x, out, index, ptr, index, names)
+        batch = index, ptr, index, names
+        out, kept = gpu.reduce_keeping(x, *batch) if keep else (gpu.reduce(x, *batch), None)
+        gpu.reduce_backward(out, x, out, *batch, kept)
         return list(started)
 
     return launches
@@ -107,26 +108,32 @@ MERGE = ["merge", "limbs_of_pieces", "round_limbs"]
 def test_launches_whatever_is_asked_for(launches):
     """Few launches in each direction for ordinary batches; more only where graphs are cut."""
 
-    def names_of(*arguments):
-        return [kernel.__name__ for kernel, *_ in launches(*arguments)]
+    def names_of(*arguments, **options):
+        return [kernel.__name__ for kernel, *_ in launches(*arguments, **options)]
 
     for name in ("sum", "mean"):
         assert names_of(torch.float32, (name,), 20) == [*SUM, "backward"]
     for name in ("max", "min"):
         assert names_of(torch.float32, (name,), 20) == ["forward", "backward"]
+        assert names_of(torch.float32, (name,), 20, keep=False) == ["forward", "keep", "backward"]
     for name in ("var", "std"):
         assert names_of(torch.float32, (name,), 20) == ["forward_far", "backward"]
     assert names_of(torch.float64, FUSED, 20) == ["forward_far", "backward"]
-    assert names_of(torch.float32, FUSED, 40) == [*SUM, *MERGE, "survey", "merge", "backward"]
+    assert names_of(torch.float32, FUSED, 40) == [*SUM, *MERGE, "backward"]
     squares = ["survey", *MERGE]
-    assert names_of(torch.float32, ELEMENTARY, 40) == ["forward_far", *MERGE, *squares * 3, "backward"]
+    assert names_of(torch.float32, ELEMENTARY, 40) == ["forward_far", *MERGE, *squares, "backward"]
+    again = ["keep", *squares * 2]
+    assert names_of(torch.float32, ELEMENTARY, 40, keep=False) == [
+        "forward_far", *MERGE, *squares, *again, "backward",
+    ]  # fmt: skip
 
 
 @pytest.mark.thorough
 def test_all_kernels_compile_for_hopper(launches, dtype):
     nodes = 40 if dtype.itemsize > 2 else 20  # cut graphs or whole ones
-    for launch in launches(dtype, ELEMENTARY, nodes):
-        assert_rounds_as_written(compiled(*launch, 90))
+    for keep in (True, False):
+        for launch in launches(dtype, ELEMENTARY, nodes, keep):
+            assert_rounds_as_written(compiled(*launch, 90))
 
 
 def test_the_fused_kernels_compile_for_ampere(launches, dtype):
