@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -123,10 +123,10 @@ class Examination:
             self.done += 1
         if not rows:
             return IDENTICAL
-        first = trials[0].first
-        may_jump = self.question.may_jump and not self.time_up
-        jumps = partial(self._jumps, first) if may_jump else lambda name: None
-        return conclude(rows, self.own, self._largest(first), jumps)
+        largest = self._largest(trials[0].first)
+        if not self.question.may_jump or self.time_up:
+            return conclude(rows, self.own, largest)
+        return conclude(rows, self.own, largest, partial(self._jumps, trials))
 
     def _compare(self, place: int, trial: Trial) -> list[Rows] | Judgement:
         """Return the rows that differ in a trial; a judgement where there are no rows to compare."""
@@ -187,20 +187,26 @@ class Examination:
         values = [*graphs.nodes.values(), *graphs.edges.values(), *self.measured_first(graphs).values()]
         return max((float(row_sizes(value).max()) for value in values if value.numel()), default=0.0)
 
-    def _jumps(self, graphs: Graphs, name: str) -> Tensor | None:
-        """Return how far the rows of a result jump when features are scaled by 1 + k 2^-40, in float64.
+    def _jumps(self, trials: Sequence[Trial], name: str) -> Iterator[Tensor]:
+        """Yield how far the rows of a result jump when features are scaled by 1 + k 2^-40, in float64.
 
-        Scaling keeps values equal that are equal in exact arithmetic, and rounds them in other ways.
+        Scaling keeps values equal that are equal in exact arithmetic, and rounds them in other ways. Jumps of
+        the first input come first, then those of the second inputs, since rounding can depend on the position
+        of a row (the last rows of a matrix product).
         """
-        wide = graphs.to_dtype(torch.float64)
+        first = trials[0].first
+        as_it_is = Trial("", first, first, same(first))
         with suppress(Exception):  # the model knows one dtype only
-            base = self._measured(wide, torch.float64)[name]
-            jumps = []
-            for k in range(1, SCALES + 1):
-                scaled = wide.change_features(partial(torch.mul, other=1 + k * 2.0**-40))
-                jumps.append(row_differences(base, self._measured(scaled, torch.float64)[name]))
-            return torch.stack(jumps).amax(dim=0)
-        return None
+            for trial in (as_it_is, *trials):
+                wide = trial.second.to_dtype(torch.float64)
+                base = self._measured(wide, torch.float64)
+                jumps = []
+                for k in range(1, SCALES + 1):
+                    scaled = wide.change_features(partial(torch.mul, other=1 + k * 2.0**-40))
+                    jumps.append(row_differences(base[name], self._measured(scaled, torch.float64)[name]))
+                jump = torch.stack(jumps).amax(dim=0)
+                rows = self.question.rows(name, base[name], base[name], trial.match)
+                yield aligned(jump, jump, rows, trial.match)[1]
 
     def shows(self, worst: Judgement) -> Callable[[Trial], bool]:
         """Return a test of whether a trial by itself gives this verdict on this output."""

@@ -8,7 +8,7 @@ mean of the two factors, 2^14.5, and needs no tuning.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -98,7 +98,7 @@ class Judgement:
 
 
 IDENTICAL = Judgement(Verdict.IDENTICAL, reason="every bit is the same")
-Jumps = Callable[[str], Tensor | None]
+Jumps = Callable[[str], Iterable[Tensor]]
 
 
 def narrow(own: torch.dtype) -> torch.dtype:
@@ -134,7 +134,7 @@ def measure(pair: Pair, own: torch.dtype) -> Rows:
 
 
 def conclude(
-    rows: Sequence[Rows], own: torch.dtype, largest: float = 0.0, jumps: Jumps = lambda name: None
+    rows: Sequence[Rows], own: torch.dtype, largest: float = 0.0, jumps: Jumps = lambda name: ()
 ) -> Judgement:
     """Judge the rows of pairs that share their first tensors.
 
@@ -146,8 +146,8 @@ def conclude(
         rows: the rows whose bits differ.
         own: dtype of the model.
         largest: largest magnitude of inputs and results, with which rows that cancel are compared.
-        jumps: returns how far the rows of an output jump in float64 when inputs change by rounding alone,
-            float64 [R]; None where that is not known. It is called for broken rows.
+        jumps: yields how far the rows of an output jump in float64 when inputs change by rounding alone,
+            float64 [R]: as they lie in the first input, then in others. It is called for broken rows.
     """
     if not rows:
         return IDENTICAL
@@ -173,14 +173,14 @@ def _by_dtypes(rows: Sequence[Rows], own: torch.dtype, largest: float, jumps: Ju
     eps = torch.finfo(narrow(own)).eps
     noise = torch.maximum(torch.maximum(moved.amax(dim=0), error), size * eps / 2)
     wide_most = wide_moved.amax(dim=0)
-    over = wide_most > noise * math.sqrt(torch.finfo(torch.float64).eps / eps)
+    limit = noise * math.sqrt(torch.finfo(torch.float64).eps / eps)
+    over = wide_most > limit
     amplified = over & (error > size * math.sqrt(eps)) & (2.01 * error >= wide_most)  # 2, but for rounding
     broken = over & ~amplified
     reason = AMPLIFIED if amplified.any() else SHRINKS
-    if broken.any() and (jump := jumps(rows[0].name)) is not None:
-        steady = broken & (4 * jump < wide_most)
-        reason = JUMPS if not steady.any() else reason
-        broken = steady
+    if broken.any():
+        broken = _without_jumps(broken, wide_most, limit, jumps(rows[0].name))
+        reason = reason if broken.any() else JUMPS
     cancels = (16 * error >= size) & (wide_most <= error)
     scale = torch.where(cancels, max(largest, 0.0), size)
     scale = torch.where(scale > 0, scale, 1.0)
@@ -202,6 +202,22 @@ def _by_dtypes(rows: Sequence[Rows], own: torch.dtype, largest: float, jumps: Ju
         reason,
         bool(cancels[row]),
     )
+
+
+def _without_jumps(broken: Tensor, moved: Tensor, limit: Tensor, jumps: Iterable[Tensor]) -> Tensor:
+    """Return the broken rows that do not jump as far as they moved, by rounding alone.
+
+    A row counts as jumping if it does where it lies in the first input; then it may jump further in another
+    order. Tied rows that share a gradient all jump if rounding breaks the tie. Where one of them takes the
+    whole gradient, the others do not.
+    """
+    jumping = broken
+    for place, jump in enumerate(jumps):
+        jumping = 4 * jump > limit if place == 0 else jumping
+        broken = broken & ~(jumping & (4 * jump >= moved))
+        if not (broken & jumping).any():
+            break
+    return broken
 
 
 def _by_size(rows: Sequence[Rows], own: torch.dtype) -> Judgement:

@@ -14,6 +14,7 @@ from datasets import GraphSet, load
 from experiments import activation_figures, activation_maps, maps, patterns
 from experiments.__main__ import BAD_INPUT, main
 from experiments.console import UserError
+from experiments.experiment import one_thread
 from experiments.learning.batches import reside
 from experiments.learning.training import Settings
 from experiments.records import RowLog, pick
@@ -71,10 +72,11 @@ def known(toys):
     """The task, the first split, and both networks of the first fold."""
     task = choose(toys)
     resident, settings = reside(task.graphs, "gin", 2), Settings(2, epochs=60, learning_rates=(0.01,))
-    networks = {
-        name: train(resident, task.splits[0].train, name, settings, 0, linear_head=True).network
-        for name in maps.READOUTS
-    }
+    with one_thread():  # as an experiment computes
+        networks = {
+            name: train(resident, task.splits[0].train, name, settings, 0, linear_head=True).network
+            for name in maps.READOUTS
+        }
     return task, task.splits[0], networks
 
 

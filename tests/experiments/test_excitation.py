@@ -18,7 +18,7 @@ from experiments.console import UserError
 from experiments.experiment import one_thread
 from experiments.records import RowLog, pick, read_rows
 
-FOLDS, EPOCHS = 2, 60
+FOLDS, EPOCHS = 2, 100
 
 
 def path(nodes, label, kinds=3):

@@ -401,6 +401,23 @@ def test_gradient_that_jumps_by_rounding_alone():
     assert Verdict.BROKEN in found  # without a look at the jump
 
 
+def test_gradient_of_ties_that_rounding_breaks_at_one_position():
+    """As matrix products on some processors: equal rows, of which the last is added in another order."""
+    weight = torch.rand(80, 80, generator=torch.Generator().manual_seed(0)) + 30
+
+    def rows_of(x):
+        terms = (x[:, :, None] * weight).unbind(1)
+        return torch.cat([sum(terms)[:-1], sum(terms[::-1])[-1:]])
+
+    for seed in range(1, 4):
+        x = torch.randn(1, 80, generator=torch.Generator().manual_seed(seed)).expand(9, 80).clone()
+        shared = check_gradient_equivariance(lambda x: rows_of(x).amax(0), x, permutations=4, seed=seed)
+        assert shared.verdict is Verdict.ROUNDING, str(shared)
+        assert "jumps" in shared.reason
+        first = check_gradient_equivariance(lambda x: rows_of(x).max(0).values, x, permutations=4, seed=seed)
+        assert first.verdict is Verdict.BROKEN, str(first)
+
+
 # Positions
 
 
