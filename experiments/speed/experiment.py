@@ -243,6 +243,7 @@ EXPERIMENT = Experiment(
     caveats=(
         "Times hold for one machine, and want it quiet: this experiment is no part of `all`.",
         "Limits that are missed stand in a table of their own, each with by how much.",
+        "An epoch is that of one network; `accuracy` trains three at once, one for each learning rate.",
     ),
     alt="""Time of sum, mean and max over the size of the features, forward and forward with backward, for
     every contender and for what memory allows.""",
