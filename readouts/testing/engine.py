@@ -199,14 +199,13 @@ class Examination:
         with suppress(Exception):  # the model knows one dtype only
             for trial in (as_it_is, *trials):
                 wide = trial.second.to_dtype(torch.float64)
-                base = self._measured(wide, torch.float64)
+                base = self._measured(wide, torch.float64)[name]
                 jumps = []
                 for k in range(1, SCALES + 1):
                     scaled = wide.change_features(partial(torch.mul, other=1 + k * 2.0**-40))
-                    jumps.append(row_differences(base[name], self._measured(scaled, torch.float64)[name]))
-                jump = torch.stack(jumps).amax(dim=0)
-                rows = self.question.rows(name, base[name], base[name], trial.match)
-                yield aligned(jump, jump, rows, trial.match)[1]
+                    jumps.append(row_differences(base, self._measured(scaled, torch.float64)[name]))
+                furthest = {name: torch.stack(jumps).amax(dim=0)}
+                yield self._two(trial, name, furthest, furthest)[1]
 
     def shows(self, worst: Judgement) -> Callable[[Trial], bool]:
         """Return a test of whether a trial by itself gives this verdict on this output."""
