@@ -60,6 +60,17 @@ def test_every_page_with_python_is_run_here():
     assert [page for page in sorted(pages) if f'"{page}"' not in here] == []
 
 
+def test_what_pictures_show_stands_on_one_line():
+    """The site would join the last word of a line and the first of the next."""
+    pictures = [
+        (path, words)
+        for path in DOCS.rglob("*.md")
+        for words in re.findall(r"!\[([^\]]*)\]", path.read_text())
+    ]
+    assert pictures
+    assert [(path, words) for path, words in pictures if "\n" in words or not words] == []
+
+
 def test_start_page(folder):
     names = run("index.md", folder, {})
     assert names["out"].shape == (2, 24)
